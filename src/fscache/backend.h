@@ -1,0 +1,168 @@
+// The seam below fscache: what one kind of cache must be able to do. cachefiles implements it on a
+// directory; the tests' form (testing/memory_backend.h) in memory.
+//
+// Everything that may touch the disk blocks and says so; fscache calls it on its disk pool only.
+// A failure never means more than "not from this cache": kNotFound or kCorrupt (ask the server for
+// this range), kNoSpace (do not keep this), kStale (a newer version of the object exists),
+// kCacheDead or kIo (the whole cache is to be withdrawn).
+#pragma once
+
+#include <array>
+#include <cstddef>
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <string>
+#include <string_view>
+
+#include "base/byte_range.h"
+#include "base/bytes.h"
+#include "base/clock.h"
+#include "base/result.h"
+#include "base/unique_fd.h"
+
+namespace larder::fscache {
+
+// What, together with the size, decides whether a file is still the same: opaque here, compared for
+// equality (NFSv3: mtime and ctime, packed by netfs/coherency.h).
+using CoherencyData = std::array<std::byte, 16>;
+
+// One version of one file of a volume.
+struct ObjectDescription {
+  std::string key;         // 1 to 128 bytes, any: the server's file handle
+  std::uint64_t size = 0;  // bytes of the file
+  CoherencyData coherency{};
+  // The version may still change without its coherency data changing (it was made within the
+  // granularity of the server's clock): recorded in a new object, see BackendObject::racy().
+  bool racy = false;
+};
+
+enum class Source : std::uint8_t {
+  kCache,
+  kServer,
+};
+
+// Why a plan says what it says; printed by the log and counted.
+enum class ReadWhy : std::uint8_t {
+  kPresent,     // the map says that the bytes are there
+  kHole,        // they were never fetched, or were dropped
+  kUnverified,  // they are there, but their checksum must be looked at first: read() does it
+  kSuperseded,  // a newer version of the file took the object's place
+  kDead,        // the cache had an I/O error or is being withdrawn
+};
+
+// The longest prefix of the range asked for that has a single source.
+struct ReadPlan {
+  Source source = Source::kServer;
+  ByteRange range;
+  ReadWhy why = ReadWhy::kHole;
+};
+
+// The backend's side of a cookie: one version of one file. While it lives it counts as in use.
+//
+// Small objects (up to kMostSmallBytes) are written and read whole.
+// Threads: any; reads and writes of ranges that do not overlap may run at once. Life: owned by the
+// cookie, destroyed on the disk pool: that closes the file and, where something worth keeping was
+// written, gives it its name.
+class BackendObject {
+ public:
+  static constexpr std::uint64_t kMostSmallBytes = 64 * 1024;
+
+  BackendObject() = default;
+  BackendObject(const BackendObject&) = delete;
+  BackendObject& operator=(const BackendObject&) = delete;
+  virtual ~BackendObject() = default;
+
+  // ---- From memory; never blocks.
+
+  [[nodiscard]] virtual ReadPlan plan_read(ByteRange wanted) const = 0;
+  // Every byte of the file is present (not yet: complete()).
+  [[nodiscard]] virtual bool has_everything() const = 0;
+  // mark_complete() succeeded, now or in an earlier life.
+  [[nodiscard]] virtual bool complete() const = 0;
+  // As the ObjectDescription said when the object was first made.
+  [[nodiscard]] virtual bool racy() const = 0;
+  // The server has a newer version: no more writes (kStale), never gets its name (back); reads of
+  // those who still hold this version go on.
+  virtual void supersede() = 0;
+
+  // ---- May block on the disk.
+
+  // Exactly into.size() bytes at `offset`, all of them planned as kCache. Verifies what has not been
+  // verified since bind; kCorrupt drops the bad range from the map first.
+  [[nodiscard]] virtual Result<> read(std::uint64_t offset, MutableBytes into) = 0;
+  // Bytes that the server held in this version. Reserves room first. Whole blocks of 4 KiB (or up to
+  // the end of the file) become present; the ragged ends of `from` are left out.
+  [[nodiscard]] virtual Result<> write(std::uint64_t offset, Bytes from) = 0;
+  // The server confirmed, after the last piece, that this still is the version: from now on it may
+  // be handed out for passthrough. Requires has_everything().
+  [[nodiscard]] virtual Result<> mark_complete() = 0;
+  // A descriptor of the backing file for registration with the kernel; verified as
+  // docs/on-disk-format.md says, exactly as long as the file. Requires complete().
+  [[nodiscard]] virtual Result<UniqueFd> open_for_passthrough() = 0;
+  // Stamps the time of last use; called at uses, writes to the disk only now and then.
+  virtual void note_use() = 0;
+};
+
+// The objects of one server share.
+class BackendVolume {
+ public:
+  BackendVolume() = default;
+  BackendVolume(const BackendVolume&) = delete;
+  BackendVolume& operator=(const BackendVolume&) = delete;
+  virtual ~BackendVolume() = default;
+
+  // Blocks. The object of this version: the one on disk if its label agrees, else an empty one (what
+  // was there under this key is out of date and is taken out of the cache). Open objects of older
+  // versions of the key are superseded. At most one object of one version is open at a time: the
+  // caller shares it.
+  [[nodiscard]] virtual Result<std::unique_ptr<BackendObject>> open_object(
+      const ObjectDescription& description) = 0;
+  // Blocks. Takes whatever is kept under the key out of the cache; an open object is superseded.
+  [[nodiscard]] virtual Result<> discard(std::string_view key) = 0;
+};
+
+// For `larder status`; bytes are real blocks of the disk.
+struct BackendStatus {
+  std::string path;
+  std::uint64_t used_bytes = 0;
+  std::uint64_t limit_bytes = 0;
+  std::uint64_t objects = 0;  // as far as known; exact after a first round of the culler
+  bool objects_exact = false;
+  bool culling = false;
+  std::string trouble;  // why nothing (new) is cached, as a sentence; "" when all is well
+  std::uint64_t culled_objects = 0;
+  std::uint64_t culled_bytes = 0;
+  std::uint64_t corrupt_ranges = 0;  // checksums that did not fit
+};
+
+// One cache, online since it was made.
+// Life: volumes and objects are destroyed before it.
+class Backend {
+ public:
+  Backend() = default;
+  Backend(const Backend&) = delete;
+  Backend& operator=(const Backend&) = delete;
+  virtual ~Backend() = default;
+
+  // Blocks. `key` is printable text without '/', any length.
+  [[nodiscard]] virtual Result<std::unique_ptr<BackendVolume>> open_volume(std::string_view key) = 0;
+
+  // Blocks. Does what is due (closing an epoch, culling a slice, writing the state file) and says in
+  // how long it wants to be called again. Called by one thread at a time.
+  virtual Duration run_maintenance() = 0;
+  // `wake` is called, from any thread, when maintenance should run sooner than it said.
+  virtual void set_maintenance_wake(std::move_only_function<void()> wake) = 0;
+
+  // Blocks. Makes everything durable and marks the cache clean: the last call before destruction,
+  // after every object and volume is gone.
+  [[nodiscard]] virtual Result<> withdraw() = 0;
+
+  // ---- From memory.
+
+  [[nodiscard]] virtual BackendStatus status() const = 0;
+  // False after an I/O error: nothing of it may be used any more, only destroyed.
+  [[nodiscard]] virtual bool usable() const = 0;
+};
+
+}  // namespace larder::fscache

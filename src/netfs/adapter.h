@@ -1,0 +1,168 @@
+// The seam below netfs: what one network filesystem must be able to do.
+//
+// Everything is asynchronous: a call returns at once, its `done` runs exactly once, later or before
+// the call returns, on any thread, and must not wait. An adapter caches nothing and decides nothing
+// about coherency; it retries, reconnects and keeps deadlines as its options say. The smallest
+// adapter, and the example to read, is adapters/localdir.
+//
+// Errors that reach `done`: kRemote with the errno of the server's answer; kTimedOut after the
+// deadline of a soft mount; kCancelled after cancel() or shut_down(); kStale for a handle that the
+// server does not know any more; kNotSupported for a procedure that it does not have; kCorrupt for
+// an answer that makes no sense.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "base/byte_range.h"
+#include "base/bytes.h"
+#include "base/result.h"
+#include "netfs/attributes.h"
+
+namespace larder::netfs {
+
+template <class T>
+using Done = std::move_only_function<void(Result<T>)>;
+
+// Names a call that is under way, for cancel(); never reused while the adapter lives.
+using CallId = std::uint64_t;
+
+// What the server told of the share when we connected.
+struct ShareInfo {
+  FileHandle root;
+  Attributes root_attributes;
+  std::uint32_t read_size = 0;            // bytes that one start_read may ask for
+  std::uint32_t directory_read_size = 0;  // bytes that one start_readdir should ask for
+  Timestamp time_granularity;             // the server's stamps are multiples of this (time_delta)
+  std::uint64_t most_file_size = 0;
+};
+
+// How the share is named in keys on disk: nothing here may depend on mount options.
+struct ShareName {
+  std::string adapter;  // "nfs", "localdir"
+  std::string host;     // as given
+  std::string port;     // as given, "" when it was not
+  std::string path;     // the export
+};
+
+struct LookupReply {
+  FileHandle handle;
+  std::optional<Attributes> attributes;
+  std::optional<Attributes> directory_attributes;
+};
+
+// Bits of AccessReply::granted and of the `wanted` of start_access (those of NFSv3's ACCESS).
+enum AccessBits : std::uint32_t {
+  kAccessRead = 1,
+  kAccessLookup = 2,
+  kAccessModify = 4,
+  kAccessExtend = 8,
+  kAccessDelete = 16,
+  kAccessExecute = 32,
+};
+
+struct AccessReply {
+  std::uint32_t granted = 0;
+  std::optional<Attributes> attributes;
+};
+
+struct ReadlinkReply {
+  std::string target;
+  std::optional<Attributes> attributes;
+};
+
+// Where a listing goes on; all zero begins it.
+struct DirectoryPosition {
+  std::uint64_t cookie = 0;
+  std::uint64_t verifier = 0;
+};
+
+struct RemoteEntry {
+  std::string name;  // any bytes but '/' and NUL, 1 to 255 of them; "." and ".." are left out
+  std::uint64_t fileid = 0;
+  std::uint64_t cookie = 0;               // the position behind this entry
+  std::optional<FileHandle> handle;       // only when attributes were asked for and the server gave it
+  std::optional<Attributes> attributes;
+};
+
+struct ReaddirReply {
+  std::vector<RemoteEntry> entries;
+  std::uint64_t verifier = 0;
+  bool end = false;  // nothing comes behind the last entry
+  std::optional<Attributes> directory_attributes;
+};
+
+struct StatfsReply {
+  std::uint64_t total_bytes = 0;
+  std::uint64_t free_bytes = 0;
+  std::uint64_t available_bytes = 0;
+  std::uint64_t total_files = 0;
+  std::uint64_t free_files = 0;
+};
+
+struct ReadReply {
+  std::size_t length = 0;  // bytes that were put at the start of the destination
+  bool end = false;        // the file ends behind them
+  std::optional<Attributes> attributes;  // after the read; without them the bytes cannot be cached
+};
+
+// For `larder status`.
+struct AdapterStatus {
+  bool connected = false;
+  std::string trouble;  // a sentence when something is wrong, else ""
+  std::uint64_t calls = 0;
+  std::uint64_t reads = 0;  // of file data
+  std::uint64_t bytes_read = 0;
+  std::uint64_t retransmissions = 0;
+  std::uint64_t reconnects = 0;
+};
+
+// Threads: any. Life: shut_down() before destruction; every done has run when it returns.
+class Adapter {
+ public:
+  Adapter() = default;
+  Adapter(const Adapter&) = delete;
+  Adapter& operator=(const Adapter&) = delete;
+  virtual ~Adapter() = default;
+
+  [[nodiscard]] virtual const ShareName& name() const = 0;
+
+  // Before anything else, once. Errors are sentences for the person who mounts.
+  virtual void start_connect(Done<ShareInfo> done) = 0;
+
+  virtual CallId start_lookup(const FileHandle& directory, std::string_view name,
+                              CredentialRef credential, Done<LookupReply> done) = 0;
+  virtual CallId start_getattr(const FileHandle& handle, CredentialRef credential,
+                               Done<Attributes> done) = 0;
+  virtual CallId start_access(const FileHandle& handle, std::uint32_t wanted,
+                              CredentialRef credential, Done<AccessReply> done) = 0;
+  virtual CallId start_readlink(const FileHandle& handle, CredentialRef credential,
+                                Done<ReadlinkReply> done) = 0;
+  // `with_attributes` is a wish (READDIRPLUS): the server may not have it.
+  virtual CallId start_readdir(const FileHandle& handle, DirectoryPosition from,
+                               bool with_attributes, CredentialRef credential,
+                               Done<ReaddirReply> done) = 0;
+  virtual CallId start_statfs(const FileHandle& handle, CredentialRef credential,
+                              Done<StatfsReply> done) = 0;
+  // Reads at most destination.size() <= read_size bytes from `offset`. `destination` is the
+  // adapter's until done has run, also after cancel(); its bytes mean nothing unless done says so.
+  virtual CallId start_read(const FileHandle& handle, std::uint64_t offset,
+                            MutableBytes destination, CredentialRef credential,
+                            Done<ReadReply> done) = 0;
+
+  // Asks that the call end soon with kCancelled; it may still end well. Unknown ids are ignored.
+  virtual void cancel(CallId id) = 0;
+
+  [[nodiscard]] virtual AdapterStatus status() const = 0;
+
+  // Ends every call with kCancelled and waits for the adapter's threads.
+  virtual void shut_down() = 0;
+};
+
+}  // namespace larder::netfs
