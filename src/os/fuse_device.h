@@ -4,13 +4,14 @@
 // The tests' form (testing/fake_fuse_device.h) plays the kernel.
 #pragma once
 
-#include <cstddef>
+#include <memory>
 #include <span>
 
 #include <sys/uio.h>
 
 #include "base/bytes.h"
 #include "base/result.h"
+#include "base/unique_fd.h"
 
 namespace larder::os {
 
@@ -30,5 +31,8 @@ class FuseDevice {
   // Lets every reader return with kCancelled, now and later.
   virtual void stop() = 0;
 };
+
+// The real one, on a mounted /dev/fuse, which it makes non-blocking and owns.
+[[nodiscard]] Result<std::unique_ptr<FuseDevice>> make_posix_fuse_device(UniqueFd descriptor);
 
 }  // namespace larder::os

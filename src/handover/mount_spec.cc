@@ -1,0 +1,217 @@
+#include "handover/mount_spec.h"
+
+#include <array>
+#include <charconv>
+#include <cstddef>
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <system_error>
+#include <utility>
+#include <vector>
+
+#include <fmt/format.h>
+
+#include "base/error.h"
+#include "base/result.h"
+#include "handover/lines.h"
+#include "handover/messages.h"
+
+namespace larder::handover {
+
+namespace {
+
+constexpr std::uint32_t kMostSeconds = 7 * 24 * 3600;  // of an attribute's freshness
+
+struct Switch {
+  std::string_view name;
+  bool MountOptions::* member;
+  bool value;
+};
+
+constexpr auto kSwitches = std::to_array<Switch>({
+    {"nosuid", &MountOptions::nosuid, true},
+    {"suid", &MountOptions::nosuid, false},
+    {"nodev", &MountOptions::nodev, true},
+    {"dev", &MountOptions::nodev, false},
+    {"noexec", &MountOptions::noexec, true},
+    {"exec", &MountOptions::noexec, false},
+    {"nocto", &MountOptions::nocto, true},
+    {"cto", &MountOptions::nocto, false},
+    {"soft", &MountOptions::soft, true},
+    {"hard", &MountOptions::soft, false},
+    {"passthrough=yes", &MountOptions::passthrough, true},
+    {"passthrough=no", &MountOptions::passthrough, false},
+});
+
+struct Seconds {
+  std::string_view name;
+  std::uint32_t MountOptions::* member;
+};
+
+constexpr auto kSeconds = std::to_array<Seconds>({
+    {"acregmin", &MountOptions::acregmin},
+    {"acregmax", &MountOptions::acregmax},
+    {"acdirmin", &MountOptions::acdirmin},
+    {"acdirmax", &MountOptions::acdirmax},
+});
+
+struct Number {
+  std::string_view name;
+  std::optional<std::uint32_t> MountOptions::* member;
+  std::uint32_t least;
+  std::uint32_t most;
+};
+
+constexpr auto kNumbers = std::to_array<Number>({
+    {"nconnect", &MountOptions::nconnect, 1, 16},
+    {"rsize", &MountOptions::rsize, 4096, 1024 * 1024},
+    {"timeo", &MountOptions::timeo, 1, 6000},
+    {"retrans", &MountOptions::retrans, 0, 1000},
+});
+
+Result<std::uint32_t> number_of(std::string_view name, std::string_view text, std::uint32_t least,
+                                std::uint32_t most) {
+  std::uint32_t value = 0;
+  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
+  if (error != std::errc() || end != text.data() + text.size() || value < least || value > most) {
+    return fail(Errc::kInvalid, fmt::format("option {}=\"{}\": give a number from {} to {}", name,
+                                            text, least, most));
+  }
+  return value;
+}
+
+void set_all_times(MountOptions& options, std::uint32_t seconds) {
+  for (const Seconds& entry : kSeconds) {
+    options.*entry.member = seconds;
+  }
+}
+
+// What is known by name, but not to be had.
+Result<> refuse(std::string_view word) {
+  if (word == "rw") {
+    return fail(Errc::kNotSupported,
+                "option rw: mounts are read-only so far, leave it out or write ro");
+  }
+  if (word == "profile=tools") {
+    return fail(Errc::kNotSupported,
+                "option profile=tools: not there yet, leave it out for the profile data");
+  }
+  if (word.starts_with("profile=") || word.starts_with("passthrough")) {
+    return fail(Errc::kInvalid, fmt::format("option {}: unknown value; profile=data, "
+                                            "passthrough=yes and passthrough=no are known",
+                                            word));
+  }
+  return {};
+}
+
+// True: `name` is one of those with a number, and was set.
+Result<bool> apply_number(MountOptions& options, std::string_view name, std::string_view value) {
+  for (const Seconds& entry : kSeconds) {
+    if (entry.name == name) {
+      options.*entry.member = TRY(number_of(name, value, 0, kMostSeconds));
+      return true;
+    }
+  }
+  for (const Number& entry : kNumbers) {
+    if (entry.name == name) {
+      options.*entry.member = TRY(number_of(name, value, entry.least, entry.most));
+      return true;
+    }
+  }
+  if (name == "actimeo") {
+    set_all_times(options, TRY(number_of(name, value, 0, kMostSeconds)));
+    return true;
+  }
+  return false;
+}
+
+}  // namespace
+
+Result<> apply_option(MountOptions& options, std::string_view word) {
+  for (const Switch& entry : kSwitches) {
+    if (entry.name == word) {
+      options.*entry.member = entry.value;
+      return {};
+    }
+  }
+  if (word == "ro" || word == "profile=data" || word.empty()) {
+    return {};
+  }
+  if (word == "noac") {
+    set_all_times(options, 0);
+    return {};
+  }
+  const std::size_t equals = word.find('=');
+  const std::string_view value =
+      equals == std::string_view::npos ? std::string_view() : word.substr(equals + 1);
+  if (TRY(apply_number(options, word.substr(0, equals), value))) {
+    return {};
+  }
+  TRY(refuse(word));
+  options.adapter.emplace_back(word);
+  return {};
+}
+
+std::vector<std::string> words_of(const MountOptions& options) {
+  const MountOptions defaults;
+  std::vector<std::string> words;
+  for (const Switch& entry : kSwitches) {
+    if (options.*entry.member == entry.value && defaults.*entry.member != entry.value) {
+      words.emplace_back(entry.name);
+    }
+  }
+  for (const Seconds& entry : kSeconds) {
+    if (options.*entry.member != defaults.*entry.member) {
+      words.push_back(fmt::format("{}={}", entry.name, options.*entry.member));
+    }
+  }
+  for (const Number& entry : kNumbers) {
+    if (options.*entry.member) {
+      words.push_back(fmt::format("{}={}", entry.name, *(options.*entry.member)));
+    }
+  }
+  words.insert(words.end(), options.adapter.begin(), options.adapter.end());
+  return words;
+}
+
+Result<std::string> encode_spec(const MountSpec& spec) {
+  std::string text;
+  append_line(text, "source", spec.source);
+  append_line(text, "mountpoint", spec.mountpoint);
+  append_line(text, "cache", spec.cache);
+  for (const std::string& word : words_of(spec.options)) {
+    append_line(text, "option", word);
+  }
+  if (text.size() > kMostSpecBytes) {
+    return fail(Errc::kInvalid,
+                fmt::format("source, mount point and options together take {} bytes, {} are the "
+                            "most: shorten them",
+                            text.size(), kMostSpecBytes));
+  }
+  return text;
+}
+
+Result<MountSpec> decode_spec(std::string_view text) {
+  MountSpec spec;
+  for (auto& [key, value] : TRY(parse_lines(text))) {
+    if (key == "source") {
+      spec.source = std::move(value);
+    } else if (key == "mountpoint") {
+      spec.mountpoint = std::move(value);
+    } else if (key == "cache") {
+      spec.cache = std::move(value);
+    } else if (key == "option") {
+      TRY(apply_option(spec.options, value));
+    } else {
+      return fail(Errc::kInvalid, fmt::format("unknown line \"{}\" in a mount's description", key));
+    }
+  }
+  if (spec.source.empty() || !spec.mountpoint.starts_with('/')) {
+    return fail(Errc::kInvalid, "a mount's description without source or mount point");
+  }
+  return spec;
+}
+
+}  // namespace larder::handover
