@@ -25,10 +25,10 @@ std::string check_detail(fmt::format_string<Args...> format, Args&&... args) {
 }  // namespace larder::internal
 
 // CHECK(condition) or CHECK(condition, "format {}", ids_and_states...).
-#define CHECK(condition, ...)                                                        \
-  do {                                                                               \
-    if (!(condition)) [[unlikely]] {                                                 \
-      ::larder::internal::check_failed(__FILE__, __LINE__, #condition,               \
+#define CHECK(condition, ...)                                                          \
+  do {                                                                                 \
+    if (!(condition)) [[unlikely]] {                                                   \
+      ::larder::internal::check_failed(__FILE__, __LINE__, #condition,                 \
                                        ::larder::internal::check_detail(__VA_ARGS__)); \
-    }                                                                                \
+    }                                                                                  \
   } while (false)

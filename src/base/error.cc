@@ -22,6 +22,7 @@ constexpr CodeText kCodes[] = {
     {Errc::kNotFound, ENOENT, "not-found"},
     {Errc::kExists, EEXIST, "exists"},
     {Errc::kStale, ESTALE, "stale"},
+    {Errc::kChanged, EAGAIN, "changed"},
     {Errc::kNoSpace, ENOSPC, "no-space"},
     {Errc::kBusy, EBUSY, "busy"},
     {Errc::kIo, EIO, "io"},

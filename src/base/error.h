@@ -1,4 +1,5 @@
-// What went wrong, as a value: a code for the program, an errno for the caller, a context for people.
+// What went wrong, as a value: a code for the program, an errno for the caller, a context for
+// people.
 #pragma once
 
 #include <string>
@@ -11,6 +12,7 @@ enum class Errc {
   kNotFound,      // no such name, object or range
   kExists,        // the name is taken
   kStale,         // it was there, but is not the same thing any more
+  kChanged,       // the file has another version now: ask again
   kNoSpace,       // the disk or a limit is full: cull, and do not cache this
   kBusy,          // in use by somebody else; worth trying again later
   kIo,            // the device or the filesystem failed
@@ -31,16 +33,20 @@ enum class Errc {
 class Error {
  public:
   Error(Errc code, std::string context) : Error(code, 0, std::move(context)) {}
+
   Error(Errc code, int error_number, std::string context);
 
   // `error_number` is an errno of a failed system call; the one place where it becomes a code.
   static Error from_errno(int error_number, std::string context);
 
   [[nodiscard]] Errc code() const { return code_; }
+
   // An errno that a caller of the mount may be given; never 0.
   [[nodiscard]] int error_number() const { return error_number_; }
+
   // What, where and, for bad input, what to do: can be shown as it is.
   [[nodiscard]] const std::string& context() const { return context_; }
+
   // The context with the errno's text behind it.
   [[nodiscard]] std::string message() const;
   // The same error, told from further up: "where: context".

@@ -1,4 +1,5 @@
-// Executor: every pool, timer and completion of the engine goes through here, so that a seed replays.
+// Executor: every pool, timer and completion of the engine goes through here, so that a seed
+// replays.
 //
 // The real form has threads; the tests' form (testing/stepper.h) runs one task at a time, in an
 // order drawn from a seed, under a clock that the test moves.

@@ -70,8 +70,7 @@ Result<Fault> parse_fault(std::string_view action, std::string_view part) {
     fault.action = FaultAction::kDelay;
     fault.delay = std::chrono::milliseconds(TRY(parse_number(action.substr(6), part)));
   } else {
-    return fail(Errc::kInvalid,
-                fmt::format("fault point '{}': say error, delay:MS or kill", part));
+    return fail(Errc::kInvalid, fmt::format("fault point '{}': say error, delay:MS or kill", part));
   }
   return fault;
 }

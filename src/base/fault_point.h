@@ -1,7 +1,8 @@
 // Named places where a test or an administrator can make the shipped program fail, wait or die.
 //
 // Off, a fault point is one relaxed load. They are armed by the environment variable LARDER_FAULTS:
-// "name=action[*count][,...]", action one of: error (EIO), delay:MS, kill (SIGKILL of this process).
+// "name=action[*count][,...]", action one of: error (EIO), delay:MS, kill (SIGKILL of this
+// process).
 #pragma once
 
 #include <atomic>

@@ -44,7 +44,8 @@ std::atomic<LogLevel>& level_variable() {
 }
 
 bool journal_behind_stderr() {
-  static const bool journal = std::getenv("JOURNAL_STREAM") != nullptr;  // NOLINT(concurrency-mt-unsafe)
+  static const bool journal =
+      std::getenv("JOURNAL_STREAM") != nullptr;  // NOLINT(concurrency-mt-unsafe)
   return journal;
 }
 

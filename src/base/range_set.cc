@@ -89,8 +89,7 @@ std::vector<ByteRange> RangeSet::missing_in(ByteRange within) const {
   std::uint64_t at = within.offset;
   while (at < within.end()) {
     const std::optional<ByteRange> present = first_at_or_after(at);
-    const std::uint64_t stop =
-        present ? std::min(present->offset, within.end()) : within.end();
+    const std::uint64_t stop = present ? std::min(present->offset, within.end()) : within.end();
     if (stop > at) {
       missing.push_back(ByteRange::between(at, stop));
     }

@@ -17,12 +17,16 @@ class RangeSet {
  public:
   void add(ByteRange range);
   void remove(ByteRange range);
+
   void clear() { ranges_.clear(); }
 
   [[nodiscard]] bool contains(ByteRange range) const;
+
   [[nodiscard]] bool empty() const { return ranges_.empty(); }
+
   // The ranges that it is made of.
   [[nodiscard]] std::size_t size() const { return ranges_.size(); }
+
   // The bytes in it.
   [[nodiscard]] std::uint64_t total_bytes() const;
 

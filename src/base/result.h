@@ -17,6 +17,11 @@ using Result = std::expected<T, Error>;
   return std::unexpected(Error(code, std::move(context)));
 }
 
+// With the errno that a user of the mount is to see.
+[[nodiscard]] inline std::unexpected<Error> fail(Errc code, int error_number, std::string context) {
+  return std::unexpected(Error(code, error_number, std::move(context)));
+}
+
 [[nodiscard]] inline std::unexpected<Error> fail(Error error) {
   return std::unexpected(std::move(error));
 }
@@ -40,11 +45,11 @@ inline void take_value(Result<void>& /*result*/) {}
 }  // namespace larder
 
 // The value of `expression`, or returns its error to our caller.
-#define TRY(expression)                                          \
-  __extension__({                                                \
-    auto larder_try_result = (expression);                       \
-    if (!larder_try_result.has_value()) {                        \
+#define TRY(expression)                                             \
+  __extension__({                                                   \
+    auto larder_try_result = (expression);                          \
+    if (!larder_try_result.has_value()) {                           \
       return std::unexpected(std::move(larder_try_result).error()); \
-    }                                                            \
-    ::larder::internal::take_value(larder_try_result);           \
+    }                                                               \
+    ::larder::internal::take_value(larder_try_result);              \
   })

@@ -19,11 +19,13 @@ class Thread {
   Thread& operator=(Thread&& other) noexcept = default;
   Thread(const Thread&) = delete;
   Thread& operator=(const Thread&) = delete;
+
   ~Thread() { join(); }
 
   void join();
 
   [[nodiscard]] bool joinable() const { return thread_.joinable(); }
+
   // True on the thread itself.
   [[nodiscard]] bool is_current() const { return thread_.get_id() == std::this_thread::get_id(); }
 

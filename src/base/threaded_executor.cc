@@ -28,8 +28,7 @@ class ThreadedPool final : public Pool {
   ThreadedPool(const std::string& name, unsigned threads, std::size_t capacity)
       : capacity_(capacity) {
     for (unsigned i = 0; i < threads; ++i) {
-      threads_.emplace_back(threads == 1 ? name : fmt::format("{}-{}", name, i),
-                            [this] { run(); });
+      threads_.emplace_back(threads == 1 ? name : fmt::format("{}-{}", name, i), [this] { run(); });
     }
   }
 
@@ -96,7 +95,8 @@ class ThreadedPool final : public Pool {
 
 class ThreadedTimers final : public Timers {
  public:
-  explicit ThreadedTimers(const Clock& clock) : clock_(clock), thread_("timers", [this] { run(); }) {}
+  explicit ThreadedTimers(const Clock& clock)
+      : clock_(clock), thread_("timers", [this] { run(); }) {}
 
   ThreadedTimers(const ThreadedTimers&) = delete;
   ThreadedTimers& operator=(const ThreadedTimers&) = delete;

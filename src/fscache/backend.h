@@ -88,11 +88,11 @@ class BackendObject {
 
   // ---- May block on the disk.
 
-  // Exactly into.size() bytes at `offset`, all of them planned as kCache. Verifies what has not been
-  // verified since bind; kCorrupt drops the bad range from the map first.
+  // Exactly into.size() bytes at `offset`, all of them planned as kCache. Verifies what has not
+  // been verified since bind; kCorrupt drops the bad range from the map first.
   [[nodiscard]] virtual Result<> read(std::uint64_t offset, MutableBytes into) = 0;
-  // Bytes that the server held in this version. Reserves room first. Whole blocks of 4 KiB (or up to
-  // the end of the file) become present; the ragged ends of `from` are left out.
+  // Bytes that the server held in this version. Reserves room first. Whole blocks of 4 KiB (or up
+  // to the end of the file) become present; the ragged ends of `from` are left out.
   [[nodiscard]] virtual Result<> write(std::uint64_t offset, Bytes from) = 0;
   // The server confirmed, after the last piece, that this still is the version: from now on it may
   // be handed out for passthrough. Requires has_everything().
@@ -112,10 +112,10 @@ class BackendVolume {
   BackendVolume& operator=(const BackendVolume&) = delete;
   virtual ~BackendVolume() = default;
 
-  // Blocks. The object of this version: the one on disk if its label agrees, else an empty one (what
-  // was there under this key is out of date and is taken out of the cache). Open objects of older
-  // versions of the key are superseded. At most one object of one version is open at a time: the
-  // caller shares it.
+  // Blocks. The object of this version: the one on disk if its label agrees, else an empty one
+  // (what was there under this key is out of date and is taken out of the cache). Open objects of
+  // older versions of the key are superseded. At most one object of one version is open at a time:
+  // the caller shares it.
   [[nodiscard]] virtual Result<std::unique_ptr<BackendObject>> open_object(
       const ObjectDescription& description) = 0;
   // Blocks. Takes whatever is kept under the key out of the cache; an open object is superseded.
@@ -146,10 +146,11 @@ class Backend {
   virtual ~Backend() = default;
 
   // Blocks. `key` is printable text without '/', any length.
-  [[nodiscard]] virtual Result<std::unique_ptr<BackendVolume>> open_volume(std::string_view key) = 0;
+  [[nodiscard]] virtual Result<std::unique_ptr<BackendVolume>> open_volume(
+      std::string_view key) = 0;
 
-  // Blocks. Does what is due (closing an epoch, culling a slice, writing the state file) and says in
-  // how long it wants to be called again. Called by one thread at a time.
+  // Blocks. Does what is due (closing an epoch, culling a slice, writing the state file) and says
+  // in how long it wants to be called again. Called by one thread at a time.
   virtual Duration run_maintenance() = 0;
   // `wake` is called, from any thread, when maintenance should run sooner than it said.
   virtual void set_maintenance_wake(std::move_only_function<void()> wake) = 0;

@@ -21,16 +21,16 @@ struct NodeRecord {
   std::uint64_t lookup_count;  // references of the kernel; raised before the reply is written
   std::uint64_t fileid;
   std::uint64_t fsid;
-  std::uint64_t size;                     // of the version that is bound to the node
-  std::array<std::byte, 16> coherency;    // of that version; all zero: none was bound yet
-  std::uint64_t directory_verifier;       // NFSv3 cookie verifier of the listing given last
-  std::uint32_t open_count;               // live opens; the open mode is latched while it is not 0
-  std::int32_t backing_id;                // the kernel's id, 0: none
-  std::uint8_t type;                      // netfs::FileType
-  std::uint8_t open_mode;                 // fuse::OpenMode, latched from first open to last close
-  std::uint8_t flags;                     // NodeFlags
+  std::uint64_t size;                   // of the version that is bound to the node
+  std::array<std::byte, 16> coherency;  // of that version; all zero: none was bound yet
+  std::uint64_t directory_verifier;     // NFSv3 cookie verifier of the listing given last
+  std::uint32_t open_count;             // live opens; the open mode is latched while it is not 0
+  std::int32_t backing_id;              // the kernel's id, 0: none
+  std::uint8_t type;                    // netfs::FileType
+  std::uint8_t open_mode;               // fuse::OpenMode, latched from first open to last close
+  std::uint8_t flags;                   // NodeFlags
   std::uint8_t handle_length;
-  std::array<std::byte, 64> handle;       // the server's file handle
+  std::array<std::byte, 64> handle;  // the server's file handle
 };
 
 enum NodeFlags : std::uint8_t {

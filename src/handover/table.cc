@@ -22,7 +22,7 @@ namespace larder::handover {
 namespace {
 
 constexpr std::uint64_t kMagic = 0x4c41524445525442;  // "LARDERTB"
-constexpr std::size_t kPageSize = 4096;               // of x86-64 and most arm64; also the header's room
+constexpr std::size_t kPageSize = 4096;  // of x86-64 and most arm64; also the header's room
 
 struct Header {
   std::uint64_t magic;

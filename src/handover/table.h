@@ -1,7 +1,7 @@
 // A table of fixed-size records in shared memory: a header, then the slots.
 //
-// The memory is a memfd that the keeper makes at its start and hands to each engine. It is sparse: a
-// page takes real memory from its first use on, and gives it back when the engine releases it.
+// The memory is a memfd that the keeper makes at its start and hands to each engine. It is sparse:
+// a page takes real memory from its first use on, and gives it back when the engine releases it.
 #pragma once
 
 #include <cstddef>
@@ -47,6 +47,7 @@ class TableMemory {
   ~TableMemory();
 
   [[nodiscard]] std::uint32_t capacity() const { return shape_.capacity; }
+
   [[nodiscard]] std::byte* slot(std::uint32_t index) const;
   // Gives the memory of whole free pages among the slots [first, first + count) back to the system;
   // their records read as zero afterwards. Requires: all those slots are free.

@@ -86,8 +86,8 @@ struct DirectoryPosition {
 struct RemoteEntry {
   std::string name;  // any bytes but '/' and NUL, 1 to 255 of them; "." and ".." are left out
   std::uint64_t fileid = 0;
-  std::uint64_t cookie = 0;               // the position behind this entry
-  std::optional<FileHandle> handle;       // only when attributes were asked for and the server gave it
+  std::uint64_t cookie = 0;          // the position behind this entry
+  std::optional<FileHandle> handle;  // only when attributes were asked for and the server gave it
   std::optional<Attributes> attributes;
 };
 
@@ -107,8 +107,8 @@ struct StatfsReply {
 };
 
 struct ReadReply {
-  std::size_t length = 0;  // bytes that were put at the start of the destination
-  bool end = false;        // the file ends behind them
+  std::size_t length = 0;                // bytes that were put at the start of the destination
+  bool end = false;                      // the file ends behind them
   std::optional<Attributes> attributes;  // after the read; without them the bytes cannot be cached
 };
 

@@ -33,12 +33,12 @@ enum class NodeType : std::uint8_t { kFile, kDirectory, kSymlink, kOther };
 
 struct FileStat {
   NodeType type = NodeType::kOther;
-  std::uint32_t mode = 0;         // permission bits with suid, sgid, sticky
-  std::uint64_t device = 0;       // st_dev
-  std::uint64_t inode = 0;        // st_ino
-  std::uint32_t link_count = 0;   // st_nlink
-  std::uint64_t size = 0;         // bytes
-  std::uint64_t allocated = 0;    // bytes of real blocks (st_blocks * 512)
+  std::uint32_t mode = 0;        // permission bits with suid, sgid, sticky
+  std::uint64_t device = 0;      // st_dev
+  std::uint64_t inode = 0;       // st_ino
+  std::uint32_t link_count = 0;  // st_nlink
+  std::uint64_t size = 0;        // bytes
+  std::uint64_t allocated = 0;   // bytes of real blocks (st_blocks * 512)
   FileTime accessed, modified, changed;
 };
 
@@ -52,15 +52,17 @@ struct FilesystemSpace {
 
 // What decides how much a crash may take with it.
 enum class CrashSafety : std::uint8_t {
-  kOrdered,    // freed blocks are not reused before the deletion is on disk (ext4 with a journal, xfs, btrfs)
-  kUnordered,  // they may be: after an unclean boot only checksummed data counts (no journal, data=writeback, unknown)
+  kOrdered,    // freed blocks are not reused before the deletion is on disk (ext4 with a journal,
+               // xfs, btrfs)
+  kUnordered,  // they may be: after an unclean boot only checksummed data counts (no journal,
+               // data=writeback, unknown)
 };
 
 struct FilesystemIdentity {
-  std::string type;                // "ext4", "xfs", ...; "" when unknown
+  std::string type;  // "ext4", "xfs", ...; "" when unknown
   CrashSafety crash_safety = CrashSafety::kUnordered;
-  std::uint64_t mount_id = 0;      // of this mount instance; differs after a remount
-  bool user_xattrs = false;        // user.* attributes work here
+  std::uint64_t mount_id = 0;  // of this mount instance; differs after a remount
+  bool user_xattrs = false;    // user.* attributes work here
 };
 
 enum class ReadHint : std::uint8_t {
@@ -85,7 +87,8 @@ class File {
   [[nodiscard]] virtual Result<> write_at(std::uint64_t offset, Bytes from) = 0;
   [[nodiscard]] virtual Result<> set_size(std::uint64_t size) = 0;
   [[nodiscard]] virtual Result<FileStat> stat() = 0;
-  // The attribute's bytes, at most `most_bytes` of them (longer: kInvalid); kNotFound if it has none.
+  // The attribute's bytes, at most `most_bytes` of them (longer: kInvalid); kNotFound if it has
+  // none.
   [[nodiscard]] virtual Result<std::string> get_xattr(std::string_view name,
                                                       std::size_t most_bytes) = 0;
   [[nodiscard]] virtual Result<> set_xattr(std::string_view name, Bytes value) = 0;
@@ -115,16 +118,19 @@ class Directory {
   Directory& operator=(const Directory&) = delete;
   virtual ~Directory() = default;
 
-  [[nodiscard]] virtual Result<std::unique_ptr<Directory>> open_directory(std::string_view name) = 0;
+  [[nodiscard]] virtual Result<std::unique_ptr<Directory>> open_directory(
+      std::string_view name) = 0;
   // kExists if the name is taken.
   [[nodiscard]] virtual Result<> make_directory(std::string_view name, std::uint32_t mode) = 0;
-  // Regular files only (kInvalid otherwise); access times stay as they are (O_NOATIME where allowed).
+  // Regular files only (kInvalid otherwise); access times stay as they are (O_NOATIME where
+  // allowed).
   [[nodiscard]] virtual Result<std::unique_ptr<File>> open_file(std::string_view name,
                                                                 OpenMode mode) = 0;
   // A new file under a name, open for reading and writing; kExists if it is taken.
   [[nodiscard]] virtual Result<std::unique_ptr<File>> create_file(std::string_view name,
                                                                   std::uint32_t mode) = 0;
-  // A file without a name (O_TMPFILE), open for reading and writing: gone when closed, unless linked.
+  // A file without a name (O_TMPFILE), open for reading and writing: gone when closed, unless
+  // linked.
   [[nodiscard]] virtual Result<std::unique_ptr<File>> make_tmpfile(std::uint32_t mode) = 0;
   // Gives an unnamed file its name; kExists if it is taken. `file` is of the same filesystem.
   [[nodiscard]] virtual Result<> link(File& file, std::string_view name) = 0;
@@ -143,8 +149,8 @@ class Directory {
   [[nodiscard]] virtual Result<> sync() = 0;
   [[nodiscard]] virtual Result<FilesystemSpace> space() = 0;
   [[nodiscard]] virtual Result<FilesystemIdentity> identity() = 0;
-  // syncfs: everything written to the filesystem before is on the disk when it returns. Reports, once,
-  // a writeback error that happened since the last call on this directory.
+  // syncfs: everything written to the filesystem before is on the disk when it returns. Reports,
+  // once, a writeback error that happened since the last call on this directory.
   [[nodiscard]] virtual Result<> sync_filesystem() = 0;
 };
 

@@ -23,10 +23,11 @@ class FuseDevice {
   FuseDevice& operator=(const FuseDevice&) = delete;
   virtual ~FuseDevice() = default;
 
-  // Waits for the next request and returns its bytes in `buffer` (which must hold max_write + 4 KiB).
-  // kCancelled: stop() was called. kNotFound: the filesystem was unmounted or aborted.
+  // Waits for the next request and returns its bytes in `buffer` (which must hold max_write + 4
+  // KiB). kCancelled: stop() was called. kNotFound: the filesystem was unmounted or aborted.
   [[nodiscard]] virtual Result<MutableBytes> read_request(MutableBytes buffer) = 0;
-  // One reply or notification. kNotFound: nobody waits for it any more (interrupted, forgotten name).
+  // One reply or notification. kNotFound: nobody waits for it any more (interrupted, forgotten
+  // name).
   [[nodiscard]] virtual Result<> write_reply(std::span<const iovec> parts) = 0;
   // Lets every reader return with kCancelled, now and later.
   virtual void stop() = 0;

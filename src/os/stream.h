@@ -1,7 +1,7 @@
 // A connected stream of bytes to a server, with one thread of its own that reads and writes.
 //
-// The owner implements StreamHandler: it says where the next bytes belong, so that a file's data goes
-// from the socket straight to its destination. The real form is a TCP socket under epoll
+// The owner implements StreamHandler: it says where the next bytes belong, so that a file's data
+// goes from the socket straight to its destination. The real form is a TCP socket under epoll
 // (socket_stream.cc); the tests' form is fed by hand.
 #pragma once
 

@@ -63,8 +63,8 @@ struct Stepper::State {
     if (random) {
       return ready.at((*random)() % ready.size());
     }
-    return *std::ranges::min_element(
-        ready, {}, [](const Queue* queue) { return queue->tasks.front().first; });
+    return *std::ranges::min_element(ready, {},
+                                     [](const Queue* queue) { return queue->tasks.front().first; });
   }
 };
 

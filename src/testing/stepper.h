@@ -34,6 +34,7 @@ class Stepper final : public Executor {
   std::unique_ptr<Pool> make_pool(std::string name, unsigned threads,
                                   std::size_t capacity) override;
   Timers& timers() override;
+
   [[nodiscard]] const Clock& clock() const override { return clock_; }
 
   // Runs one task; false when none is queued.

@@ -1,0 +1,231 @@
+#include "fscache/cache.h"
+
+#include <algorithm>
+#include <memory>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+#include <fmt/format.h>
+
+#include "base/error.h"
+#include "base/executor.h"
+#include "base/log.h"
+#include "base/mutex.h"
+#include "base/result.h"
+#include "fscache/backend.h"
+#include "fscache/disk_work.h"
+
+namespace larder::fscache {
+
+namespace {
+
+constexpr std::size_t kMostQueuedMaintenance = 16;
+
+}  // namespace
+
+std::string_view name_of(CacheState state) {
+  switch (state) {
+    case CacheState::kNotPresent:
+      return "not-present";
+    case CacheState::kActive:
+      return "active";
+    case CacheState::kSuspended:
+      return "suspended";
+    case CacheState::kError:
+      return "error";
+    case CacheState::kWithdrawn:
+      return "withdrawn";
+  }
+  return "?";
+}
+
+Cache::Cache(std::string tag, Executor& executor)
+    : tag_(std::move(tag)),
+      executor_(executor),
+      work_(std::make_shared<DiskWork>(executor, "disk", DiskWork::Limits{},
+                                       [this](bool hangs) { on_hang(hangs); })),
+      maintenance_(executor.make_pool("cache-care", 1, kMostQueuedMaintenance)) {}
+
+Cache::~Cache() {
+  withdraw([] {});
+}
+
+Result<> Cache::add_backend(std::unique_ptr<Backend> backend) {
+  const std::shared_ptr<OnlineBackend> online(new OnlineBackend{std::move(backend), work_.get()},
+                                              [this](OnlineBackend* last) { retire(last); });
+  {
+    const MutexLock lock(mutex_);
+    if (online_ != nullptr || !leaving_.expired()) {
+      return fail(Errc::kBusy, fmt::format("cache {}: already online, or not quite offline", tag_));
+    }
+    online_ = online;
+    state_ = hangs_ ? CacheState::kSuspended : CacheState::kActive;
+    trouble_.clear();
+  }
+  std::weak_ptr<OnlineBackend> weak = online;
+  online->backend->set_maintenance_wake(
+      [this, weak] { schedule_maintenance(weak, Duration::zero()); });
+  schedule_maintenance(weak, Duration::zero());
+  log_info("cache {}: online", tag_);
+  return {};
+}
+
+void Cache::withdraw(Task done) {
+  std::shared_ptr<OnlineBackend> online;
+  {
+    const MutexLock lock(mutex_);
+    online = std::move(online_);
+    online_.reset();
+    if (online != nullptr) {
+      leaving_ = online;
+      state_ = CacheState::kWithdrawn;
+      trouble_ = "the cache was taken offline";
+    }
+    if (!leaving_.expired()) {
+      when_withdrawn_.push_back(std::move(done));
+      done = nullptr;
+    }
+  }
+  if (done) {
+    done();
+  }
+  // The last reference may go here, outside of the lock: see retire().
+}
+
+// The last user let go, on whatever thread: the disk pool closes the books.
+void Cache::retire(OnlineBackend* online) {
+  work_->run_detached([this, online] {
+    std::unique_ptr<OnlineBackend> owned(online);
+    if (owned->backend->usable()) {
+      if (Result<> result = owned->backend->withdraw(); !result) {
+        log_warning("cache {}: going offline: {}", tag_, result.error().message());
+      }
+    }
+    owned.reset();
+    std::vector<Task> done;
+    {
+      const MutexLock lock(mutex_);
+      done = std::move(when_withdrawn_);
+      when_withdrawn_.clear();
+    }
+    log_info("cache {}: offline", tag_);
+    for (Task& task : done) {
+      task();
+    }
+  });
+}
+
+std::shared_ptr<OnlineBackend> Cache::online() const {
+  const MutexLock lock(mutex_);
+  return state_ == CacheState::kActive ? online_ : nullptr;
+}
+
+void Cache::note_error(const OnlineBackend& backend, const Error& error) {
+  if (error.code() != Errc::kIo && error.code() != Errc::kCacheDead) {
+    return;
+  }
+  const MutexLock lock(mutex_);
+  if (online_.get() != &backend || state_ == CacheState::kError) {
+    return;
+  }
+  state_ = CacheState::kError;
+  trouble_ = fmt::format(
+      "caching stopped after an error of the cache's disk ({}): check the disk, "
+      "then restart larder",
+      error.message());
+  log_error("cache {}: {}", tag_, trouble_);
+}
+
+void Cache::on_hang(bool hangs) {
+  const MutexLock lock(mutex_);
+  hangs_ = hangs;
+  if (hangs && state_ == CacheState::kActive) {
+    state_ = CacheState::kSuspended;
+    trouble_ = "the cache's disk does not answer; files come from the server until it does";
+    log_warning("cache {}: {}", tag_, trouble_);
+  } else if (!hangs && state_ == CacheState::kSuspended) {
+    state_ = CacheState::kActive;
+    trouble_.clear();
+    log_info("cache {}: the disk answers again", tag_);
+  }
+}
+
+CacheStatus Cache::status() const {
+  CacheStatus status;
+  std::shared_ptr<OnlineBackend> online;
+  {
+    const MutexLock lock(mutex_);
+    status = {tag_, state_, trouble_, std::nullopt};
+    online = online_;
+  }
+  if (online != nullptr) {
+    status.backend = online->backend->status();
+    if (status.trouble.empty()) {
+      status.trouble = status.backend->trouble;
+    }
+  }
+  return status;
+}
+
+void Cache::schedule_maintenance(std::weak_ptr<OnlineBackend> online, Duration delay) {
+  if (delay == Duration::zero()) {
+    Task task = [this, online] { maintain(online); };
+    // A full queue holds maintenance enough.
+    [[maybe_unused]] const bool posted = maintenance_->try_post(task);
+    return;
+  }
+  const TimerId timer = executor_.timers().schedule(delay, [weak_cache = weak_from_this(), online] {
+    const auto self = weak_cache.lock();
+    if (self != nullptr && !online.expired()) {
+      self->schedule_maintenance(online, Duration::zero());
+    }
+  });
+  std::optional<TimerId> before;
+  {
+    const MutexLock lock(mutex_);
+    before = std::exchange(next_maintenance_, timer);
+  }
+  if (before) {
+    executor_.timers().cancel(*before);  // a wake came between: one timer is enough
+  }
+}
+
+void Cache::maintain(const std::weak_ptr<OnlineBackend>& weak) {
+  const std::shared_ptr<OnlineBackend> online = weak.lock();
+  if (online == nullptr) {
+    return;
+  }
+  {
+    const MutexLock lock(mutex_);
+    if (online_ != online || state_ == CacheState::kError) {
+      return;
+    }
+  }
+  const Duration next = online->backend->run_maintenance();
+  if (!online->backend->usable()) {
+    note_error(*online, Error(Errc::kCacheDead, online->backend->status().trouble));
+    return;
+  }
+  schedule_maintenance(weak, std::max(next, Duration(std::chrono::milliseconds(100))));
+}
+
+std::shared_ptr<Cache> Caches::find_or_make(const std::string& tag) {
+  const MutexLock lock(mutex_);
+  for (const auto& cache : caches_) {
+    if (cache->tag() == tag) {
+      return cache;
+    }
+  }
+  caches_.push_back(std::make_shared<Cache>(tag, executor_));
+  return caches_.back();
+}
+
+std::vector<std::shared_ptr<Cache>> Caches::all() const {
+  const MutexLock lock(mutex_);
+  return caches_;
+}
+
+}  // namespace larder::fscache

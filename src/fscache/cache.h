@@ -1,0 +1,107 @@
+// Cache: one cache as the upper side sees it: a tag, a state, and the backend while there is one.
+//
+// A mount asks for a cache by its tag, whether it is there yet or not; caches come and go under
+// mounts that go on. Volumes and cookies hold the Cache, never the backend itself.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "base/executor.h"
+#include "base/gate.h"
+#include "base/mutex.h"
+#include "base/result.h"
+#include "base/thread_annotations.h"
+#include "fscache/backend.h"
+#include "fscache/disk_work.h"
+
+namespace larder::fscache {
+
+enum class CacheState : std::uint8_t {
+  kNotPresent,  // '-' nobody has brought it online
+  kActive,      // 'A' in use
+  kSuspended,   // 'H' its disk does not answer; goes back to active when it does
+  kError,       // 'E' an I/O error: nothing of it is used any more
+  kWithdrawn,   // 'W' taken offline
+};
+
+[[nodiscard]] std::string_view name_of(CacheState state);
+
+struct CacheStatus {
+  std::string tag;
+  CacheState state = CacheState::kNotPresent;
+  std::string trouble;  // why nothing is cached, as a sentence; "" when all is well
+  std::optional<BackendStatus> backend;
+};
+
+// A backend from add to withdrawal: volumes and objects hold it, and withdrawal waits for the last
+// of them. When the cache comes online again it gets a new one.
+struct OnlineBackend {
+  std::unique_ptr<Backend> backend;
+  DiskWork* work = nullptr;  // the cache's
+};
+
+// Threads: any. Life: owned by Caches; every volume and cookie goes before it.
+class Cache : public std::enable_shared_from_this<Cache> {
+ public:
+  Cache(std::string tag, Executor& executor);
+
+  Cache(const Cache&) = delete;
+  Cache& operator=(const Cache&) = delete;
+  ~Cache();
+
+  [[nodiscard]] const std::string& tag() const { return tag_; }
+
+  // Brings it online; kBusy when it is already.
+  [[nodiscard]] Result<> add_backend(std::unique_ptr<Backend> backend) EXCLUDES(mutex_);
+  // Takes it offline: `done` runs, on a disk thread, when all is durable and the backend is gone;
+  // at once when it was not online. Objects still held (passthrough) delay it.
+  void withdraw(Task done) EXCLUDES(mutex_);
+  // The backend if the cache can be used now, else null.
+  [[nodiscard]] std::shared_ptr<OnlineBackend> online() const EXCLUDES(mutex_);
+  // A backend call failed with `error`: an I/O error ends the use of this incarnation.
+  void note_error(const OnlineBackend& backend, const Error& error) EXCLUDES(mutex_);
+
+  [[nodiscard]] CacheStatus status() const EXCLUDES(mutex_);
+
+ private:
+  void on_hang(bool hangs) EXCLUDES(mutex_);
+  void schedule_maintenance(std::weak_ptr<OnlineBackend> online, Duration delay) EXCLUDES(mutex_);
+  void maintain(const std::weak_ptr<OnlineBackend>& weak);
+  void retire(OnlineBackend* online) EXCLUDES(mutex_);
+
+  const std::string tag_;
+  Executor& executor_;
+  mutable Mutex mutex_{LockRank::kCache};
+  CacheState state_ GUARDED_BY(mutex_) = CacheState::kNotPresent;
+  std::string trouble_ GUARDED_BY(mutex_);
+  std::shared_ptr<OnlineBackend> online_ GUARDED_BY(mutex_);
+  std::weak_ptr<OnlineBackend> leaving_ GUARDED_BY(mutex_);  // withdrawn, still held by somebody
+  std::vector<Task> when_withdrawn_ GUARDED_BY(mutex_);
+  bool hangs_ GUARDED_BY(mutex_) = false;
+  std::optional<TimerId> next_maintenance_ GUARDED_BY(mutex_);
+  std::shared_ptr<DiskWork> work_;
+  std::unique_ptr<Pool> maintenance_;
+};
+
+// The caches of a machine by tag. Threads: any.
+class Caches {
+ public:
+  explicit Caches(Executor& executor) : executor_(executor) {}
+
+  // Makes an absent one when nobody named it before.
+  [[nodiscard]] std::shared_ptr<Cache> find_or_make(const std::string& tag) EXCLUDES(mutex_);
+  [[nodiscard]] std::vector<std::shared_ptr<Cache>> all() const EXCLUDES(mutex_);
+
+ private:
+  Executor& executor_;
+  mutable Mutex mutex_{LockRank::kMounts};
+  std::vector<std::shared_ptr<Cache>> caches_ GUARDED_BY(mutex_);
+};
+
+}  // namespace larder::fscache

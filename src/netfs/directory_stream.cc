@@ -1,0 +1,144 @@
+#include "netfs/directory_stream.h"
+
+#include <cerrno>
+#include <cstddef>
+#include <cstdint>
+#include <functional>
+#include <utility>
+#include <vector>
+
+#include "base/error.h"
+#include "base/mutex.h"
+#include "base/result.h"
+#include "netfs/adapter.h"
+#include "netfs/call_scope.h"
+#include "netfs/share_context.h"
+
+namespace larder::netfs {
+
+namespace {
+
+// A directory that is changed all the time would otherwise be begun anew for ever.
+constexpr unsigned kMostRestarts = 8;
+
+}  // namespace
+
+void DirectoryStream::load(std::size_t index, const Caller& caller,
+                           std::move_only_function<void(Result<>)> done) {
+  bool ask_now = false;
+  {
+    const MutexLock lock(mutex_);
+    if (index >= entries_.size() && !end_) {
+      waiters_.push_back({index, caller, std::move(done)});
+      ask_now = !std::exchange(asking_, true);
+      done = nullptr;
+    }
+  }
+  if (done) {
+    done({});
+  } else if (ask_now) {
+    ask(caller);
+  }
+}
+
+void DirectoryStream::visit(std::size_t index,
+                            const std::function<bool(std::size_t, const ListedEntry&)>& visit) {
+  const MutexLock lock(mutex_);
+  while (index < entries_.size() && visit(index, entries_[index])) {
+    ++index;
+  }
+}
+
+void DirectoryStream::rewind() {
+  const MutexLock lock(mutex_);
+  entries_.clear();
+  given_.clear();
+  position_ = {};
+  end_ = false;
+  restarts_ = 0;
+  ++round_;
+}
+
+void DirectoryStream::ask(const Caller& caller) {
+  DirectoryPosition from;
+  std::uint64_t round = 0;
+  {
+    const MutexLock lock(mutex_);
+    from = position_;
+    round = round_;
+  }
+  const CallId call = share_->adapter.start_readdir(
+      inode_->handle(), from, true, caller.credential,
+      [self = shared_from_this(), caller, round](Result<ReaddirReply> reply) {
+        self->on_reply(caller, round, std::move(reply));
+      });
+  if (caller.scope != nullptr) {
+    caller.scope->set_cancel(
+        [this, self = shared_from_this(), call] { share_->adapter.cancel(call); });
+  }
+}
+
+void DirectoryStream::on_reply(const Caller& caller, std::uint64_t round,
+                               Result<ReaddirReply> reply) {
+  Result<> result;
+  bool ask_again = false;
+  {
+    const MutexLock lock(mutex_);
+    if (round != round_) {
+      ask_again = true;  // rewound meanwhile: this was about a listing that is gone
+    } else if (reply) {
+      result = take(std::move(*reply));
+    } else if (reply.error().code() == Errc::kStale && reply.error().error_number() == EBADF &&
+               restarts_ < kMostRestarts) {
+      // The server does not know the position any more: from the start, without what was given.
+      ++restarts_;
+      position_ = {};
+      for (const ListedEntry& entry : entries_) {
+        given_.insert(entry.name);
+      }
+      ask_again = true;
+    } else {
+      result = fail(reply.error());
+    }
+    asking_ = ask_again;
+  }
+  if (ask_again) {
+    ask(caller);
+  } else {
+    answer(std::move(result));
+  }
+}
+
+Result<> DirectoryStream::take(ReaddirReply reply) {
+  if (reply.entries.empty() && !reply.end) {
+    return fail(Errc::kCorrupt, EIO, "the server lists nothing and says that there is more");
+  }
+  for (RemoteEntry& entry : reply.entries) {
+    position_.cookie = entry.cookie;
+    if (!given_.empty() && given_.contains(entry.name)) {
+      continue;
+    }
+    entries_.push_back({std::move(entry.name), entry.fileid,
+                        entry.attributes ? std::optional(entry.attributes->type) : std::nullopt});
+  }
+  position_.verifier = reply.verifier;
+  end_ = reply.end;
+  return {};
+}
+
+void DirectoryStream::answer(Result<> result) {
+  std::vector<Waiter> waiters;
+  {
+    const MutexLock lock(mutex_);
+    waiters.swap(waiters_);
+  }
+  for (Waiter& waiter : waiters) {
+    if (result) {
+      load(waiter.index, waiter.caller, std::move(waiter.done));  // its entry may still be far
+    } else {
+      waiter.done(result);
+    }
+  }
+}
+
+}  // namespace larder::netfs

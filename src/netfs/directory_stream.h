@@ -1,0 +1,75 @@
+// DirectoryStream: the listing of a directory as one opendir(3) sees it: a snapshot that grows as
+// far as it has been read. A position in it is an index, so that seekdir and a repeated request
+// agree.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <optional>
+#include <string>
+#include <unordered_set>
+#include <vector>
+
+#include "base/mutex.h"
+#include "base/result.h"
+#include "base/thread_annotations.h"
+#include "netfs/adapter.h"
+#include "netfs/call_scope.h"
+#include "netfs/inode.h"
+#include "netfs/share_context.h"
+
+namespace larder::netfs {
+
+struct ListedEntry {
+  std::string name;
+  std::uint64_t fileid = 0;
+  std::optional<FileType> type;
+};
+
+// Threads: any. Life: shared by the front end's handle and the call under way.
+class DirectoryStream : public std::enable_shared_from_this<DirectoryStream> {
+ public:
+  DirectoryStream(std::shared_ptr<ShareContext> share, InodeRef inode)
+      : share_(std::move(share)), inode_(std::move(inode)) {}
+
+  [[nodiscard]] const InodeRef& inode() const { return inode_; }
+
+  // Makes sure that the entry at `index` is there, or that the listing ends before it.
+  void load(std::size_t index, const Caller& caller, std::move_only_function<void(Result<>)> done)
+      EXCLUDES(mutex_);
+  // Calls `visit` for the entries from `index` on that are there, until it returns false.
+  void visit(std::size_t index, const std::function<bool(std::size_t, const ListedEntry&)>& visit)
+      EXCLUDES(mutex_);
+  // Begins anew, as rewinddir(3) asks.
+  void rewind() EXCLUDES(mutex_);
+
+ private:
+  struct Waiter {
+    std::size_t index;
+    Caller caller;
+    std::move_only_function<void(Result<>)> done;
+  };
+
+  void ask(const Caller& caller) EXCLUDES(mutex_);
+  void on_reply(const Caller& caller, std::uint64_t round, Result<ReaddirReply> reply)
+      EXCLUDES(mutex_);
+  [[nodiscard]] Result<> take(ReaddirReply reply) REQUIRES(mutex_);
+  void answer(Result<> result) EXCLUDES(mutex_);
+
+  const std::shared_ptr<ShareContext> share_;
+  const InodeRef inode_;
+  Mutex mutex_{LockRank::kInode};
+  std::vector<ListedEntry> entries_ GUARDED_BY(mutex_);
+  DirectoryPosition position_ GUARDED_BY(mutex_);
+  bool end_ GUARDED_BY(mutex_) = false;
+  bool asking_ GUARDED_BY(mutex_) = false;
+  std::uint64_t round_ GUARDED_BY(mutex_) = 0;  // raised by rewind(): late replies are dropped
+  // After a listing was begun anew in the middle: the names given before, not to be given twice.
+  std::unordered_set<std::string> given_ GUARDED_BY(mutex_);
+  unsigned restarts_ GUARDED_BY(mutex_) = 0;
+  std::vector<Waiter> waiters_ GUARDED_BY(mutex_);
+};
+
+}  // namespace larder::netfs

@@ -1,0 +1,135 @@
+// File: an inode that is open (or was a moment ago): its current version, the downloads under way,
+// and the replies that carry its bytes to the kernel.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <map>
+#include <memory>
+#include <vector>
+
+#include "base/buffer.h"
+#include "base/byte_range.h"
+#include "base/mutex.h"
+#include "base/result.h"
+#include "base/thread_annotations.h"
+#include "netfs/adapter.h"
+#include "netfs/call_scope.h"
+#include "netfs/fetch.h"
+#include "netfs/inode.h"
+#include "netfs/readahead.h"
+#include "netfs/share_context.h"
+#include "netfs/version.h"
+
+namespace larder::netfs {
+
+// Threads: any. Life: shared by open handles, by the share's list of recent files and by work
+// under way; goes before its share.
+class File : public std::enable_shared_from_this<File> {
+ public:
+  File(std::shared_ptr<ShareContext> share, InodeRef inode);
+  ~File();
+  File(const File&) = delete;
+  File& operator=(const File&) = delete;
+
+  [[nodiscard]] const InodeRef& inode() const { return inode_; }
+
+  // The version that the newest attributes describe; made, and the one before it superseded, if
+  // need be.
+  [[nodiscard]] VersionRef version() EXCLUDES(mutex_);
+  // The same for an open: a version that was too young for its stamps and is not any more is begun
+  // anew, so that its bytes are fetched once more.
+  [[nodiscard]] VersionRef version_at_open() EXCLUDES(mutex_);
+
+  // Looks for the version in the cache, and fetches it whole if it is small and not there: `done`
+  // when reads can begin (kChanged: the file did, meanwhile).
+  void start_prepare(const VersionRef& version, const Caller& caller, Done<VersionRef> done);
+  // The whole of a small version.
+  void start_load_small(const VersionRef& version, const Caller& caller, Done<Buffer> done)
+      EXCLUDES(mutex_);
+
+  // One piece of a version, from the server: what a waiter gets is the whole download with the
+  // range that it covers. kChanged: the server's copy is another version now.
+  using FetchDone = std::move_only_function<void(Result<Buffer>)>;
+
+  struct Piece {
+    ByteRange range;       // of the piece
+    std::uint64_t origin;  // where the download's buffer begins in the file
+    std::shared_ptr<Fetch> fetch;
+  };
+
+  // Joins the downloads that cover `wanted`, beginning those that are missing in units of `unit`.
+  [[nodiscard]] std::vector<Piece> fetch(const VersionRef& version, ByteRange wanted,
+                                         std::uint64_t unit, const CredentialRef& credential)
+      EXCLUDES(mutex_);
+  // `done` when the piece's download has landed or failed; the id is for leave().
+  std::uint64_t wait_for(const Piece& piece, FetchDone done) EXCLUDES(mutex_);
+  // The waiter is not interested any more; its `done` is destroyed unrun if it has not run.
+  // A download that nobody waits for is cancelled, unless it is a prefetch.
+  void leave(const Piece& piece, std::uint64_t waiter) EXCLUDES(mutex_);
+
+  // Notes a read for readahead and says how to fetch what is missing.
+  [[nodiscard]] std::uint64_t note_read(const VersionRef& version, ByteRange read,
+                                        const CredentialRef& credential) EXCLUDES(mutex_);
+  // Sets readahead going, after the read itself has been issued.
+  void pump_prefetch() EXCLUDES(mutex_);
+
+  // Around the sending of a reply with bytes of `version`. False: it is not current any more, read
+  // again. The front end is told of a change only when no such reply is under way.
+  [[nodiscard]] bool begin_reply(const VersionRef& version) EXCLUDES(mutex_);
+  void end_reply() EXCLUDES(mutex_);
+
+  // The attributes of the inode changed.
+  void on_changed() EXCLUDES(mutex_);
+  // Nobody has it open any more: lets go of memory.
+  void on_last_close() EXCLUDES(mutex_);
+
+ private:
+  using FetchMap = std::map<std::uint64_t, std::shared_ptr<Fetch>>;
+
+  VersionRef replace_version(const VersionRef& before, const Attributes& attributes)
+      EXCLUDES(mutex_);
+  void renew_racy(const VersionRef& version, const Caller& caller, Done<VersionRef> done);
+  [[nodiscard]] FetchMap::iterator first_overlap(ByteRange range) REQUIRES(mutex_);
+  std::shared_ptr<Fetch> make_fetch(const VersionRef& version, ByteRange range, bool prefetch,
+                                    const CredentialRef& credential) REQUIRES(mutex_);
+  [[nodiscard]] ByteRange next_to_prefetch() REQUIRES(mutex_);
+  void issue(const std::shared_ptr<Fetch>& fetch);
+  void on_read_reply(const std::shared_ptr<Fetch>& fetch, Result<ReadReply> reply);
+  void verify_by_getattr(const std::shared_ptr<Fetch>& fetch);
+  void check_version(const std::shared_ptr<Fetch>& fetch, const Attributes& attributes);
+  void land(const std::shared_ptr<Fetch>& fetch) EXCLUDES(mutex_);
+  void keep(const std::shared_ptr<Fetch>& fetch);
+  void on_kept(const std::shared_ptr<Fetch>& fetch, const Result<>& result) EXCLUDES(mutex_);
+  void abandon(const std::shared_ptr<Fetch>& fetch, const Error& error) EXCLUDES(mutex_);
+  void drop_landed(const std::shared_ptr<Fetch>& fetch) REQUIRES(mutex_);
+  void trim_landed() REQUIRES(mutex_);
+  void confirm_complete(const VersionRef& version) EXCLUDES(mutex_);
+  void finish_small(const VersionRef& version, Result<Buffer> loaded) EXCLUDES(mutex_);
+  void fetch_small(const VersionRef& version, const CredentialRef& credential);
+  void fetch_small_in_pieces(const VersionRef& version, const std::vector<Piece>& pieces);
+  void keep_small(const VersionRef& version, const Buffer& whole);
+  void end_prefetch(Fetch& fetch) REQUIRES(mutex_);
+
+  const std::shared_ptr<ShareContext> share_;
+  const InodeRef inode_;
+
+  Mutex mutex_{LockRank::kInode};
+  VersionRef version_ GUARDED_BY(mutex_);  // null until somebody asks
+  FetchMap fetches_ GUARDED_BY(mutex_);    // of version_ only, by offset, not overlapping
+  std::uint64_t landed_bytes_ GUARDED_BY(mutex_) = 0;
+  Readahead readahead_ GUARDED_BY(mutex_);
+  ByteRange prefetch_ GUARDED_BY(mutex_);  // what is still to be prefetched
+  CredentialRef prefetch_credential_ GUARDED_BY(mutex_);
+  int prefetches_ GUARDED_BY(mutex_) = 0;
+  bool completing_ GUARDED_BY(mutex_) = false;  // the whole file is wanted, to its end ...
+  bool wrapped_ GUARDED_BY(mutex_) = false;     // ... and then from its start
+  bool confirming_ GUARDED_BY(mutex_) = false;
+  unsigned replies_ GUARDED_BY(mutex_) = 0;
+  bool change_to_tell_ GUARDED_BY(mutex_) = false;
+  Buffer small_ GUARDED_BY(mutex_);  // the whole of version_, when it is small and was loaded
+  // Who waits for a small version to be loaded; an entry means that somebody loads it.
+  std::map<VersionRef, std::vector<Done<Buffer>>> small_waiters_ GUARDED_BY(mutex_);
+};
+
+}  // namespace larder::netfs

@@ -1,0 +1,131 @@
+#include "netfs/inode.h"
+
+#include <algorithm>
+#include <chrono>
+#include <cstdint>
+#include <memory>
+
+#include "base/clock.h"
+#include "base/mutex.h"
+#include "netfs/attributes.h"
+#include "netfs/coherency.h"
+
+namespace larder::netfs {
+
+namespace {
+
+std::uint32_t least_timeout(const AttributeTimes& times, FileType type) {
+  const auto least = type == FileType::kDirectory ? times.directory_least : times.file_least;
+  return static_cast<std::uint32_t>(least.count());
+}
+
+std::uint32_t most_timeout(const AttributeTimes& times, FileType type) {
+  const auto most = type == FileType::kDirectory ? times.directory_most : times.file_most;
+  return static_cast<std::uint32_t>(most.count());
+}
+
+}  // namespace
+
+Inode::Inode(InodeTable& table, const FileHandle& handle, const Attributes& attributes)
+    : table_(table),
+      handle_(handle),
+      type_(attributes.type),
+      timeout_ms_(least_timeout(table.times_, attributes.type)),
+      checked_at_(table.clock_.now()),
+      attributes_(attributes) {}
+
+Inode::~Inode() {
+  table_.forget(*this);
+}
+
+FreshAttributes Inode::attributes() const {
+  const MonotonicTime now = table_.clock_.now();
+  const MutexLock lock(table_.shard_of(handle_).mutex);
+  const auto age = std::chrono::duration_cast<std::chrono::milliseconds>(now - checked_at_);
+  const auto left = std::chrono::milliseconds(timeout_ms_) - age;
+  return {attributes_, std::max(left, std::chrono::milliseconds(0))};
+}
+
+AttributeNews Inode::update(const Attributes& attributes, CheckTicket ticket) {
+  const MonotonicTime now = table_.clock_.now();
+  const MutexLock lock(table_.shard_of(handle_).mutex);
+  if (same_version(attributes, attributes_)) {
+    timeout_ms_ = std::min(std::max(timeout_ms_ * 2, least_timeout(table_.times_, type_)),
+                           most_timeout(table_.times_, type_));
+    checked_at_ = now;
+    attributes_ = attributes;
+    return AttributeNews::kSame;
+  }
+  if (ticket < changed_at_) {
+    timeout_ms_ = 0;
+    return AttributeNews::kLate;
+  }
+  changed_at_ = table_.begin_check();
+  attributes_ = attributes;
+  checked_at_ = now;
+  timeout_ms_ = least_timeout(table_.times_, type_);
+  return AttributeNews::kChanged;
+}
+
+void Inode::expire() {
+  const MutexLock lock(table_.shard_of(handle_).mutex);
+  timeout_ms_ = 0;
+}
+
+std::shared_ptr<File> Inode::file() const {
+  const MutexLock lock(table_.shard_of(handle_).mutex);
+  return file_.lock();
+}
+
+std::shared_ptr<File> Inode::set_file(const std::shared_ptr<File>& file) {
+  const MutexLock lock(table_.shard_of(handle_).mutex);
+  if (auto existing = file_.lock()) {
+    return existing;
+  }
+  file_ = file;
+  return file;
+}
+
+InodeRef InodeTable::find_or_make(const FileHandle& handle, const Attributes& attributes) {
+  InodeRef found;  // outlives the lock: its destructor takes it
+  {
+    Shard& shard = shard_of(handle);
+    const MutexLock lock(shard.mutex);
+    std::weak_ptr<Inode>& entry = shard.inodes[handle];
+    found = entry.lock();
+    if (found == nullptr || found->type() != attributes.type) {
+      auto made = std::make_shared<Inode>(*this, handle, attributes);
+      entry = made;
+      return made;
+    }
+  }
+  return found;
+}
+
+InodeRef InodeTable::find(const FileHandle& handle) const {
+  Shard& shard = shard_of(handle);
+  const MutexLock lock(shard.mutex);
+  const auto found = shard.inodes.find(handle);
+  return found == shard.inodes.end() ? nullptr : found->second.lock();
+}
+
+std::size_t InodeTable::size() const {
+  std::size_t size = 0;
+  for (Shard& shard : shards_) {
+    const MutexLock lock(shard.mutex);
+    size += shard.inodes.size();
+  }
+  return size;
+}
+
+void InodeTable::forget(const Inode& inode) {
+  Shard& shard = shard_of(inode.handle());
+  const MutexLock lock(shard.mutex);
+  const auto found = shard.inodes.find(inode.handle());
+  // A new inode of the handle may have taken the place already.
+  if (found != shard.inodes.end() && found->second.expired()) {
+    shard.inodes.erase(found);
+  }
+}
+
+}  // namespace larder::netfs

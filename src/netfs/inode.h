@@ -1,0 +1,130 @@
+// Inode: one file or directory of a share, as long as somebody knows it by its handle.
+//
+// Small, because a machine knows millions: what only open files need is in File.
+#pragma once
+
+#include <array>
+#include <atomic>
+#include <chrono>
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <unordered_map>
+
+#include "base/clock.h"
+#include "base/mutex.h"
+#include "base/thread_annotations.h"
+#include "netfs/attributes.h"
+
+namespace larder::netfs {
+
+class File;
+class InodeTable;
+
+// How long attributes count as fresh, as the actimeo family of mount options says (nfs(5)): from
+// the least time after a change, doubled at each check that finds no change, up to the most.
+struct AttributeTimes {
+  std::chrono::milliseconds file_least{3000};
+  std::chrono::milliseconds file_most{60000};
+  std::chrono::milliseconds directory_least{30000};
+  std::chrono::milliseconds directory_most{60000};
+};
+
+// Attributes with the time for which they may still be believed.
+struct FreshAttributes {
+  Attributes attributes;
+  std::chrono::milliseconds fresh_for{0};
+};
+
+// The moment at which a call to the server was begun, in the order of all calls and changes of a
+// share: an answer cannot undo a change that was learned after its call had begun.
+using CheckTicket = std::uint64_t;
+
+// What became of attributes that the server sent.
+enum class AttributeNews : std::uint8_t {
+  kSame,     // the version that we knew
+  kChanged,  // a new version
+  kLate,     // begun before a change that we know of, and unlike it: ignored, to be asked again
+};
+
+// Threads: any. Life: shared; leaves its table when the last owner goes.
+class Inode {
+ public:
+  Inode(InodeTable& table, const FileHandle& handle, const Attributes& attributes);
+  ~Inode();
+  Inode(const Inode&) = delete;
+  Inode& operator=(const Inode&) = delete;
+
+  [[nodiscard]] const FileHandle& handle() const { return handle_; }
+
+  [[nodiscard]] FileType type() const { return type_; }
+
+  [[nodiscard]] bool is_directory() const { return type_ == FileType::kDirectory; }
+
+  [[nodiscard]] FreshAttributes attributes() const;
+  AttributeNews update(const Attributes& attributes, CheckTicket ticket);
+  // Nothing known is to be believed any more.
+  void expire();
+
+  // The open state, if somebody has the file open (or had until a moment ago).
+  [[nodiscard]] std::shared_ptr<File> file() const;
+  // Makes `file` the open state unless there is one; returns the one there is.
+  [[nodiscard]] std::shared_ptr<File> set_file(const std::shared_ptr<File>& file);
+
+  // A number that the front end keeps here: the node that a LOOKUP is answered with; 0 at first.
+  [[nodiscard]] std::atomic<std::uint64_t>& front_node() { return front_node_; }
+
+ private:
+  InodeTable& table_;
+  const FileHandle handle_;
+  const FileType type_;
+  CheckTicket changed_at_ = 0;    // guarded by the table's lock for this inode
+  std::uint32_t timeout_ms_ = 0;  // the same
+  MonotonicTime checked_at_;      // the same
+  Attributes attributes_;         // the same
+  std::weak_ptr<File> file_;      // the same
+  std::atomic<std::uint64_t> front_node_{0};
+};
+
+using InodeRef = std::shared_ptr<Inode>;
+
+// The inodes of a share by handle. Threads: any. Life: outlives its inodes.
+class InodeTable {
+ public:
+  InodeTable(const Clock& clock, const AttributeTimes& times) : clock_(clock), times_(times) {}
+
+  // Before a call whose answer will carry attributes of any inode.
+  [[nodiscard]] CheckTicket begin_check() { return ++last_ticket_; }
+
+  // The inode of this handle, made if need be with these attributes (an inode that is there keeps
+  // its own: update() it). A handle whose file type changed is another file: the old inode goes on
+  // alone.
+  [[nodiscard]] InodeRef find_or_make(const FileHandle& handle, const Attributes& attributes);
+  [[nodiscard]] InodeRef find(const FileHandle& handle) const;
+  [[nodiscard]] std::size_t size() const;
+
+ private:
+  friend class Inode;
+
+  static constexpr std::size_t kShards = 64;
+
+  struct Shard {
+    mutable Mutex mutex{LockRank::kAttributes};
+    // Keyed by the handle that the inode holds; the value may be expired for a moment.
+    std::unordered_map<FileHandle, std::weak_ptr<Inode>, FileHandleHash> inodes GUARDED_BY(mutex);
+  };
+
+  [[nodiscard]] Shard& shard_of(const FileHandle& handle) const {
+    return shards_.at(FileHandleHash()(handle) % kShards);
+  }
+
+  void forget(const Inode& inode);
+
+  const Clock& clock_;
+  const AttributeTimes times_;
+  std::atomic<CheckTicket> last_ticket_{0};
+  mutable std::array<Shard, kShards> shards_;
+};
+
+}  // namespace larder::netfs

@@ -1,0 +1,285 @@
+#include "netfs/read_request.h"
+
+#include <algorithm>
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <utility>
+#include <vector>
+
+#include "base/buffer.h"
+#include "base/byte_range.h"
+#include "base/bytes.h"
+#include "base/check.h"
+#include "base/error.h"
+#include "base/mutex.h"
+#include "base/result.h"
+#include "fscache/backend.h"
+#include "netfs/adapter.h"
+#include "netfs/call_scope.h"
+#include "netfs/file.h"
+#include "netfs/share_context.h"
+
+namespace larder::netfs {
+
+void ReadRequest::start(std::shared_ptr<File> file, std::shared_ptr<ShareContext> share,
+                        Caller caller, ByteRange wanted, Done<ReadOutcome> done) {
+  auto request = std::make_shared<ReadRequest>(std::move(file), std::move(share), std::move(caller),
+                                               wanted, std::move(done));
+  if (request->caller_.scope != nullptr) {
+    request->caller_.scope->set_cancel([weak = std::weak_ptr(request)] {
+      if (const auto self = weak.lock()) {
+        self->cancel();
+      }
+    });
+  }
+  request->begin();
+}
+
+ReadRequest::ReadRequest(std::shared_ptr<File> file, std::shared_ptr<ShareContext> share,
+                         Caller caller, ByteRange wanted, Done<ReadOutcome> done)
+    : file_(std::move(file)),
+      share_(std::move(share)),
+      caller_(std::move(caller)),
+      asked_(wanted),
+      done_(std::move(done)) {}
+
+void ReadRequest::begin() {
+  ++attempts_;
+  version_ = file_->version();
+  wanted_ = asked_.intersection({0, version_->size()});
+  if (wanted_.empty()) {
+    finish_with(ReadOutcome{{}, 0, version_});
+    return;
+  }
+  if (version_->small()) {
+    begin_small();
+    return;
+  }
+  version_->cookie->use([self = shared_from_this()] { self->issue(); });
+}
+
+void ReadRequest::begin_small() {
+  file_->start_load_small(version_, caller_, [self = shared_from_this()](Result<Buffer> loaded) {
+    {
+      const MutexLock lock(self->mutex_);
+      self->pending_ = 1;
+    }
+    if (!loaded) {
+      self->piece_done(fail(loaded.error()));
+      return;
+    }
+    const Bytes bytes = Bytes(loaded->bytes()).subspan(self->wanted_.offset, self->wanted_.length);
+    self->add_slice(self->wanted_.offset, *loaded, bytes);
+    self->piece_done({});
+  });
+}
+
+// Splits what is wanted by its sources and sets every piece going.
+void ReadRequest::issue() {
+  fetch_unit_ = file_->note_read(version_, wanted_, caller_.credential);
+  {
+    const MutexLock lock(mutex_);
+    pending_ = 1;  // ours, until everything is issued
+  }
+  std::uint64_t at = wanted_.offset;
+  while (at < wanted_.end()) {
+    const fscache::ReadPlan plan =
+        version_->cookie->plan_read(ByteRange::between(at, wanted_.end()));
+    CHECK(!plan.range.empty());
+    if (plan.source == fscache::Source::kCache) {
+      issue_cache(plan.range);
+    } else {
+      issue_server(plan.range);
+    }
+    at = plan.range.end();
+  }
+  file_->pump_prefetch();
+  piece_done({});
+}
+
+void ReadRequest::issue_cache(ByteRange range) {
+  {
+    const MutexLock lock(mutex_);
+    ++pending_;
+  }
+  const Buffer buffer = share_->buffers.allocate(range.length);
+  version_->cookie->start_read(range.offset, buffer, buffer.bytes(),
+                               [self = shared_from_this(), range, buffer](const Result<>& result) {
+                                 if (!result) {
+                                   // The cache had it and could not give it: the server can.
+                                   self->share_->counters.cache_read_errors.add();
+                                   self->issue_server(range);
+                                 } else {
+                                   self->share_->counters.bytes_from_cache.add(range.length);
+                                   self->add_slice(range.offset, buffer, buffer.bytes());
+                                 }
+                                 self->piece_done({});
+                               });
+}
+
+void ReadRequest::issue_server(ByteRange range) {
+  const std::vector<File::Piece> pieces =
+      file_->fetch(version_, range, fetch_unit_, caller_.credential);
+  {
+    const MutexLock lock(mutex_);
+    from_server_ = true;
+    pending_ += static_cast<unsigned>(pieces.size());
+    if (pieces.empty()) {
+      error_ = Error(Errc::kChanged, "the file changed on the server meanwhile");
+    }
+  }
+  for (const File::Piece& piece : pieces) {
+    wait_for(piece);
+  }
+}
+
+void ReadRequest::wait_for(const File::Piece& piece) {
+  const std::uint64_t id =
+      file_->wait_for(piece, [self = shared_from_this(), piece](Result<Buffer> fetched) {
+        if (!fetched) {
+          self->piece_done(fail(fetched.error()));
+          return;
+        }
+        self->add_slice(
+            piece.range.offset, *fetched,
+            Bytes(fetched->bytes()).subspan(piece.range.offset - piece.origin, piece.range.length));
+        self->piece_done({});
+      });
+  bool cancelled = false;
+  {
+    const MutexLock lock(mutex_);
+    cancelled = cancelled_;
+    if (!cancelled) {
+      waiting_.push_back({piece, id});
+    }
+  }
+  if (cancelled) {
+    file_->leave(piece, id);
+  }
+}
+
+void ReadRequest::add_slice(std::uint64_t offset, Buffer owner, Bytes bytes) {
+  const MutexLock lock(mutex_);
+  slices_.emplace(offset, ReadOutcome::Slice{std::move(owner), bytes});
+}
+
+void ReadRequest::piece_done(Result<> result) {
+  {
+    const MutexLock lock(mutex_);
+    if (!result && !error_) {
+      error_ = std::move(result.error());
+    }
+    if (--pending_ > 0) {
+      return;
+    }
+  }
+  finish();
+}
+
+void ReadRequest::finish() {
+  std::optional<Error> error;
+  ReadOutcome outcome;
+  {
+    const MutexLock lock(mutex_);
+    error = std::exchange(error_, std::nullopt);
+    waiting_.clear();
+    if (!error) {
+      for (auto& [offset, slice] : slices_) {
+        CHECK(offset == wanted_.offset + outcome.length, "a read has a hole at {}", offset);
+        outcome.length += slice.bytes.size();
+        outcome.slices.push_back(std::move(slice));
+      }
+      CHECK(outcome.length == wanted_.length);
+    }
+    slices_.clear();
+  }
+  if (!error) {
+    (from_server_ ? share_->counters.misses : share_->counters.hits).add();
+    outcome.version = version_;
+    finish_with(std::move(outcome));
+    return;
+  }
+  if (error->code() != Errc::kChanged || caller_cancelled()) {
+    finish_with(fail(std::move(*error)));
+    return;
+  }
+  share_->counters.read_restarts.add();
+  if (attempts_ < kMostAttempts) {
+    begin_after_check();
+  } else {
+    read_directly();
+  }
+}
+
+// Another attempt needs news of the file: what changed may have shown in its data only.
+void ReadRequest::begin_after_check() {
+  if (file_->version() != version_) {
+    begin();
+    return;
+  }
+  const InodeRef& inode = file_->inode();
+  const CheckTicket ticket = share_->inodes.begin_check();
+  share_->adapter.start_getattr(
+      inode->handle(), caller_.credential,
+      [self = shared_from_this(), ticket](const Result<Attributes>& attributes) {
+        if (!attributes) {
+          self->finish_with(fail(attributes.error()));
+          return;
+        }
+        self->share_->apply(*self->file_->inode(), *attributes, ticket);
+        self->begin();
+      });
+}
+
+// The file changes under every attempt. What one READ returns the server did hold: serve that, and
+// let nobody keep it.
+void ReadRequest::read_directly() {
+  const std::uint64_t length = std::min<std::uint64_t>(asked_.length, share_->read_size);
+  const Buffer buffer = share_->buffers.allocate(length);
+  share_->adapter.start_read(
+      file_->inode()->handle(), asked_.offset, buffer.bytes(), caller_.credential,
+      [self = shared_from_this(), buffer](const Result<ReadReply>& reply) {
+        if (!reply) {
+          self->finish_with(fail(reply.error()));
+          return;
+        }
+        self->share_->counters.bytes_from_server.add(reply->length);
+        self->share_->counters.misses.add();
+        ReadOutcome outcome;
+        outcome.length = reply->length;
+        outcome.slices.push_back({buffer, Bytes(buffer.bytes()).first(reply->length)});
+        self->finish_with(std::move(outcome));
+      });
+}
+
+void ReadRequest::finish_with(Result<ReadOutcome> outcome) {
+  Done<ReadOutcome> done;
+  {
+    const MutexLock lock(mutex_);
+    done = std::exchange(done_, nullptr);
+  }
+  if (done) {
+    done(std::move(outcome));
+  }
+}
+
+bool ReadRequest::caller_cancelled() const {
+  return caller_.scope != nullptr && caller_.scope->cancelled();
+}
+
+void ReadRequest::cancel() {
+  std::vector<Waiting> waiting;
+  {
+    const MutexLock lock(mutex_);
+    cancelled_ = true;
+    waiting.swap(waiting_);
+  }
+  finish_with(fail(Errc::kCancelled, "interrupted"));
+  for (const Waiting& one : waiting) {
+    file_->leave(one.piece, one.id);
+  }
+}
+
+}  // namespace larder::netfs

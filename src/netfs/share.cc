@@ -1,0 +1,355 @@
+#include "netfs/share.h"
+
+#include <algorithm>
+#include <cerrno>
+#include <chrono>
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+#include <fmt/format.h>
+
+#include "base/byte_range.h"
+#include "base/error.h"
+#include "base/executor.h"
+#include "base/mutex.h"
+#include "base/result.h"
+#include "fscache/cache.h"
+#include "fscache/volume.h"
+#include "netfs/adapter.h"
+#include "netfs/call_scope.h"
+#include "netfs/directory_stream.h"
+#include "netfs/file.h"
+#include "netfs/inode.h"
+#include "netfs/read_request.h"
+#include "netfs/share_context.h"
+
+namespace larder::netfs {
+
+namespace {
+
+constexpr std::chrono::seconds kRecentTime{10};
+constexpr std::size_t kMostRecentFiles = 2048;
+
+void set_cancel(const Caller& caller, Adapter& adapter, CallId call) {
+  if (caller.scope != nullptr) {
+    caller.scope->set_cancel([&adapter, call] { adapter.cancel(call); });
+  }
+}
+
+}  // namespace
+
+void Share::start_mount(std::unique_ptr<Adapter> adapter, Executor& executor,
+                        std::shared_ptr<fscache::Cache> cache, const ShareOptions& options,
+                        std::move_only_function<void(Result<std::unique_ptr<Share>>)> done) {
+  // The adapter must outlive its call: whoever answers hands it on.
+  auto kept = std::make_shared<std::unique_ptr<Adapter>>(std::move(adapter));
+  (*kept)->start_connect([kept, &executor, cache = std::move(cache), options,
+                          done = std::move(done)](Result<ShareInfo> info) mutable {
+    if (!info) {
+      done(fail(info.error()));
+      return;
+    }
+    done(std::unique_ptr<Share>(
+        new Share(std::move(*kept), executor, std::move(cache), options, std::move(*info))));
+  });
+}
+
+Share::Share(std::unique_ptr<Adapter> adapter, Executor& executor,
+             std::shared_ptr<fscache::Cache> cache, const ShareOptions& options, ShareInfo info)
+    : executor_(executor),
+      options_(options),
+      info_(std::move(info)),
+      access_cache_(executor.clock()),
+      context_(std::make_shared<ShareContext>(std::move(adapter), executor, std::move(cache),
+                                              options.times, info_)),
+      adapter_(context_->adapter),
+      alive_(std::make_shared<int>(0)) {
+  root_ = context_->inodes.find_or_make(info_.root, info_.root_attributes);
+  context_->server_time.observe(info_.root_attributes.changed, executor_.clock().now());
+}
+
+Share::~Share() = default;
+
+void Share::lookup(const InodeRef& directory, std::string_view name, const Caller& caller,
+                   Done<LookupOutcome> done) {
+  const CheckTicket ticket = context_->inodes.begin_check();
+  const CallId call = adapter_.start_lookup(
+      directory->handle(), name, caller.credential,
+      [this, directory, caller, ticket, done = std::move(done)](Result<LookupReply> reply) mutable {
+        if (!reply) {
+          if (reply.error().code() == Errc::kStale) {
+            directory->expire();
+          }
+          done(fail(reply.error()));
+          return;
+        }
+        if (reply->directory_attributes) {
+          context_->apply(*directory, *reply->directory_attributes, ticket);
+        }
+        if (reply->attributes) {
+          finish_lookup(directory, reply->handle, *reply->attributes, ticket, std::move(done));
+          return;
+        }
+        const CallId getattr = adapter_.start_getattr(
+            reply->handle, caller.credential,
+            [this, directory, handle = reply->handle, ticket,
+             done = std::move(done)](Result<Attributes> attributes) mutable {
+              if (!attributes) {
+                done(fail(attributes.error()));
+                return;
+              }
+              finish_lookup(directory, handle, *attributes, ticket, std::move(done));
+            });
+        set_cancel(caller, adapter_, getattr);
+      });
+  set_cancel(caller, adapter_, call);
+}
+
+void Share::finish_lookup(const InodeRef& directory, const FileHandle& handle,
+                          const Attributes& attributes, CheckTicket ticket,
+                          Done<LookupOutcome> done) {
+  const InodeRef inode = context_->inodes.find_or_make(handle, attributes);
+  context_->apply(*inode, attributes, ticket);
+  done(LookupOutcome{inode, directory->attributes().fresh_for});
+}
+
+std::chrono::milliseconds Share::negative_fresh_for(const Inode& directory) const {
+  return directory.attributes().fresh_for;
+}
+
+void Share::getattr(const InodeRef& inode, const Caller& caller, Done<FreshAttributes> done) {
+  const FreshAttributes known = inode->attributes();
+  if (known.fresh_for.count() > 0) {
+    done(known);
+    return;
+  }
+  const CheckTicket ticket = context_->inodes.begin_check();
+  const CallId call = adapter_.start_getattr(
+      inode->handle(), caller.credential,
+      [this, inode, ticket, done = std::move(done)](Result<Attributes> attributes) mutable {
+        if (!attributes) {
+          done(fail(attributes.error()));
+          return;
+        }
+        context_->apply(*inode, *attributes, ticket);
+        done(inode->attributes());
+      });
+  set_cancel(caller, adapter_, call);
+}
+
+void Share::readlink(const InodeRef& inode, const Caller& caller, Done<std::string> done) {
+  const CheckTicket ticket = context_->inodes.begin_check();
+  const CallId call = adapter_.start_readlink(
+      inode->handle(), caller.credential,
+      [this, inode, ticket, done = std::move(done)](Result<ReadlinkReply> reply) mutable {
+        if (!reply) {
+          done(fail(reply.error()));
+          return;
+        }
+        if (reply->attributes) {
+          context_->apply(*inode, *reply->attributes, ticket);
+        }
+        done(std::move(reply->target));
+      });
+  set_cancel(caller, adapter_, call);
+}
+
+void Share::statfs(const Caller& caller, Done<StatfsReply> done) {
+  set_cancel(caller, adapter_,
+             adapter_.start_statfs(root_->handle(), caller.credential, std::move(done)));
+}
+
+void Share::open_directory(const InodeRef& inode, const Caller& caller,
+                           Done<std::shared_ptr<DirectoryStream>> done) {
+  check_access(inode, kAccessRead, caller, !options_.no_close_to_open,
+               [this, inode, done = std::move(done)](Result<> result) mutable {
+                 if (!result) {
+                   done(fail(result.error()));
+                   return;
+                 }
+                 done(std::make_shared<DirectoryStream>(context_, inode));
+               });
+}
+
+// Asks whether the caller has any of the bits, and for news of the inode in the same call.
+void Share::check_access(const InodeRef& inode, std::uint32_t wanted_any, const Caller& caller,
+                         bool revalidate, std::move_only_function<void(Result<>)> done) {
+  if (!revalidate && inode->attributes().fresh_for.count() > 0) {
+    const auto granted = access_cache_.find(inode->handle(), *caller.credential);
+    if (granted && (*granted & wanted_any) != 0) {
+      done({});
+      return;
+    }
+  }
+  // Every bit that an open can want: the answer serves the next opens too.
+  constexpr std::uint32_t kAsked = kAccessRead | kAccessLookup | kAccessExecute;
+  const CheckTicket ticket = context_->inodes.begin_check();
+  const CallId call = adapter_.start_access(
+      inode->handle(), kAsked, caller.credential,
+      [this, inode, wanted_any, caller, ticket,
+       done = std::move(done)](Result<AccessReply> reply) mutable {
+        on_access_reply(inode, wanted_any, caller, ticket, std::move(reply), std::move(done));
+      });
+  set_cancel(caller, adapter_, call);
+}
+
+void Share::on_access_reply(const InodeRef& inode, std::uint32_t wanted_any, const Caller& caller,
+                            CheckTicket ticket, Result<AccessReply> reply,
+                            std::move_only_function<void(Result<>)> done) {
+  if (!reply) {
+    done(fail(reply.error()));
+    return;
+  }
+  access_cache_.store(inode->handle(), *caller.credential, reply->granted);
+  if ((reply->granted & wanted_any) == 0) {
+    done(fail(Errc::kRemote, EACCES, "the server does not allow it"));
+    return;
+  }
+  if (reply->attributes) {
+    context_->apply(*inode, *reply->attributes, ticket);
+    done({});
+    return;
+  }
+  const CallId call = adapter_.start_getattr(
+      inode->handle(), caller.credential,
+      [this, inode, ticket, done = std::move(done)](Result<Attributes> attributes) mutable {
+        if (!attributes) {
+          done(fail(attributes.error()));
+          return;
+        }
+        context_->apply(*inode, *attributes, ticket);
+        done({});
+      });
+  set_cancel(caller, adapter_, call);
+}
+
+void Share::open(const InodeRef& inode, OpenIntent intent, const Caller& caller,
+                 Done<OpenFile> done) {
+  // Whoever may execute a program reads it; the server lets him (RFC 1813, ACCESS).
+  const std::uint32_t wanted = intent.execute ? kAccessRead | kAccessExecute : kAccessRead;
+  check_access(inode, wanted, caller, !options_.no_close_to_open,
+               [this, inode, caller, done = std::move(done)](Result<> result) mutable {
+                 if (!result) {
+                   done(fail(result.error()));
+                   return;
+                 }
+                 finish_open(inode, caller, std::move(done));
+               });
+}
+
+void Share::finish_open(const InodeRef& inode, const Caller& caller, Done<OpenFile> done) {
+  if (inode->attributes().attributes.link_count == 0) {
+    done(fail(Errc::kStale, "the file was removed on the server"));
+    return;
+  }
+  std::shared_ptr<File> file = inode->file();
+  if (file == nullptr) {
+    file = inode->set_file(std::make_shared<File>(context_, inode));
+  }
+  const VersionRef version = file->version_at_open();
+  done(OpenFile{std::move(file), version, caller.credential});
+}
+
+void Share::prepare(const OpenFile& open, const Caller& caller, Done<VersionRef> done) {
+  open.file->start_prepare(
+      open.version, caller,
+      [file = open.file, caller, done = std::move(done)](Result<VersionRef> prepared) mutable {
+        if (!prepared && prepared.error().code() == Errc::kChanged) {
+          // Reads will find the newer version by themselves.
+          done(file->version());
+          return;
+        }
+        done(std::move(prepared));
+      });
+}
+
+void Share::read(const OpenFile& open, ByteRange range, const std::shared_ptr<CallScope>& scope,
+                 Done<ReadOutcome> done) {
+  ReadRequest::start(open.file, context_, Caller{open.credential, scope}, range, std::move(done));
+}
+
+void Share::closed(const std::shared_ptr<File>& file) {
+  file->on_last_close();
+  keep_recent(file);
+}
+
+void Share::keep_recent(std::shared_ptr<File> file) {
+  std::shared_ptr<File> dropped;
+  bool set_timer = false;
+  {
+    const MutexLock lock(mutex_);
+    if (shut_down_) {
+      return;
+    }
+    recent_.push_back({std::move(file), executor_.clock().now() + kRecentTime});
+    if (recent_.size() > kMostRecentFiles) {
+      dropped = std::move(recent_.front().file);
+      recent_.pop_front();
+    }
+    set_timer = !std::exchange(recent_timer_set_, true);
+  }
+  if (set_timer) {
+    executor_.timers().schedule(kRecentTime, [this, weak = std::weak_ptr<int>(alive_)] {
+      if (const auto alive = weak.lock()) {
+        let_go_of_old();
+      }
+    });
+  }
+}
+
+void Share::let_go_of_old() {
+  std::vector<std::shared_ptr<File>> dropped;
+  bool set_timer = false;
+  {
+    const MutexLock lock(mutex_);
+    const MonotonicTime now = executor_.clock().now();
+    while (!recent_.empty() && recent_.front().until <= now) {
+      dropped.push_back(std::move(recent_.front().file));
+      recent_.pop_front();
+    }
+    recent_timer_set_ = set_timer = !recent_.empty() && !shut_down_;
+  }
+  if (set_timer) {
+    executor_.timers().schedule(std::chrono::seconds(1), [this, weak = std::weak_ptr<int>(alive_)] {
+      if (const auto alive = weak.lock()) {
+        let_go_of_old();
+      }
+    });
+  }
+}
+
+void Share::flush(const InodeRef& inode, std::move_only_function<void(Result<>)> done) {
+  if (inode->type() != FileType::kRegular) {
+    done({});
+    return;
+  }
+  context_->volume_of(inode->attributes().attributes.fsid)
+      ->discard(std::string(text_of(inode->handle().bytes())), std::move(done));
+}
+
+ShareStatistics Share::statistics() const {
+  ShareStatistics statistics;
+  statistics.known_inodes = context_->inodes.size();
+#define NETFS_COUNTER(name, text) statistics.name = context_->counters.name.value();
+#include "netfs/stats.def"
+#undef NETFS_COUNTER
+  return statistics;
+}
+
+void Share::shut_down() {
+  adapter_.shut_down();
+  std::list<Recent> recent;
+  const std::weak_ptr<int> alive = alive_;
+  alive_.reset();
+  {
+    const MutexLock lock(mutex_);
+    shut_down_ = true;
+    recent.swap(recent_);
+  }
+}
+
+}  // namespace larder::netfs

@@ -1,0 +1,161 @@
+// Share: one mounted share of a server, as a front end uses it: names to inodes, attributes,
+// listings, opens and reads, with the caching of each and the permission of each caller.
+#pragma once
+
+#include <chrono>
+#include <cstdint>
+#include <functional>
+#include <list>
+#include <memory>
+#include <optional>
+#include <string>
+#include <string_view>
+
+#include "base/buffer.h"
+#include "base/byte_range.h"
+#include "base/executor.h"
+#include "base/gate.h"
+#include "base/mutex.h"
+#include "base/result.h"
+#include "base/thread_annotations.h"
+#include "fscache/cache.h"
+#include "fscache/volume.h"
+#include "netfs/access_cache.h"
+#include "netfs/adapter.h"
+#include "netfs/call_scope.h"
+#include "netfs/directory_stream.h"
+#include "netfs/file.h"
+#include "netfs/inode.h"
+#include "netfs/invalidation.h"
+#include "netfs/read_request.h"
+#include "netfs/share_context.h"
+#include "netfs/version.h"
+
+namespace larder::netfs {
+
+struct ShareOptions {
+  AttributeTimes times;
+  // Opens believe attributes that are still fresh, instead of asking the server (nocto).
+  bool no_close_to_open = false;
+};
+
+// What an open is for.
+struct OpenIntent {
+  bool read = true;
+  bool execute = false;
+};
+
+// An open file: the front end keeps it in its handle and gives it back with each read.
+struct OpenFile {
+  std::shared_ptr<File> file;
+  VersionRef version;        // of the moment of the open
+  CredentialRef credential;  // the opener's: reads go to the server in this name
+};
+
+struct LookupOutcome {
+  InodeRef inode;
+  std::chrono::milliseconds name_fresh_for{0};
+};
+
+struct ShareStatistics {
+  std::uint64_t known_inodes = 0;
+#define NETFS_COUNTER(name, text) std::uint64_t name = 0;
+#include "netfs/stats.def"
+#undef NETFS_COUNTER
+};
+
+// Threads: any; `done` callbacks run once, on any thread, perhaps before the call returns.
+// Errors: what the server refuses comes with its errno; kCancelled after CallScope::cancel().
+// Life: shut_down() before destruction.
+class Share {
+ public:
+  // Connects (the adapter must be fresh); `cache` may be null.
+  static void start_mount(std::unique_ptr<Adapter> adapter, Executor& executor,
+                          std::shared_ptr<fscache::Cache> cache, const ShareOptions& options,
+                          std::move_only_function<void(Result<std::unique_ptr<Share>>)> done);
+
+  ~Share();
+  Share(const Share&) = delete;
+  Share& operator=(const Share&) = delete;
+
+  [[nodiscard]] const InodeRef& root() const { return root_; }
+
+  [[nodiscard]] const ShareInfo& info() const { return info_; }
+
+  // Once, before the first request.
+  void set_invalidation_sink(std::shared_ptr<InvalidationSink> sink) {
+    context_->set_invalidation_sink(std::move(sink));
+  }
+
+  // kNotFound: no such name, for name_times().negative.
+  void lookup(const InodeRef& directory, std::string_view name, const Caller& caller,
+              Done<LookupOutcome> done);
+  // Fresh attributes from memory, or the server's.
+  void getattr(const InodeRef& inode, const Caller& caller, Done<FreshAttributes> done);
+  void readlink(const InodeRef& inode, const Caller& caller, Done<std::string> done);
+  void statfs(const Caller& caller, Done<StatfsReply> done);
+  // How long a missing name may be believed to be missing.
+  [[nodiscard]] std::chrono::milliseconds negative_fresh_for(const Inode& directory) const;
+
+  // Asks the server whether the caller may list, and for news of the directory.
+  void open_directory(const InodeRef& inode, const Caller& caller,
+                      Done<std::shared_ptr<DirectoryStream>> done);
+
+  // Checks with the server, in one call, that the caller may and that the version is current.
+  void open(const InodeRef& inode, OpenIntent intent, const Caller& caller, Done<OpenFile> done);
+  // Looks for the file in the cache; fetches it whole if it is small and absent. The version in the
+  // answer replaces the open's.
+  void prepare(const OpenFile& open, const Caller& caller, Done<VersionRef> done);
+  void read(const OpenFile& open, ByteRange range, const std::shared_ptr<CallScope>& scope,
+            Done<ReadOutcome> done);
+  // Nobody has the file open any more.
+  void closed(const std::shared_ptr<File>& file);
+
+  // Takes what is cached of the file out of the cache; what is open goes on.
+  void flush(const InodeRef& inode, std::move_only_function<void(Result<>)> done);
+
+  [[nodiscard]] AdapterStatus adapter_status() const { return adapter_.status(); }
+
+  [[nodiscard]] ShareStatistics statistics() const;
+
+  // Ends every call with kCancelled; none comes after it returns.
+  void shut_down();
+
+ private:
+  Share(std::unique_ptr<Adapter> adapter, Executor& executor, std::shared_ptr<fscache::Cache> cache,
+        const ShareOptions& options, ShareInfo info);
+
+  void finish_lookup(const InodeRef& directory, const FileHandle& handle,
+                     const Attributes& attributes, CheckTicket ticket, Done<LookupOutcome> done);
+  void check_access(const InodeRef& inode, std::uint32_t wanted_any, const Caller& caller,
+                    bool revalidate, std::move_only_function<void(Result<>)> done);
+  void on_access_reply(const InodeRef& inode, std::uint32_t wanted_any, const Caller& caller,
+                       CheckTicket ticket, Result<AccessReply> reply,
+                       std::move_only_function<void(Result<>)> done);
+  void finish_open(const InodeRef& inode, const Caller& caller, Done<OpenFile> done);
+  void keep_recent(std::shared_ptr<File> file) EXCLUDES(mutex_);
+  void let_go_of_old() EXCLUDES(mutex_);
+
+  Executor& executor_;
+  const ShareOptions options_;
+  const ShareInfo info_;
+  AccessCache access_cache_;
+  const std::shared_ptr<ShareContext> context_;
+  Adapter& adapter_;  // the context's
+  InodeRef root_;
+
+  mutable Mutex mutex_{LockRank::kInode};
+
+  // Files that were closed a moment ago, oldest first: opened again, they need no disk.
+  struct Recent {
+    std::shared_ptr<File> file;
+    MonotonicTime until;
+  };
+
+  std::list<Recent> recent_ GUARDED_BY(mutex_);
+  bool recent_timer_set_ GUARDED_BY(mutex_) = false;
+  bool shut_down_ GUARDED_BY(mutex_) = false;
+  std::shared_ptr<int> alive_;  // timers hold it weakly
+};
+
+}  // namespace larder::netfs

@@ -1,0 +1,77 @@
+#include "netfs/share_context.h"
+
+#include <algorithm>
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <string_view>
+#include <utility>
+
+#include <fmt/format.h>
+
+#include "base/executor.h"
+#include "base/mutex.h"
+#include "fscache/cache.h"
+#include "fscache/volume.h"
+#include "netfs/adapter.h"
+#include "netfs/attributes.h"
+#include "netfs/file.h"
+#include "netfs/inode.h"
+
+namespace larder::netfs {
+
+namespace {
+
+constexpr std::uint32_t kLeastReadSize = 4096;
+
+// Printable, without '/' and without the comma that parts the fields.
+std::string escaped(std::string_view text) {
+  std::string result;
+  for (const char c : text) {
+    const auto byte = static_cast<unsigned char>(c);
+    const bool plain = byte > ' ' && byte < 0x7f && c != '/' && c != ',' && c != '%';
+    result += plain ? std::string(1, c) : fmt::format("%{:02x}", byte);
+  }
+  return result;
+}
+
+}  // namespace
+
+std::string volume_key(const ShareName& name, std::uint64_t fsid) {
+  return fmt::format("larder,1,{},{},{},{},{:x}", escaped(name.adapter), escaped(name.host),
+                     escaped(name.port), escaped(name.path), fsid);
+}
+
+ShareContext::ShareContext(std::unique_ptr<Adapter> adapter_to_own, Executor& the_executor,
+                           std::shared_ptr<fscache::Cache> cache, const AttributeTimes& times,
+                           const ShareInfo& info)
+    : owned_adapter(std::move(adapter_to_own)),
+      adapter(*owned_adapter),
+      executor(the_executor),
+      read_size(std::max(info.read_size, kLeastReadSize)),
+      server_time(info.time_granularity),
+      inodes(the_executor.clock(), times),
+      cache_(std::move(cache)) {}
+
+std::shared_ptr<fscache::Volume> ShareContext::volume_of(std::uint64_t fsid) {
+  const MutexLock lock(mutex_);
+  std::shared_ptr<fscache::Volume>& volume = volumes_[fsid];
+  if (volume == nullptr) {
+    volume = std::make_shared<fscache::Volume>(cache_, volume_key(adapter.name(), fsid));
+  }
+  return volume;
+}
+
+AttributeNews ShareContext::apply(Inode& inode, const Attributes& attributes, CheckTicket ticket) {
+  server_time.observe(attributes.changed, executor.clock().now());
+  const AttributeNews news = inode.update(attributes, ticket);
+  if (news == AttributeNews::kChanged && inode.type() == FileType::kRegular) {
+    counters.version_changes.add();
+    if (const std::shared_ptr<File> file = inode.file()) {
+      file->on_changed();
+    }
+  }
+  return news;
+}
+
+}  // namespace larder::netfs

@@ -1,0 +1,86 @@
+// ShareContext: what all parts of one mounted share use together.
+#pragma once
+
+#include <atomic>
+#include <cstdint>
+#include <map>
+#include <memory>
+#include <string>
+#include <utility>
+
+#include "base/buffer.h"
+#include "base/counter.h"
+#include "base/executor.h"
+#include "base/mutex.h"
+#include "base/thread_annotations.h"
+#include "fscache/cache.h"
+#include "fscache/volume.h"
+#include "netfs/adapter.h"
+#include "netfs/coherency.h"
+#include "netfs/inode.h"
+#include "netfs/invalidation.h"
+
+namespace larder::netfs {
+
+struct ShareCounters {
+#define NETFS_COUNTER(name, text) Counter name;
+#include "netfs/stats.def"
+#undef NETFS_COUNTER
+};
+
+// Threads: its parts are safe by themselves. Life: shared by the share, its files, listings and
+// requests: work of the cache's disk may end after the share was unmounted. The adapter answers
+// kCancelled by then.
+class ShareContext {
+ public:
+  ShareContext(std::unique_ptr<Adapter> adapter_to_own, Executor& the_executor,
+               std::shared_ptr<fscache::Cache> cache, const AttributeTimes& times,
+               const ShareInfo& info);
+
+  // Takes in what the server said of an inode at the end of a call that began with `ticket`.
+  AttributeNews apply(Inode& inode, const Attributes& attributes, CheckTicket ticket);
+  // The volume that keeps files with this fsid: submounts of a share have volumes of their own.
+  [[nodiscard]] std::shared_ptr<fscache::Volume> volume_of(std::uint64_t fsid) EXCLUDES(mutex_);
+
+  // To be called once, before the first request.
+  void set_invalidation_sink(std::shared_ptr<InvalidationSink> sink) {
+    invalidation_ = std::move(sink);
+  }
+
+  // Tells the front end, if there is one.
+  void tell_changed(const Inode& inode) {
+    if (invalidation_ != nullptr) {
+      invalidation_->data_changed(inode);
+    }
+  }
+
+  const std::unique_ptr<Adapter> owned_adapter;
+  Adapter& adapter;
+  Executor& executor;
+  const std::uint32_t read_size;  // bytes of one READ
+  BufferPool buffers;
+  ServerTime server_time;
+  InodeTable inodes;
+  ShareCounters counters;
+
+  // Prefetches under way, over all files.
+  std::atomic<int> prefetches{0};
+  // Bytes fetched, not yet on the cache's disk: bounds the memory of a cache slower than its
+  // server.
+  std::atomic<std::uint64_t> unwritten_bytes{0};
+
+  static constexpr int kMostPrefetches = 16;
+  static constexpr std::uint64_t kMostUnwrittenBytes = std::uint64_t{128} << 20;
+
+ private:
+  const std::shared_ptr<fscache::Cache> cache_;
+  std::shared_ptr<InvalidationSink> invalidation_;
+  Mutex mutex_{LockRank::kVolume};
+  std::map<std::uint64_t, std::shared_ptr<fscache::Volume>> volumes_ GUARDED_BY(mutex_);
+};
+
+// The volume key on disk of the files of `fsid` in a share (docs/on-disk-format.md): nothing in it
+// depends on mount options.
+[[nodiscard]] std::string volume_key(const ShareName& name, std::uint64_t fsid);
+
+}  // namespace larder::netfs

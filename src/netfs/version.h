@@ -1,0 +1,30 @@
+// Version: the bytes of a file between two changes at the server, as far as its stamps tell.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <vector>
+
+#include "base/buffer.h"
+#include "fscache/backend.h"
+#include "fscache/cookie.h"
+#include "netfs/attributes.h"
+
+namespace larder::netfs {
+
+// Life: shared by the file, by reads under way and by whoever holds it for passthrough.
+struct Version {
+  // ---- Constant.
+  Attributes attributes;  // those that made it; only size and stamps identify it
+  bool racy = false;      // too young for its stamps: fetched again once it is older
+  std::shared_ptr<fscache::Cookie> cookie;
+
+  [[nodiscard]] std::uint64_t size() const { return attributes.size; }
+
+  [[nodiscard]] bool small() const { return size() <= fscache::BackendObject::kMostSmallBytes; }
+};
+
+using VersionRef = std::shared_ptr<const Version>;
+
+}  // namespace larder::netfs
