@@ -172,6 +172,11 @@ bool Cookie::racy() const {
   return pinned != nullptr && pinned->object->racy();
 }
 
+bool Cookie::cache_usable() const {
+  const std::shared_ptr<Object> pinned = object();
+  return pinned != nullptr && volume_->online() == pinned->online;
+}
+
 bool Cookie::wants_data() const {
   const MutexLock lock(mutex_);
   return state_ == CookieState::kActive;

@@ -52,6 +52,8 @@ class Cookie : public std::enable_shared_from_this<Cookie> {
   [[nodiscard]] bool has_everything() const EXCLUDES(mutex_);
   [[nodiscard]] bool complete() const EXCLUDES(mutex_);
   [[nodiscard]] bool racy() const EXCLUDES(mutex_);
+  // The object's cache is online and sound: its backing file may be opened once more.
+  [[nodiscard]] bool cache_usable() const EXCLUDES(mutex_);
   // Writes would be of use: there is an object, and it is not superseded.
   [[nodiscard]] bool wants_data() const EXCLUDES(mutex_);
 

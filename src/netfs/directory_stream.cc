@@ -88,7 +88,7 @@ void DirectoryStream::on_reply(const Caller& caller, std::uint64_t round,
       ask_again = true;  // rewound meanwhile: this was about a listing that is gone
     } else if (reply) {
       result = take(std::move(*reply));
-    } else if (reply.error().code() == Errc::kStale && reply.error().error_number() == EBADF &&
+    } else if (reply.error().code() == Errc::kStale && reply.error().error_number() == EAGAIN &&
                restarts_ < kMostRestarts) {
       // The server does not know the position any more: from the start, without what was given.
       ++restarts_;

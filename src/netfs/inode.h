@@ -75,6 +75,8 @@ class Inode {
   // A number that the front end keeps here: the node that a LOOKUP is answered with; 0 at first.
   [[nodiscard]] std::atomic<std::uint64_t>& front_node() { return front_node_; }
 
+  [[nodiscard]] std::uint64_t front_node_id() const { return front_node_.load(); }
+
  private:
   InodeTable& table_;
   const FileHandle handle_;

@@ -15,6 +15,7 @@
 #include "base/byte_range.h"
 #include "base/error.h"
 #include "base/executor.h"
+#include "base/gate.h"
 #include "base/mutex.h"
 #include "base/result.h"
 #include "fscache/cache.h"
@@ -67,7 +68,7 @@ Share::Share(std::unique_ptr<Adapter> adapter, Executor& executor,
       context_(std::make_shared<ShareContext>(std::move(adapter), executor, std::move(cache),
                                               options.times, info_)),
       adapter_(context_->adapter),
-      alive_(std::make_shared<int>(0)) {
+      timers_(std::make_shared<Gate>()) {
   root_ = context_->inodes.find_or_make(info_.root, info_.root_attributes);
   context_->server_time.observe(info_.root_attributes.changed, executor_.clock().now());
 }
@@ -293,12 +294,17 @@ void Share::keep_recent(std::shared_ptr<File> file) {
     set_timer = !std::exchange(recent_timer_set_, true);
   }
   if (set_timer) {
-    executor_.timers().schedule(kRecentTime, [this, weak = std::weak_ptr<int>(alive_)] {
-      if (const auto alive = weak.lock()) {
-        let_go_of_old();
-      }
-    });
+    let_go_later(kRecentTime);
   }
+}
+
+void Share::let_go_later(Duration delay) {
+  executor_.timers().schedule(delay, [this, weak = std::weak_ptr<Gate>(timers_)] {
+    const auto gate = weak.lock();
+    if (const Gate::Pass pass = gate ? gate->enter() : Gate::Pass()) {
+      let_go_of_old();
+    }
+  });
 }
 
 void Share::let_go_of_old() {
@@ -314,11 +320,7 @@ void Share::let_go_of_old() {
     recent_timer_set_ = set_timer = !recent_.empty() && !shut_down_;
   }
   if (set_timer) {
-    executor_.timers().schedule(std::chrono::seconds(1), [this, weak = std::weak_ptr<int>(alive_)] {
-      if (const auto alive = weak.lock()) {
-        let_go_of_old();
-      }
-    });
+    let_go_later(std::chrono::seconds(1));
   }
 }
 
@@ -343,8 +345,7 @@ ShareStatistics Share::statistics() const {
 void Share::shut_down() {
   adapter_.shut_down();
   std::list<Recent> recent;
-  const std::weak_ptr<int> alive = alive_;
-  alive_.reset();
+  timers_->close_and_wait();
   {
     const MutexLock lock(mutex_);
     shut_down_ = true;

@@ -134,6 +134,7 @@ class Share {
                        std::move_only_function<void(Result<>)> done);
   void finish_open(const InodeRef& inode, const Caller& caller, Done<OpenFile> done);
   void keep_recent(std::shared_ptr<File> file) EXCLUDES(mutex_);
+  void let_go_later(Duration delay);
   void let_go_of_old() EXCLUDES(mutex_);
 
   Executor& executor_;
@@ -155,7 +156,7 @@ class Share {
   std::list<Recent> recent_ GUARDED_BY(mutex_);
   bool recent_timer_set_ GUARDED_BY(mutex_) = false;
   bool shut_down_ GUARDED_BY(mutex_) = false;
-  std::shared_ptr<int> alive_;  // timers hold it weakly
+  std::shared_ptr<Gate> timers_;  // what runs later holds it weakly
 };
 
 }  // namespace larder::netfs

@@ -1,0 +1,152 @@
+// Filesystem: answers the kernel's requests of one mount out of one share.
+//
+// Each operation is a short function: decode, check, start the work in netfs, answer when it is
+// done. None waits: what must wait is finished by whoever delivers the last piece.
+#pragma once
+
+#include <atomic>
+#include <chrono>
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <string>
+#include <unordered_map>
+
+#include "base/counter.h"
+#include "base/executor.h"
+#include "base/gate.h"
+#include "base/mutex.h"
+#include "base/result.h"
+#include "base/thread_annotations.h"
+#include "fuse/backing_registrar.h"
+#include "fuse/caller.h"
+#include "fuse/node_open.h"
+#include "fuse/node_table.h"
+#include "fuse/protocol.h"
+#include "fuse/request.h"
+#include "fuse/session.h"
+#include "fuse/stale_retries.h"
+#include "netfs/directory_stream.h"
+#include "netfs/invalidation.h"
+#include "netfs/share.h"
+
+namespace larder::fuse {
+
+struct FilesystemStatistics {
+  std::uint64_t opens = 0;
+  std::uint64_t opens_passthrough = 0;
+  std::uint64_t opens_page_cache = 0;
+  std::uint64_t backing_ids = 0;
+  std::string
+      passthrough_trouble;  // why complete files are not handed to the kernel; "" if they are
+};
+
+// Threads: any. Life: outlives its session's requests; close() before destruction.
+class Filesystem final : public Handler {
+ public:
+  Filesystem(std::uint32_t mount_id, netfs::Share& share, NodeTable& nodes,
+             BackingRegistrar& registrar, Executor& executor);
+  ~Filesystem() override;
+  Filesystem(const Filesystem&) = delete;
+  Filesystem& operator=(const Filesystem&) = delete;
+
+  // Before the session starts; the session outlives every request.
+  void attach(Session& session);
+  // The mount is over: lets go of nodes, handles and backing files.
+  void close() EXCLUDES(mutex_);
+
+  void on_negotiated(const Negotiated& negotiated) override;
+  void handle(RequestRef request) override;
+  void forget(std::uint64_t nodeid, std::uint64_t count) override;
+
+  [[nodiscard]] FilesystemStatistics statistics() const EXCLUDES(mutex_);
+  // The inode of a node, for commands that name a file by its number on the mount.
+  [[nodiscard]] netfs::InodeRef inode_of(std::uint64_t nodeid) const;
+
+ private:
+  // An open file or directory; its number is the kernel's fh.
+  struct Handle {
+    std::uint64_t nodeid = 0;
+    OpenMode mode = OpenMode::kClosed;
+    netfs::OpenFile open;
+    std::shared_ptr<netfs::DirectoryStream> directory;
+  };
+
+  using HandleRef = std::shared_ptr<const Handle>;
+  using Operation = void (Filesystem::*)(RequestRef);
+
+  // One open(2) on its way to a mode.
+  struct Opening {
+    RequestRef request;
+    netfs::InodeRef inode;
+    netfs::OpenFile open;
+    netfs::Caller caller;
+  };
+
+  using OpeningRef = std::shared_ptr<Opening>;
+
+  [[nodiscard]] static Operation operation_of(std::uint32_t opcode);
+  [[nodiscard]] netfs::Caller caller_of(const Request& request);
+  [[nodiscard]] netfs::InodeRef inode_of(const Request& request) const;
+  [[nodiscard]] HandleRef handle(std::uint64_t fh) const EXCLUDES(mutex_);
+  [[nodiscard]] std::uint64_t add_handle(Handle handle) EXCLUDES(mutex_);
+  [[nodiscard]] HandleRef remove_handle(std::uint64_t fh) EXCLUDES(mutex_);
+  [[nodiscard]] std::uint64_t inode_number(std::uint64_t fsid, std::uint64_t fileid) const;
+  [[nodiscard]] fuse_attr attr_of(const netfs::Attributes& attributes) const;
+
+  void lookup(RequestRef request);
+  void reply_entry(Request& request, const netfs::LookupOutcome& outcome);
+  void reply_no_entry(Request& request, const netfs::InodeRef& directory);
+  void getattr(RequestRef request);
+  void readlink(RequestRef request);
+  void statfs(RequestRef request);
+  void open(RequestRef request);
+  void read(RequestRef request);
+  void release(RequestRef request);
+  void opendir(RequestRef request);
+  void readdir(RequestRef request);
+  void releasedir(RequestRef request);
+  void succeed(RequestRef request);
+  void refuse_write(RequestRef request);
+  void not_supported(RequestRef request);
+
+  void choose_mode(const OpeningRef& opening);
+  void decide_first_open(const OpeningRef& opening);
+  void on_prepared(const OpeningRef& opening, Result<netfs::VersionRef> prepared);
+  void register_backing(const OpeningRef& opening);
+  void settle_mode(const OpeningRef& opening, OpenMode mode, OpenWhy why, std::int32_t backing_id);
+  void grant(const OpeningRef& opening, OpenMode mode, OpenWhy why, bool keep_cache,
+             std::int32_t backing_id);
+  void answer_stale(const OpeningRef& opening);
+  void close_node(std::uint64_t nodeid);
+  void let_backing_go(std::uint64_t nodeid, std::uint64_t round);
+  void start_read(const RequestRef& request, const HandleRef& handle, int attempt);
+  void reply_read(const RequestRef& request, const HandleRef& handle, int attempt,
+                  Result<netfs::ReadOutcome> outcome);
+  void fill_directory(const RequestRef& request, const HandleRef& handle);
+
+  class Notices;
+
+  const std::uint32_t mount_id_;
+  netfs::Share& share_;
+  NodeTable& nodes_;
+  BackingRegistrar& registrar_;
+  Executor& executor_;
+  CallerTable callers_;
+  StaleRetries stale_retries_;
+  std::shared_ptr<Notices> notices_;
+  Session* session_ = nullptr;
+  NodeId root_ = 0;
+  std::atomic<bool> passthrough_{false};
+  Counter opens_passthrough_, opens_page_cache_;
+  std::shared_ptr<Gate> timers_;  // what runs later holds it weakly
+
+  mutable Mutex mutex_{LockRank::kNode};
+  std::unordered_map<std::uint64_t, HandleRef> handles_ GUARDED_BY(mutex_);
+  std::uint64_t last_handle_ GUARDED_BY(mutex_) = 0;
+  std::uint64_t backing_ids_ GUARDED_BY(mutex_) = 0;
+  std::string passthrough_trouble_ GUARDED_BY(mutex_);
+  bool closed_ GUARDED_BY(mutex_) = false;
+};
+
+}  // namespace larder::fuse

@@ -1,0 +1,221 @@
+// Names and attributes: LOOKUP, GETATTR, READLINK, STATFS.
+#include <cerrno>
+#include <chrono>
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <string_view>
+#include <utility>
+
+#include <sys/stat.h>
+#include <sys/sysmacros.h>
+
+#include "base/error.h"
+#include "base/result.h"
+#include "fuse/filesystem.h"
+#include "fuse/node_open.h"
+#include "fuse/node_table.h"
+#include "fuse/protocol.h"
+#include "fuse/request.h"
+#include "handover/records.h"
+#include "netfs/adapter.h"
+#include "netfs/attributes.h"
+#include "netfs/coherency.h"
+#include "netfs/inode.h"
+#include "netfs/share.h"
+
+namespace larder::fuse {
+
+namespace {
+
+constexpr std::uint32_t kBlockSize = 512;            // the unit of st_blocks
+constexpr std::uint32_t kPreferredIo = 1024 * 1024;  // st_blksize
+constexpr std::size_t kMostNameBytes = 255;
+
+struct Lifetime {
+  std::uint64_t seconds;
+  std::uint32_t nanoseconds;
+};
+
+Lifetime lifetime_of(std::chrono::milliseconds time) {
+  return {static_cast<std::uint64_t>(time.count() / 1000),
+          static_cast<std::uint32_t>(time.count() % 1000 * 1'000'000)};
+}
+
+std::uint32_t type_bits(netfs::FileType type) {
+  switch (type) {
+    case netfs::FileType::kRegular:
+      return S_IFREG;
+    case netfs::FileType::kDirectory:
+      return S_IFDIR;
+    case netfs::FileType::kBlockDevice:
+      return S_IFBLK;
+    case netfs::FileType::kCharacterDevice:
+      return S_IFCHR;
+    case netfs::FileType::kSymlink:
+      return S_IFLNK;
+    case netfs::FileType::kSocket:
+      return S_IFSOCK;
+    case netfs::FileType::kFifo:
+      return S_IFIFO;
+  }
+  return S_IFREG;
+}
+
+}  // namespace
+
+// Submounts of a share count their files anew: their numbers are moved out of the way of the
+// root's.
+std::uint64_t Filesystem::inode_number(std::uint64_t fsid, std::uint64_t fileid) const {
+  const std::uint64_t root_fsid = share_.info().root_attributes.fsid;
+  if (fsid == root_fsid) {
+    return fileid;
+  }
+  constexpr std::uint64_t kMix = 0x9e3779b97f4a7c15;  // odd: no two fsids give the same
+  return fileid ^ ((fsid ^ root_fsid) * kMix);
+}
+
+fuse_attr Filesystem::attr_of(const netfs::Attributes& attributes) const {
+  fuse_attr attr{};
+  attr.ino = inode_number(attributes.fsid, attributes.fileid);
+  attr.size = attributes.size;
+  attr.blocks = (attributes.used + kBlockSize - 1) / kBlockSize;
+  attr.atime = static_cast<std::uint64_t>(attributes.accessed.seconds);
+  attr.mtime = static_cast<std::uint64_t>(attributes.modified.seconds);
+  attr.ctime = static_cast<std::uint64_t>(attributes.changed.seconds);
+  attr.atimensec = attributes.accessed.nanoseconds;
+  attr.mtimensec = attributes.modified.nanoseconds;
+  attr.ctimensec = attributes.changed.nanoseconds;
+  attr.mode = type_bits(attributes.type) | (attributes.mode & 07777U);
+  attr.nlink = attributes.link_count;
+  attr.uid = attributes.uid;
+  attr.gid = attributes.gid;
+  attr.rdev =
+      static_cast<std::uint32_t>(::makedev(attributes.device_major, attributes.device_minor));
+  attr.blksize = kPreferredIo;
+  return attr;
+}
+
+void Filesystem::lookup(RequestRef request) {
+  const netfs::InodeRef directory = inode_of(*request);
+  if (directory == nullptr) {
+    request->reply_error(ESTALE);
+    return;
+  }
+  const std::string name(request->name());
+  if (name.empty() || name.size() > kMostNameBytes) {
+    request->reply_error(name.empty() ? EINVAL : ENAMETOOLONG);
+    return;
+  }
+  const netfs::Caller caller = caller_of(*request);
+  share_.lookup(directory, name, caller,
+                [this, request, directory](Result<netfs::LookupOutcome> outcome) {
+                  if (outcome) {
+                    reply_entry(*request, *outcome);
+                  } else if (outcome.error().error_number() == ENOENT) {
+                    reply_no_entry(*request, directory);
+                  } else {
+                    request->reply_error(outcome.error());
+                  }
+                });
+}
+
+void Filesystem::reply_entry(Request& request, const netfs::LookupOutcome& outcome) {
+  const Result<NodeId> node = nodes_.reference(mount_id_, outcome.inode);
+  if (!node) {
+    request.reply_error(node.error());
+    return;
+  }
+  const netfs::FreshAttributes fresh = outcome.inode->attributes();
+  const Lifetime attributes_life = lifetime_of(fresh.fresh_for);
+  const Lifetime name_life = lifetime_of(outcome.name_fresh_for);
+  fuse_entry_out out{};
+  out.nodeid = *node;
+  out.entry_valid = name_life.seconds;
+  out.entry_valid_nsec = name_life.nanoseconds;
+  out.attr_valid = attributes_life.seconds;
+  out.attr_valid_nsec = attributes_life.nanoseconds;
+  out.attr = attr_of(fresh.attributes);
+  if (!request.reply(out)) {
+    nodes_.forget(*node, 1);  // the kernel never saw this reference
+  }
+}
+
+void Filesystem::reply_no_entry(Request& request, const netfs::InodeRef& directory) {
+  const Lifetime life = lifetime_of(share_.negative_fresh_for(*directory));
+  fuse_entry_out out{};  // node 0: there is no such name, and that may be remembered
+  out.entry_valid = life.seconds;
+  out.entry_valid_nsec = life.nanoseconds;
+  request.reply(out);
+}
+
+void Filesystem::getattr(RequestRef request) {
+  const netfs::InodeRef inode = inode_of(*request);
+  if (inode == nullptr) {
+    request->reply_error(ESTALE);
+    return;
+  }
+  // A node whose holders read an older version from its backing file shows that version.
+  netfs::VersionRef held;
+  if (request->nodeid() != FUSE_ROOT_ID) {
+    nodes_.with_node(request->nodeid(), [&held](handover::NodeRecord&, NodeOpen& open) {
+      if (open.mode == OpenMode::kPassthrough && open.handles > 0) {
+        held = open.version;
+      }
+    });
+  }
+  const netfs::Caller caller = caller_of(*request);
+  share_.getattr(inode, caller, [this, request, held](Result<netfs::FreshAttributes> fresh) {
+    if (!fresh) {
+      request->reply_error(fresh.error());
+      return;
+    }
+    const bool older = held != nullptr && !netfs::same_version(held->attributes, fresh->attributes);
+    const Lifetime life = lifetime_of(fresh->fresh_for);
+    fuse_attr_out out{};
+    out.attr_valid = life.seconds;
+    out.attr_valid_nsec = life.nanoseconds;
+    out.attr = attr_of(older ? held->attributes : fresh->attributes);
+    request->reply(out);
+  });
+}
+
+void Filesystem::readlink(RequestRef request) {
+  const netfs::InodeRef inode = inode_of(*request);
+  if (inode == nullptr) {
+    request->reply_error(ESTALE);
+    return;
+  }
+  const netfs::Caller caller = caller_of(*request);
+  share_.readlink(inode, caller, [request](Result<std::string> target) {
+    if (!target) {
+      request->reply_error(target.error());
+      return;
+    }
+    const iovec part{target->data(), target->size()};
+    request->reply_parts({&part, 1});
+  });
+}
+
+void Filesystem::statfs(RequestRef request) {
+  const netfs::Caller caller = caller_of(*request);
+  share_.statfs(caller, [request](const Result<netfs::StatfsReply>& reply) {
+    if (!reply) {
+      request->reply_error(reply.error());
+      return;
+    }
+    constexpr std::uint64_t kUnit = 4096;
+    fuse_statfs_out out{};
+    out.st.bsize = kUnit;
+    out.st.frsize = kUnit;
+    out.st.blocks = reply->total_bytes / kUnit;
+    out.st.bfree = reply->free_bytes / kUnit;
+    out.st.bavail = reply->available_bytes / kUnit;
+    out.st.files = reply->total_files;
+    out.st.ffree = reply->free_files;
+    out.st.namelen = kMostNameBytes;
+    request->reply(out);
+  });
+}
+
+}  // namespace larder::fuse

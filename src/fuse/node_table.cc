@@ -1,0 +1,228 @@
+#include "fuse/node_table.h"
+
+#include <algorithm>
+#include <cerrno>
+#include <cstddef>
+#include <cstdint>
+#include <cstring>
+#include <functional>
+#include <memory>
+#include <optional>
+#include <utility>
+#include <vector>
+
+#include "base/bytes.h"
+#include "base/check.h"
+#include "base/error.h"
+#include "base/mutex.h"
+#include "base/result.h"
+#include "fuse/node_open.h"
+#include "handover/records.h"
+#include "handover/table.h"
+#include "netfs/attributes.h"
+#include "netfs/coherency.h"
+#include "netfs/inode.h"
+
+namespace larder::fuse {
+
+NodeTable::NodeTable(handover::Table<handover::NodeRecord> records)
+    : records_(std::move(records)) {}
+
+NodeTable::~NodeTable() = default;
+
+Result<NodeId> NodeTable::reference(std::uint32_t mount_id, const netfs::InodeRef& inode) {
+  const netfs::Attributes attributes = inode->attributes().attributes;
+  const MutexLock lock(mutex_);
+  const NodeId front = inode->front_node().load();
+  if (const auto slot = find(front);
+      slot && node(*slot).inode == inode && !serves_older_version(*slot)) {
+    ++records_[*slot].lookup_count;
+    return front;
+  }
+  const std::optional<std::uint32_t> slot = take_slot();
+  if (!slot) {
+    return fail(Errc::kNoSpace, ENOMEM, "the node table is full");
+  }
+  handover::NodeRecord& record = records_[*slot];
+  record = {};
+  record.generation = ++last_generation_;
+  record.mount_id = mount_id;
+  record.lookup_count = 1;
+  record.fileid = attributes.fileid;
+  record.fsid = attributes.fsid;
+  record.type = static_cast<std::uint8_t>(attributes.type);
+  const Bytes handle = inode->handle().bytes();
+  record.handle_length = static_cast<std::uint8_t>(handle.size());
+  std::memcpy(record.handle.data(), handle.data(), handle.size());
+  node(*slot).inode = inode;
+  ++size_;
+  const NodeId id = id_of(*slot, record.generation);
+  inode->front_node().store(id);
+  return id;
+}
+
+void NodeTable::forget(NodeId id, std::uint64_t count) {
+  Node gone;  // destroyed after the lock
+  const MutexLock lock(mutex_);
+  const std::optional<std::uint32_t> slot = find(id);
+  if (!slot) {
+    return;
+  }
+  handover::NodeRecord& record = records_[*slot];
+  record.lookup_count -= std::min(record.lookup_count, count);
+  if (record.lookup_count == 0) {
+    gone = free_slot(*slot);
+  }
+}
+
+netfs::InodeRef NodeTable::inode(NodeId id) const {
+  const MutexLock lock(mutex_);
+  const std::optional<std::uint32_t> slot = find(id);
+  return slot ? node(*slot).inode : nullptr;
+}
+
+bool NodeTable::with_node(NodeId id,
+                          const std::function<void(handover::NodeRecord&, NodeOpen&)>& act) {
+  const MutexLock lock(mutex_);
+  const std::optional<std::uint32_t> slot = find(id);
+  if (!slot) {
+    return false;
+  }
+  Node& found = node(*slot);
+  if (found.open == nullptr) {
+    found.open = std::make_unique<NodeOpen>();
+  }
+  handover::NodeRecord& record = records_[*slot];
+  act(record, *found.open);
+  record.open_mode = static_cast<std::uint8_t>(found.open->mode);
+  record.open_count = found.open->handles;
+  record.backing_id = found.open->backing_id;
+  if (found.open->mode == OpenMode::kClosed && !found.open->deciding &&
+      found.open->backing_id == 0) {
+    found.open.reset();  // at rest it takes no memory
+  }
+  return true;
+}
+
+void NodeTable::retire(NodeId id) {
+  const MutexLock lock(mutex_);
+  if (const auto slot = find(id)) {
+    NodeId expected = id;
+    node(*slot).inode->front_node().compare_exchange_strong(expected, 0);
+  }
+}
+
+std::optional<NodeId> NodeTable::forget_contents(const netfs::Inode& inode) {
+  const MutexLock lock(mutex_);
+  const NodeId front = inode.front_node_id();
+  const std::optional<std::uint32_t> slot = find(front);
+  if (!slot) {
+    return std::nullopt;
+  }
+  records_[*slot].coherency = {};
+  records_[*slot].size = 0;
+  return front;
+}
+
+void NodeTable::drop_mount(std::uint32_t mount_id, const std::function<void(NodeOpen&&)>& each) {
+  std::vector<Node> gone;
+  {
+    const MutexLock lock(mutex_);
+    for (std::size_t chunk = 0; chunk < chunks_.size(); ++chunk) {
+      for (std::uint32_t i = 0; chunks_[chunk] != nullptr && i < kChunkSlots; ++i) {
+        const auto slot = static_cast<std::uint32_t>(chunk * kChunkSlots + i);
+        if (records_[slot].mount_id == mount_id) {
+          gone.push_back(free_slot(slot));
+        }
+      }
+    }
+  }
+  for (Node& dropped : gone) {
+    if (dropped.open != nullptr) {
+      each(std::move(*dropped.open));
+    }
+  }
+}
+
+std::size_t NodeTable::size() const {
+  const MutexLock lock(mutex_);
+  return size_;
+}
+
+std::optional<std::uint32_t> NodeTable::find(NodeId id) const {
+  const auto low = static_cast<std::uint32_t>(id);
+  if (low < kFirstId) {
+    return std::nullopt;
+  }
+  const auto slot = static_cast<std::uint32_t>(low - kFirstId);
+  const std::size_t chunk = slot / kChunkSlots;
+  if (chunk >= chunks_.size() || chunks_[chunk] == nullptr) {
+    return std::nullopt;
+  }
+  const handover::NodeRecord& record = records_[slot];
+  if (record.mount_id == 0 || record.generation != id >> kGenerationShift) {
+    return std::nullopt;
+  }
+  return slot;
+}
+
+NodeTable::Node& NodeTable::node(std::uint32_t slot) const {
+  return chunks_[slot / kChunkSlots]->nodes[slot % kChunkSlots];
+}
+
+bool NodeTable::serves_older_version(std::uint32_t slot) const {
+  const Node& found = node(slot);
+  return found.open != nullptr && found.open->mode == OpenMode::kPassthrough &&
+         found.open->handles > 0 &&
+         !netfs::same_version(found.open->version->attributes,
+                              found.inode->attributes().attributes);
+}
+
+std::optional<std::uint32_t> NodeTable::take_slot() {
+  if (chunks_with_room_.empty()) {
+    auto unused = std::ranges::find_if(chunks_, [](const auto& chunk) { return chunk == nullptr; });
+    const auto index = static_cast<std::uint32_t>(unused - chunks_.begin());
+    if ((index + 1) * kChunkSlots > records_.capacity()) {
+      return std::nullopt;
+    }
+    auto chunk = std::make_unique<Chunk>();
+    chunk->nodes.resize(kChunkSlots);
+    for (std::uint32_t i = kChunkSlots; i > 0; --i) {
+      chunk->free.push_back(index * kChunkSlots + i - 1);
+    }
+    if (unused == chunks_.end()) {
+      chunks_.push_back(std::move(chunk));
+    } else {
+      *unused = std::move(chunk);
+    }
+    chunks_with_room_.insert(index);
+  }
+  const std::uint32_t index = *chunks_with_room_.begin();
+  Chunk& chunk = *chunks_[index];
+  const std::uint32_t slot = chunk.free.back();
+  chunk.free.pop_back();
+  if (chunk.free.empty()) {
+    chunks_with_room_.erase(index);
+  }
+  return slot;
+}
+
+NodeTable::Node NodeTable::free_slot(std::uint32_t slot) {
+  const std::uint32_t index = slot / kChunkSlots;
+  Chunk& chunk = *chunks_[index];
+  Node gone = std::exchange(node(slot), {});
+  NodeId expected = id_of(slot, records_[slot].generation);
+  gone.inode->front_node().compare_exchange_strong(expected, 0);
+  records_[slot] = {};
+  chunk.free.push_back(slot);
+  --size_;
+  chunks_with_room_.insert(index);
+  if (chunk.free.size() == kChunkSlots) {
+    chunks_with_room_.erase(index);
+    chunks_[index].reset();
+    records_.release(index * kChunkSlots, kChunkSlots);
+  }
+  return gone;
+}
+
+}  // namespace larder::fuse

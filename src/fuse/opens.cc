@@ -1,0 +1,334 @@
+// Opens of files: OPEN and RELEASE, and the mode that a node is latched to meanwhile.
+#include <cerrno>
+#include <chrono>
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <utility>
+#include <vector>
+
+#include <fcntl.h>
+
+#include "base/error.h"
+#include "base/executor.h"
+#include "base/gate.h"
+#include "base/log.h"
+#include "base/mutex.h"
+#include "base/result.h"
+#include "base/unique_fd.h"
+#include "fuse/filesystem.h"
+#include "fuse/node_open.h"
+#include "fuse/node_table.h"
+#include "fuse/protocol.h"
+#include "fuse/request.h"
+#include "handover/records.h"
+#include "netfs/coherency.h"
+#include "netfs/inode.h"
+#include "netfs/share.h"
+#include "netfs/version.h"
+
+namespace larder::fuse {
+
+namespace {
+
+// How long a backing file stays registered after the last close: opened again, it costs no ioctl.
+constexpr std::chrono::seconds kBackingLinger{5};
+
+bool binds(const handover::NodeRecord& record, const netfs::Version& version) {
+  return record.size == version.size() &&
+         record.coherency == netfs::coherency_of(version.attributes);
+}
+
+// Remembers which version's pages the kernel has from now on. One that is too young to be told from
+// its successor is not remembered: the next open drops its pages.
+void bind(handover::NodeRecord& record, const netfs::Version& version) {
+  record.size = version.racy ? 0 : version.size();
+  record.coherency =
+      version.racy ? decltype(record.coherency){} : netfs::coherency_of(version.attributes);
+}
+
+}  // namespace
+
+void Filesystem::open(RequestRef request) {
+  const auto* const in = request->argument<fuse_open_in>();
+  const netfs::InodeRef inode = inode_of(*request);
+  if (in == nullptr || inode == nullptr) {
+    request->reply_error(in == nullptr ? EINVAL : ESTALE);
+    return;
+  }
+  if ((in->flags & O_ACCMODE) != O_RDONLY || (in->flags & O_TRUNC) != 0) {
+    request->reply_error(EROFS);
+    return;
+  }
+  const netfs::OpenIntent intent{.read = true, .execute = (in->flags & kOpenForExecution) != 0};
+  const netfs::Caller caller = caller_of(*request);
+  share_.open(
+      inode, intent, caller, [this, request, inode, caller](Result<netfs::OpenFile> opened) {
+        if (!opened) {
+          request->reply_error(opened.error());
+          return;
+        }
+        choose_mode(std::make_shared<Opening>(Opening{request, inode, std::move(*opened), caller}));
+      });
+}
+
+// The node is open: as it is latched. Else this is its first open, which decides.
+void Filesystem::choose_mode(const OpeningRef& opening) {
+  enum class Step : std::uint8_t { kDecide, kWait, kGrant, kOlderVersion };
+  Step step = Step::kDecide;
+  OpenMode mode = OpenMode::kClosed;
+  bool keep_cache = false;
+  std::int32_t backing_id = 0;
+  const netfs::VersionRef version = opening->open.version;
+  const bool known = nodes_.with_node(
+      opening->request->nodeid(), [&](handover::NodeRecord& record, NodeOpen& open) {
+        const bool same = open.version != nullptr &&
+                          netfs::same_version(open.version->attributes, version->attributes);
+        const bool usable = same && open.version->cookie->cache_usable();
+        if (open.deciding) {
+          open.waiting.push_back([this, opening] { choose_mode(opening); });
+          step = Step::kWait;
+        } else if (open.mode == OpenMode::kPageCache) {
+          keep_cache = binds(record, *version) && !version->racy;
+          bind(record, *version);
+          mode = open.mode;
+          ++open.handles;
+          step = Step::kGrant;
+        } else if (open.mode == OpenMode::kPassthrough && !usable) {
+          if (!open.version->cookie->cache_usable()) {
+            record.flags |= handover::kNodeAbandoned;
+          }
+          step = Step::kOlderVersion;
+        } else if (open.backing_id != 0 && usable) {
+          // Latched, or registered still since a moment ago.
+          open.mode = mode = OpenMode::kPassthrough;
+          open.file = opening->open.file;
+          backing_id = open.backing_id;
+          ++open.handles;
+          step = Step::kGrant;
+        } else {
+          open.deciding = true;
+        }
+      });
+  if (!known) {
+    opening->request->reply_error(ESTALE);
+    return;
+  }
+  switch (step) {
+    case Step::kWait:
+      return;
+    case Step::kDecide:
+      decide_first_open(opening);
+      return;
+    case Step::kGrant:
+      grant(opening, mode, OpenWhy::kLatched, keep_cache, backing_id);
+      return;
+    case Step::kOlderVersion:
+      answer_stale(opening);
+      return;
+  }
+}
+
+// Who holds the node reads an older version, and goes on doing so; this open shall have the newer
+// one, on a node of its own.
+void Filesystem::answer_stale(const OpeningRef& opening) {
+  const Request& request = *opening->request;
+  if (stale_retries_.may_answer_stale(request.header().pid, request.nodeid())) {
+    nodes_.retire(request.nodeid());
+    opening->request->reply_error(ESTALE);
+    return;
+  }
+  // A reopen of /proc/PID/fd: there is no newer node that it could lead to.
+  std::int32_t backing_id = 0;
+  nodes_.with_node(request.nodeid(), [&](handover::NodeRecord&, NodeOpen& open) {
+    if (open.mode == OpenMode::kPassthrough) {
+      ++open.handles;
+      backing_id = open.backing_id;
+    }
+  });
+  if (backing_id == 0) {
+    choose_mode(opening);  // closed by everybody meanwhile
+    return;
+  }
+  grant(opening, OpenMode::kPassthrough, OpenWhy::kLatched, false, backing_id);
+}
+
+void Filesystem::decide_first_open(const OpeningRef& opening) {
+  const netfs::VersionRef& version = opening->open.version;
+  bool kernel_has_it = false;
+  nodes_.with_node(opening->request->nodeid(), [&](handover::NodeRecord& record, NodeOpen&) {
+    kernel_has_it = binds(record, *version) && !version->racy;
+  });
+  // The kernel most likely has the pages of a small file that did not change: a READ says if not.
+  if (version->small() && kernel_has_it) {
+    settle_mode(opening, OpenMode::kPageCache, OpenWhy::kSmall, 0);
+    return;
+  }
+  share_.prepare(opening->open, opening->caller,
+                 [this, opening](Result<netfs::VersionRef> prepared) {
+                   on_prepared(opening, std::move(prepared));
+                 });
+}
+
+void Filesystem::on_prepared(const OpeningRef& opening, Result<netfs::VersionRef> prepared) {
+  if (!prepared) {
+    std::vector<std::move_only_function<void()>> waiting;
+    nodes_.with_node(opening->request->nodeid(), [&](handover::NodeRecord&, NodeOpen& open) {
+      open.deciding = false;
+      waiting = std::move(open.waiting);
+    });
+    opening->request->reply_error(prepared.error());
+    for (auto& waiter : waiting) {
+      waiter();  // the next of them decides
+    }
+    return;
+  }
+  opening->open.version = *prepared;
+  const netfs::Version& version = **prepared;
+  if (version.small()) {
+    settle_mode(opening, OpenMode::kPageCache, OpenWhy::kSmall, 0);
+  } else if (!passthrough_) {
+    settle_mode(opening, OpenMode::kPageCache, OpenWhy::kTurnedOff, 0);
+  } else if (version.racy || !version.cookie->complete()) {
+    settle_mode(opening, OpenMode::kPageCache, OpenWhy::kIncomplete, 0);
+  } else {
+    register_backing(opening);
+  }
+}
+
+void Filesystem::register_backing(const OpeningRef& opening) {
+  opening->open.version->cookie->start_open_for_passthrough([this, opening](Result<UniqueFd> file) {
+    if (!file) {
+      settle_mode(opening, OpenMode::kPageCache, OpenWhy::kRefused, 0);
+      return;
+    }
+    registrar_.open(std::move(*file), [this, opening](Result<std::int32_t> id) {
+      if (!id) {
+        const MutexLock lock(mutex_);
+        passthrough_trouble_ = id.error().message();
+      }
+      settle_mode(opening, id ? OpenMode::kPassthrough : OpenMode::kPageCache,
+                  id ? OpenWhy::kComplete : OpenWhy::kRefused, id ? *id : 0);
+    });
+  });
+}
+
+// The first open has its mode: the node is latched to it, and those who waited follow.
+void Filesystem::settle_mode(const OpeningRef& opening, OpenMode mode, OpenWhy why,
+                             std::int32_t backing_id) {
+  std::vector<std::move_only_function<void()>> waiting;
+  bool keep_cache = false;
+  std::int32_t unused_id = 0;
+  const netfs::VersionRef version = opening->open.version;
+  nodes_.with_node(opening->request->nodeid(), [&](handover::NodeRecord& record, NodeOpen& open) {
+    keep_cache = mode == OpenMode::kPageCache && binds(record, *version) && !version->racy;
+    bind(record, *version);
+    open.deciding = false;
+    open.mode = mode;
+    ++open.handles;
+    open.file = opening->open.file;
+    open.version = version;
+    unused_id = std::exchange(open.backing_id, backing_id);  // of an older version, lingering
+    waiting = std::move(open.waiting);
+    open.waiting.clear();
+  });
+  if (unused_id != 0) {
+    registrar_.close(unused_id);
+  }
+  if (backing_id != 0) {
+    const MutexLock lock(mutex_);
+    backing_ids_ += unused_id == 0 ? 1 : 0;
+  } else if (unused_id != 0) {
+    const MutexLock lock(mutex_);
+    --backing_ids_;
+  }
+  grant(opening, mode, why, keep_cache, backing_id);
+  for (auto& waiter : waiting) {
+    waiter();
+  }
+}
+
+void Filesystem::grant(const OpeningRef& opening, OpenMode mode, OpenWhy why, bool keep_cache,
+                       std::int32_t backing_id) {
+  const std::uint64_t nodeid = opening->request->nodeid();
+  const std::uint64_t fh = add_handle({nodeid, mode, opening->open, nullptr});
+  OpenOut out{};
+  out.fh = fh;
+  // A read-only mount: no close has anything to flush.
+  out.open_flags = kOpenNoFlush;
+  if (mode == OpenMode::kPassthrough) {
+    out.open_flags |= kOpenPassthrough;
+    out.backing_id = backing_id;
+    opens_passthrough_.add();
+  } else {
+    out.open_flags |= keep_cache ? FOPEN_KEEP_CACHE : 0;
+    opens_page_cache_.add();
+  }
+  log_debug("open node {:x}: {} because {}", nodeid,
+            mode == OpenMode::kPassthrough ? "passthrough" : "page cache", name_of(why));
+  if (!opening->request->reply(out)) {
+    // Interrupted at the last moment: there will be no RELEASE.
+    if (remove_handle(fh) != nullptr) {
+      close_node(nodeid);
+    }
+  }
+}
+
+void Filesystem::release(RequestRef request) {
+  const auto* const in = request->argument<fuse_release_in>();
+  const HandleRef handle = in == nullptr ? nullptr : remove_handle(in->fh);
+  if (handle == nullptr) {
+    request->reply_error(EBADF);
+    return;
+  }
+  close_node(handle->nodeid);
+  request->reply_empty();
+}
+
+void Filesystem::close_node(std::uint64_t nodeid) {
+  std::shared_ptr<netfs::File> closed;
+  std::uint64_t linger_round = 0;
+  nodes_.with_node(nodeid, [&](handover::NodeRecord&, NodeOpen& open) {
+    if (open.handles == 0 || --open.handles > 0) {
+      return;
+    }
+    closed = std::move(open.file);
+    open.mode = OpenMode::kClosed;
+    if (open.backing_id != 0) {
+      linger_round = ++open.closed_round;
+    } else {
+      open.version = nullptr;
+    }
+  });
+  if (closed != nullptr) {
+    share_.closed(closed);
+  }
+  if (linger_round != 0) {
+    executor_.timers().schedule(
+        kBackingLinger, [this, nodeid, linger_round, weak = std::weak_ptr<Gate>(timers_)] {
+          const auto gate = weak.lock();
+          if (const Gate::Pass pass = gate ? gate->enter() : Gate::Pass()) {
+            let_backing_go(nodeid, linger_round);
+          }
+        });
+  }
+}
+
+void Filesystem::let_backing_go(std::uint64_t nodeid, std::uint64_t round) {
+  std::int32_t backing_id = 0;
+  netfs::VersionRef version;
+  nodes_.with_node(nodeid, [&](handover::NodeRecord&, NodeOpen& open) {
+    if (open.mode == OpenMode::kClosed && !open.deciding && open.closed_round == round) {
+      backing_id = std::exchange(open.backing_id, 0);
+      version = std::move(open.version);
+      open.version = nullptr;
+    }
+  });
+  if (backing_id != 0) {
+    registrar_.close(backing_id);
+    const MutexLock lock(mutex_);
+    --backing_ids_;
+  }
+}
+
+}  // namespace larder::fuse

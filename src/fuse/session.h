@@ -1,0 +1,117 @@
+// Session: one mounted filesystem: threads that read the kernel's requests, the requests under way,
+// and the notifications that we send by ourselves.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <span>
+#include <string>
+#include <unordered_map>
+#include <vector>
+
+#include <sys/uio.h>
+
+#include "base/bytes.h"
+#include "base/executor.h"
+#include "base/gate.h"
+#include "base/mutex.h"
+#include "base/result.h"
+#include "base/thread.h"
+#include "base/thread_annotations.h"
+#include "fuse/protocol.h"
+#include "fuse/request.h"
+#include "os/fuse_device.h"
+
+namespace larder::fuse {
+
+// What INIT agreed on.
+struct Negotiated {
+  std::uint32_t minor = 0;
+  bool passthrough = false;
+};
+
+// What the session hands requests to.
+class Handler {
+ public:
+  Handler() = default;
+  Handler(const Handler&) = delete;
+  Handler& operator=(const Handler&) = delete;
+  virtual ~Handler() = default;
+
+  // Once, before the first handle().
+  virtual void on_negotiated(const Negotiated& negotiated) = 0;
+  // Must not wait: the thread reads /dev/fuse.
+  virtual void handle(RequestRef request) = 0;
+  // FORGET and BATCH_FORGET, which have no answer.
+  virtual void forget(std::uint64_t nodeid, std::uint64_t count) = 0;
+};
+
+// Why a session ended.
+enum class StopReason : std::uint8_t {
+  kStopped,      // stop() was called
+  kUnmounted,    // the kernel says that the filesystem is gone
+  kDeviceError,  // reading the device failed
+  kBadProtocol,  // the kernel is too old, or what it sent makes no sense
+};
+
+struct SessionOptions {
+  std::string name;      // of the threads
+  unsigned threads = 2;  // that read requests
+  bool passthrough = true;
+};
+
+// Threads: its own readers call the handler; answers and notifications come from any thread.
+// Life: start(), then stop() or the kernel's end; destroyed after on_end ran and every request is
+// gone.
+class Session final : public ReplySink {
+ public:
+  Session(std::unique_ptr<os::FuseDevice> device, Executor& executor, SessionOptions options);
+  ~Session() override;
+  Session(const Session&) = delete;
+  Session& operator=(const Session&) = delete;
+
+  // Reads and answers INIT and everything after it. `on_end` runs on the last reader's thread.
+  void start(Handler& handler, std::move_only_function<void(StopReason, std::string)> on_end);
+  // Lets the readers end. Does not wait.
+  void stop();
+  // Ends what still waits for a server with EINTR.
+  void cancel_all() EXCLUDES(mutex_);
+
+  // Drops the pages and attributes that the kernel has of a node, from a thread of its own.
+  void invalidate(std::uint64_t nodeid);
+  void invalidate(std::uint64_t nodeid, std::int64_t offset, std::int64_t length);
+
+  bool send_reply(const Request& request, int error_number, std::span<const iovec> parts) override
+      EXCLUDES(mutex_);
+  // Waits until the last request is answered and let go of; new ones are dropped. After the readers
+  // ended, from a thread that no answer depends on.
+  void drain();
+
+  // One request as it came from the device; public for tests and fuzzers that play the kernel.
+  void process(Bytes bytes) EXCLUDES(mutex_);
+
+ private:
+  void read_requests();
+  void end(StopReason reason, const std::string& what) EXCLUDES(mutex_);
+  void negotiate(Request& request);
+  void interrupt(Request& request) EXCLUDES(mutex_);
+  void forget(const fuse_in_header& header, Bytes body);
+
+  const std::unique_ptr<os::FuseDevice> device_;
+  const SessionOptions options_;
+  const std::unique_ptr<Pool> notifier_;
+  Handler* handler_ = nullptr;
+  Gate requests_;
+
+  mutable Mutex mutex_{LockRank::kSession};
+  std::unordered_map<std::uint64_t, std::weak_ptr<netfs::CallScope>> under_way_ GUARDED_BY(mutex_);
+  bool negotiated_ GUARDED_BY(mutex_) = false;
+  unsigned readers_ GUARDED_BY(mutex_) = 0;
+  StopReason reason_ GUARDED_BY(mutex_) = StopReason::kStopped;
+  std::string what_ GUARDED_BY(mutex_);
+  std::move_only_function<void(StopReason, std::string)> on_end_ GUARDED_BY(mutex_);
+  std::vector<Thread> threads_;
+};
+
+}  // namespace larder::fuse
