@@ -56,8 +56,8 @@ class Stream {
   // Queues; messages keep their order. Before on_connected they wait; after the end they are
   // dropped (with `done` called). The sender bounds how many it has under way.
   virtual void send(OutgoingMessage message) = 0;
-  // Begins to end it; on_closed follows, at once also when the peer is silent. Called from within the
-  // handler, on_closed is the handler's next call.
+  // Begins to end it; on_closed follows, at once also when the peer is silent. Called from within
+  // the handler, on_closed is the handler's next call.
   virtual void close() = 0;
   // Task that runs on the stream's thread between two calls of the handler; dropped after the end.
   virtual void run_on_thread(std::move_only_function<void()> task) = 0;
