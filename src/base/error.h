@@ -47,7 +47,7 @@ class Error {
   // What, where and, for bad input, what to do: can be shown as it is.
   [[nodiscard]] const std::string& context() const { return context_; }
 
-  // The context with the errno's text behind it.
+  // The context, with the errno's text behind it if there was one.
   [[nodiscard]] std::string message() const;
   // The same error, told from further up: "where: context".
   [[nodiscard]] Error within(std::string_view where) const;
@@ -55,6 +55,7 @@ class Error {
  private:
   Errc code_;
   int error_number_;
+  bool from_errno_;
   std::string context_;
 };
 
