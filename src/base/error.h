@@ -32,8 +32,9 @@ enum class Errc {
 // Threads: a value; as safe as a std::string.
 class Error {
  public:
-  Error(Errc code, std::string context) : Error(code, 0, std::move(context)) {}
-
+  // `context` is the whole sentence.
+  Error(Errc code, std::string context);
+  // `error_number` adds to it what a system call or a server said; 0: the code's own.
   Error(Errc code, int error_number, std::string context);
 
   // `error_number` is an errno of a failed system call; the one place where it becomes a code.

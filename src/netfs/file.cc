@@ -716,6 +716,11 @@ void File::on_changed() {
   }
 }
 
+void File::begin_anew() {
+  const VersionRef version = this->version();
+  static_cast<void>(replace_version(version, version->attributes));
+}
+
 void File::on_last_close() {
   Buffer dropped;
   const MutexLock lock(mutex_);

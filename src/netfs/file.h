@@ -81,6 +81,8 @@ class File : public std::enable_shared_from_this<File> {
 
   // The attributes of the inode changed.
   void on_changed() EXCLUDES(mutex_);
+  // What the cache had of it was thrown away: the version gets a new cookie.
+  void begin_anew() EXCLUDES(mutex_);
   // Nobody has it open any more: lets go of memory.
   void on_last_close() EXCLUDES(mutex_);
 

@@ -330,7 +330,13 @@ void Share::flush(const InodeRef& inode, std::move_only_function<void(Result<>)>
     return;
   }
   context_->volume_of(inode->attributes().attributes.fsid)
-      ->discard(std::string(text_of(inode->handle().bytes())), std::move(done));
+      ->discard(std::string(text_of(inode->handle().bytes())),
+                [inode, done = std::move(done)](Result<> result) mutable {
+                  if (const std::shared_ptr<File> file = inode->file()) {
+                    file->begin_anew();
+                  }
+                  done(std::move(result));
+                });
 }
 
 ShareStatistics Share::statistics() const {

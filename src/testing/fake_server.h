@@ -1,0 +1,160 @@
+// FakeServer and FakeAdapter: a file server in memory, and the adapter that asks it.
+//
+// Calls are carried out one by one on a pool of the test's executor, so that a Stepper orders them.
+// The server's clock is the test's own; stamps are cut to its granularity, as a real server's are.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <deque>
+#include <functional>
+#include <map>
+#include <memory>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <unordered_map>
+#include <utility>
+#include <vector>
+
+#include "base/bytes.h"
+#include "base/clock.h"
+#include "base/executor.h"
+#include "base/result.h"
+#include "netfs/adapter.h"
+#include "netfs/attributes.h"
+
+namespace larder::testing {
+
+// Threads: one.
+class FakeServer {
+ public:
+  explicit FakeServer(const Clock& clock) : clock_(clock) {
+    make_node(netfs::FileType::kDirectory);
+  }
+
+  static constexpr std::uint64_t kRoot = 1;
+
+  // A file or directory below `parent`; its fileid.
+  std::uint64_t add_file(const std::string& name, std::string content,
+                         std::uint64_t parent = kRoot);
+  std::uint64_t add_directory(const std::string& name, std::uint64_t parent = kRoot);
+  void remove(const std::string& name, std::uint64_t parent = kRoot);
+  // Writes as somebody else's client would: new content, new stamps.
+  void write_file(std::uint64_t fileid, std::string content);
+  void append(std::uint64_t fileid, std::string_view more);
+  void set_mode(std::uint64_t fileid, std::uint32_t mode);
+
+  [[nodiscard]] const std::string& content(std::uint64_t fileid) const;
+
+  // Every content that the file had, with the moment from which on it was so (this machine's
+  // clock).
+  struct Moment {
+    MonotonicTime from;
+    std::string content;
+  };
+
+  [[nodiscard]] const std::vector<Moment>& history(std::uint64_t fileid) const;
+
+  // ---- How the server behaves.
+
+  netfs::Timestamp granularity{0, 1};     // of stamps
+  bool say_granularity = true;            // false: FSINFO claims a nanosecond
+  bool post_op_attributes = true;         // false: replies come without attributes
+  std::uint32_t read_size = 1024 * 1024;  // larger reads come short
+  std::uint32_t entries_per_readdir = 100;
+  std::int64_t clock_offset_seconds = 3600 * 24 * 365;  // its clock is this far ahead of ours
+  std::uint32_t denied_uid = 0xffffffff;                // ACCESS grants this user nothing
+
+  // ---- What it was asked.
+
+  std::map<std::string, std::uint64_t> calls;  // by procedure
+  std::uint64_t bytes_read = 0;
+
+ private:
+  friend class FakeAdapter;
+
+  struct Node {
+    netfs::Attributes attributes;
+    std::string content;
+    std::vector<std::pair<std::string, std::uint64_t>> entries;
+    std::vector<Moment> history;
+  };
+
+  std::uint64_t make_node(netfs::FileType type);
+  [[nodiscard]] Node* find(const netfs::FileHandle& handle);
+  [[nodiscard]] netfs::FileHandle handle_of(std::uint64_t fileid) const;
+  [[nodiscard]] netfs::Timestamp now() const;
+  void stamp(Node& node);
+  [[nodiscard]] std::optional<netfs::Attributes> post_op(const Node& node) const;
+
+  const Clock& clock_;
+  std::map<std::uint64_t, Node> nodes_;
+  std::uint64_t last_fileid_ = 0;
+};
+
+// Threads: one (the Stepper's). Life: the server outlives it.
+class FakeAdapter final : public netfs::Adapter {
+ public:
+  FakeAdapter(FakeServer& server, Executor& executor);
+  ~FakeAdapter() override;
+  FakeAdapter(const FakeAdapter&) = delete;
+  FakeAdapter& operator=(const FakeAdapter&) = delete;
+
+  // While set, calls are not carried out but wait; release() lets them go on.
+  struct Control {
+    bool hold = false;
+    std::deque<Task> held;
+    // The next calls end with this instead.
+    std::deque<Error> errors;
+
+    void release() {
+      hold = false;
+      for (Task& task : std::exchange(held, {})) {
+        task();
+      }
+    }
+  };
+
+  [[nodiscard]] const std::shared_ptr<Control>& control() const { return control_; }
+
+  [[nodiscard]] const netfs::ShareName& name() const override { return name_; }
+
+  void start_connect(netfs::Done<netfs::ShareInfo> done) override;
+  netfs::CallId start_lookup(const netfs::FileHandle& directory, std::string_view name,
+                             netfs::CredentialRef credential,
+                             netfs::Done<netfs::LookupReply> done) override;
+  netfs::CallId start_getattr(const netfs::FileHandle& handle, netfs::CredentialRef credential,
+                              netfs::Done<netfs::Attributes> done) override;
+  netfs::CallId start_access(const netfs::FileHandle& handle, std::uint32_t wanted,
+                             netfs::CredentialRef credential,
+                             netfs::Done<netfs::AccessReply> done) override;
+  netfs::CallId start_readlink(const netfs::FileHandle& handle, netfs::CredentialRef credential,
+                               netfs::Done<netfs::ReadlinkReply> done) override;
+  netfs::CallId start_readdir(const netfs::FileHandle& handle, netfs::DirectoryPosition from,
+                              bool with_attributes, netfs::CredentialRef credential,
+                              netfs::Done<netfs::ReaddirReply> done) override;
+  netfs::CallId start_statfs(const netfs::FileHandle& handle, netfs::CredentialRef credential,
+                             netfs::Done<netfs::StatfsReply> done) override;
+  netfs::CallId start_read(const netfs::FileHandle& handle, std::uint64_t offset,
+                           MutableBytes destination, netfs::CredentialRef credential,
+                           netfs::Done<netfs::ReadReply> done) override;
+  void cancel(netfs::CallId id) override;
+  [[nodiscard]] netfs::AdapterStatus status() const override;
+  void shut_down() override;
+
+ private:
+  // Carries out `answer` when the stepper comes to it, unless the call was cancelled before.
+  template <class T>
+  netfs::CallId start(const char* procedure, netfs::Done<T> done,
+                      std::move_only_function<Result<T>()> answer);
+
+  FakeServer& server_;
+  const netfs::ShareName name_{"fake", "server", "", "/export"};
+  const std::shared_ptr<Control> control_;
+  std::unique_ptr<Pool> pool_;
+  netfs::CallId last_call_ = 0;
+  std::unordered_map<netfs::CallId, Task> cancels_;
+};
+
+}  // namespace larder::testing

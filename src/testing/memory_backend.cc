@@ -1,0 +1,178 @@
+#include "testing/memory_backend.h"
+
+#include <algorithm>
+#include <chrono>
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <string_view>
+#include <utility>
+
+#include "base/byte_range.h"
+#include "base/bytes.h"
+#include "base/check.h"
+#include "base/clock.h"
+#include "base/error.h"
+#include "base/result.h"
+#include "base/unique_fd.h"
+#include "fscache/backend.h"
+
+namespace larder::testing {
+
+namespace {
+
+using fscache::ObjectDescription;
+using fscache::ReadPlan;
+using fscache::ReadWhy;
+using fscache::Source;
+
+constexpr std::uint64_t kBlock = 4096;
+
+class MemoryObject final : public fscache::BackendObject {
+ public:
+  MemoryObject(MemoryDisk& disk, std::shared_ptr<MemoryDisk::Stored> stored)
+      : disk_(disk), stored_(std::move(stored)) {}
+
+  [[nodiscard]] ReadPlan plan_read(ByteRange wanted) const override {
+    const auto present = stored_->present.first_at_or_after(wanted.offset);
+    if (!present || present->offset >= wanted.end()) {
+      return {Source::kServer, wanted, ReadWhy::kHole};
+    }
+    if (present->offset > wanted.offset) {
+      return {Source::kServer, ByteRange::between(wanted.offset, present->offset), ReadWhy::kHole};
+    }
+    return {Source::kCache, present->intersection(wanted), ReadWhy::kPresent};
+  }
+
+  [[nodiscard]] bool has_everything() const override {
+    return stored_->present.contains({0, stored_->description.size});
+  }
+
+  [[nodiscard]] bool complete() const override { return stored_->complete; }
+
+  [[nodiscard]] bool racy() const override { return stored_->description.racy; }
+
+  void supersede() override { stored_->superseded = true; }
+
+  Result<> read(std::uint64_t offset, MutableBytes into) override {
+    if (disk_.dead) {
+      return fail(Errc::kIo, "the disk is dead");
+    }
+    if (disk_.fail_reads > 0) {
+      --disk_.fail_reads;
+      stored_->present.remove({offset, into.size()});
+      return fail(Errc::kCorrupt, "checksum");
+    }
+    if (!stored_->present.contains({offset, into.size()})) {
+      return fail(Errc::kNotFound, "not present");
+    }
+    std::ranges::copy(bytes_of(stored_->bytes).subspan(offset, into.size()), into.begin());
+    return {};
+  }
+
+  Result<> write(std::uint64_t offset, Bytes from) override {
+    if (disk_.dead) {
+      return fail(Errc::kIo, "the disk is dead");
+    }
+    if (stored_->superseded) {
+      return fail(Errc::kStale, "superseded");
+    }
+    if (disk_.fail_writes > 0) {
+      --disk_.fail_writes;
+      return fail(Errc::kNoSpace, "full");
+    }
+    const ByteRange range{offset, from.size()};
+    CHECK(range.end() <= stored_->description.size);
+    std::ranges::copy(text_of(from), stored_->bytes.begin() + static_cast<std::ptrdiff_t>(offset));
+    ByteRange whole = range.rounded_in(kBlock);
+    if (range.end() == stored_->description.size) {
+      whole = ByteRange::between(whole.offset, range.end());
+    }
+    stored_->present.add(whole);
+    return {};
+  }
+
+  Result<> mark_complete() override {
+    CHECK(has_everything());
+    stored_->complete = true;
+    return {};
+  }
+
+  Result<UniqueFd> open_for_passthrough() override {
+    return fail(Errc::kNotSupported, "memory has no descriptors");
+  }
+
+  void note_use() override {}
+
+ private:
+  MemoryDisk& disk_;
+  const std::shared_ptr<MemoryDisk::Stored> stored_;
+};
+
+class MemoryVolume final : public fscache::BackendVolume {
+ public:
+  MemoryVolume(MemoryDisk& disk, std::string key) : disk_(disk), key_(std::move(key)) {}
+
+  Result<std::unique_ptr<fscache::BackendObject>> open_object(
+      const ObjectDescription& description) override {
+    if (disk_.dead) {
+      return fail(Errc::kIo, "the disk is dead");
+    }
+    std::shared_ptr<MemoryDisk::Stored>& stored = disk_.volumes[key_][description.key];
+    const bool same = stored != nullptr && stored->description.size == description.size &&
+                      stored->description.coherency == description.coherency && !stored->superseded;
+    if (!same) {
+      if (stored != nullptr) {
+        stored->superseded = true;
+      }
+      stored = std::make_shared<MemoryDisk::Stored>();
+      stored->description = description;
+      stored->bytes.resize(description.size);
+    }
+    return std::make_unique<MemoryObject>(disk_, stored);
+  }
+
+  Result<> discard(std::string_view key) override {
+    auto& objects = disk_.volumes[key_];
+    const auto found = objects.find(std::string(key));
+    if (found != objects.end()) {
+      found->second->superseded = true;
+      objects.erase(found);
+    }
+    return {};
+  }
+
+ private:
+  MemoryDisk& disk_;
+  const std::string key_;
+};
+
+class MemoryBackend final : public fscache::Backend {
+ public:
+  explicit MemoryBackend(MemoryDisk& disk) : disk_(disk) {}
+
+  Result<std::unique_ptr<fscache::BackendVolume>> open_volume(std::string_view key) override {
+    return std::make_unique<MemoryVolume>(disk_, std::string(key));
+  }
+
+  Duration run_maintenance() override { return std::chrono::hours(24); }
+
+  void set_maintenance_wake(std::move_only_function<void()> /*wake*/) override {}
+
+  Result<> withdraw() override { return {}; }
+
+  [[nodiscard]] fscache::BackendStatus status() const override { return {}; }
+
+  [[nodiscard]] bool usable() const override { return !disk_.dead; }
+
+ private:
+  MemoryDisk& disk_;
+};
+
+}  // namespace
+
+std::unique_ptr<fscache::Backend> make_memory_backend(MemoryDisk& disk) {
+  return std::make_unique<MemoryBackend>(disk);
+}
+
+}  // namespace larder::testing

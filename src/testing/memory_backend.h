@@ -1,0 +1,36 @@
+// MemoryBackend: a cache in memory, for tests of what is above the backend's seam.
+#pragma once
+
+#include <cstdint>
+#include <map>
+#include <memory>
+#include <string>
+
+#include "base/range_set.h"
+#include "base/result.h"
+#include "fscache/backend.h"
+
+namespace larder::testing {
+
+// What is kept; outlives backends, as a disk outlives engines.
+struct MemoryDisk {
+  struct Stored {
+    fscache::ObjectDescription description;
+    std::string bytes;
+    RangeSet present;
+    bool complete = false;
+    bool superseded = false;
+  };
+
+  std::map<std::string, std::map<std::string, std::shared_ptr<Stored>>> volumes;
+
+  // ---- Faults.
+  int fail_reads = 0;   // the next reads fail with kCorrupt
+  int fail_writes = 0;  // the next writes fail with kNoSpace
+  bool dead = false;    // everything fails with kIo
+};
+
+// Threads: one (the Stepper's). `disk` outlives it.
+[[nodiscard]] std::unique_ptr<fscache::Backend> make_memory_backend(MemoryDisk& disk);
+
+}  // namespace larder::testing
