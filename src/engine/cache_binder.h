@@ -1,0 +1,70 @@
+// CacheBinder: brings the cache directories that mounts name online, each once.
+#pragma once
+
+#include <functional>
+#include <memory>
+#include <string>
+#include <unordered_map>
+#include <vector>
+
+#include "base/executor.h"
+#include "base/mutex.h"
+#include "base/result.h"
+#include "base/thread_annotations.h"
+#include "base/unique_fd.h"
+#include "fscache/cache.h"
+#include "handover/engine_end.h"
+#include "os/filesystem.h"
+
+namespace larder::engine {
+
+// A cache given by its directory has the path as its tag and default limits.
+// Threads: any. Life: the engine's; withdraw_all() before destruction.
+class CacheBinder {
+ public:
+  CacheBinder(Executor& executor, handover::EngineEnd& keeper);
+  ~CacheBinder();
+  CacheBinder(const CacheBinder&) = delete;
+  CacheBinder& operator=(const CacheBinder&) = delete;
+
+  // The cache of this directory, online or not.
+  [[nodiscard]] std::shared_ptr<fscache::Cache> find(const std::string& path) {
+    return caches_.find_or_make(path);
+  }
+
+  // Begins to bring it online if it is not. `ready` runs when that has been tried, whatever came of
+  // it: a mount works without a cache too.
+  void bring_online(const std::string& path, Task ready) EXCLUDES(mutex_);
+
+  struct Status {
+    fscache::CacheStatus cache;
+    std::string path;
+    std::string bind_trouble;  // why it could not be brought online, as a sentence
+  };
+
+  [[nodiscard]] std::vector<Status> status() const EXCLUDES(mutex_);
+
+  // Takes every cache offline; waits at most `patience` for disks that do not answer.
+  void withdraw_all(Duration patience);
+
+ private:
+  struct Binding {
+    bool trying = false;
+    std::string trouble;
+    std::vector<Task> waiting;
+  };
+
+  void on_directory(const std::string& path, Result<UniqueFd> directory);
+  [[nodiscard]] Result<> bind(const std::string& path, UniqueFd directory);
+  void finish(const std::string& path, const Result<>& result) EXCLUDES(mutex_);
+
+  handover::EngineEnd& keeper_;
+  const std::unique_ptr<os::Filesystem> filesystem_;
+  const Clock& clock_;
+  fscache::Caches caches_;
+  mutable Mutex mutex_{LockRank::kMounts};
+  std::unordered_map<std::string, Binding> bindings_ GUARDED_BY(mutex_);
+  std::unique_ptr<Pool> pool_;
+};
+
+}  // namespace larder::engine

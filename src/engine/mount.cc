@@ -1,0 +1,192 @@
+#include "engine/mount.h"
+
+#include <algorithm>
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <string>
+#include <thread>
+#include <utility>
+
+#include <fmt/format.h>
+
+#include "base/error.h"
+#include "base/executor.h"
+#include "base/log.h"
+#include "base/mutex.h"
+#include "base/result.h"
+#include "base/unique_fd.h"
+#include "engine/source.h"
+#include "fscache/cache.h"
+#include "fuse/backing_registrar.h"
+#include "fuse/filesystem.h"
+#include "fuse/node_table.h"
+#include "fuse/session.h"
+#include "handover/engine_end.h"
+#include "handover/mount_spec.h"
+#include "netfs/adapter.h"
+#include "netfs/share.h"
+#include "os/fuse_device.h"
+
+namespace larder::engine {
+
+// Has the keeper make backing ids of this mount.
+class Mount::Registrar final : public fuse::BackingRegistrar {
+ public:
+  Registrar(handover::EngineEnd& keeper, std::uint32_t mount_id)
+      : keeper_(keeper), mount_id_(mount_id) {}
+
+  void open(UniqueFd file, std::move_only_function<void(Result<std::int32_t>)> done) override {
+    keeper_.open_backing(mount_id_, std::move(file), std::move(done));
+  }
+
+  void close(std::int32_t backing_id) override { keeper_.close_backing(mount_id_, backing_id); }
+
+ private:
+  handover::EngineEnd& keeper_;
+  const std::uint32_t mount_id_;
+};
+
+const char* name_of(MountState state) {
+  switch (state) {
+    case MountState::kConnecting:
+      return "connecting";
+    case MountState::kServing:
+      return "serving";
+    case MountState::kEnding:
+      return "ending";
+    case MountState::kEnded:
+      return "ended";
+  }
+  return "?";
+}
+
+Mount::Mount(handover::MountOrder order, handover::MountSpec spec, Executor& executor,
+             handover::EngineEnd& keeper, fuse::NodeTable& nodes,
+             std::move_only_function<void(std::string)> on_end)
+    : id_(order.mount_id),
+      device_(order.device),
+      spec_(std::move(spec)),
+      executor_(executor),
+      keeper_(keeper),
+      nodes_(nodes),
+      registrar_(std::make_unique<Registrar>(keeper, order.mount_id)),
+      fuse_(std::move(order.fuse)),
+      on_end_(std::move(on_end)) {}
+
+Mount::~Mount() = default;
+
+void Mount::start(std::unique_ptr<netfs::Adapter> adapter, std::shared_ptr<fscache::Cache> cache,
+                  std::move_only_function<void(Result<>)> done) {
+  netfs::Share::start_mount(
+      std::move(adapter), executor_, std::move(cache), share_options_of(spec_.options),
+      [this, done = std::move(done)](Result<std::unique_ptr<netfs::Share>> share) mutable {
+        if (!share) {
+          {
+            const MutexLock lock(mutex_);
+            state_ = MountState::kEnded;
+          }
+          done(fail(share.error()));
+          return;
+        }
+        done(serve(std::move(*share)));
+      });
+}
+
+Result<> Mount::serve(std::unique_ptr<netfs::Share> share) {
+  Result<std::unique_ptr<os::FuseDevice>> device = os::make_posix_fuse_device(std::move(fuse_));
+  if (!device) {
+    share->shut_down();
+    return fail(device.error());
+  }
+  auto filesystem = std::make_unique<fuse::Filesystem>(id_, *share, nodes_, *registrar_, executor_);
+  auto session = std::make_unique<fuse::Session>(
+      std::move(*device), executor_,
+      fuse::SessionOptions{
+          .name = std::to_string(id_),
+          .threads = std::clamp(std::thread::hardware_concurrency(), 2U, 4U),  // NOLINT
+          .passthrough = spec_.options.passthrough});
+  filesystem->attach(*session);
+  fuse::Session& started = *session;
+  fuse::Filesystem& handler = *filesystem;
+  bool stop_now = false;
+  {
+    const MutexLock lock(mutex_);
+    share_ = std::move(share);
+    filesystem_ = std::move(filesystem);
+    session_ = std::move(session);
+    state_ = MountState::kServing;
+    stop_now = stop_asked_;
+  }
+  started.start(handler, [this](fuse::StopReason reason, const std::string& what) {
+    {
+      const MutexLock lock(mutex_);
+      state_ = MountState::kEnding;
+    }
+    on_end_(reason == fuse::StopReason::kDeviceError || reason == fuse::StopReason::kBadProtocol
+                ? fmt::format("the FUSE device failed: {}", what)
+                : std::string());
+  });
+  if (stop_now) {
+    started.stop();
+  }
+  return {};
+}
+
+void Mount::stop() {
+  const MutexLock lock(mutex_);
+  stop_asked_ = true;
+  if (session_ != nullptr) {
+    session_->stop();
+  }
+}
+
+void Mount::tear_down() {
+  std::unique_ptr<netfs::Share> share;
+  std::unique_ptr<fuse::Filesystem> filesystem;
+  std::unique_ptr<fuse::Session> session;
+  {
+    const MutexLock lock(mutex_);
+    share = std::move(share_);
+    filesystem = std::move(filesystem_);
+    session = std::move(session_);
+    state_ = MountState::kEnded;
+  }
+  if (share != nullptr) {
+    share->shut_down();  // ends what waits for the server
+  }
+  if (session != nullptr) {
+    session->drain();
+  }
+  if (filesystem != nullptr) {
+    filesystem->close();
+  }
+  // The session goes first: nothing sends notifications any more; then what it was about.
+  session.reset();
+  filesystem.reset();
+  share.reset();
+}
+
+MountStatus Mount::status() const {
+  MountStatus status;
+  status.id = id_;
+  status.device = device_;
+  status.spec = spec_;
+  const MutexLock lock(mutex_);
+  status.state = state_;
+  if (share_ != nullptr) {
+    status.share = share_->statistics();
+    status.adapter = share_->adapter_status();
+  }
+  if (filesystem_ != nullptr) {
+    status.filesystem = filesystem_->statistics();
+  }
+  return status;
+}
+
+netfs::Share* Mount::share() const {
+  const MutexLock lock(mutex_);
+  return share_.get();
+}
+
+}  // namespace larder::engine

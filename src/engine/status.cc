@@ -1,0 +1,93 @@
+#include "engine/status.h"
+
+#include <string>
+
+#include <nlohmann/json.hpp>
+#include <unistd.h>
+
+#include "engine/cache_binder.h"
+#include "engine/mount.h"
+#include "fscache/cache.h"
+#include "netfs/share.h"
+
+namespace larder::engine {
+
+namespace {
+
+using Json = nlohmann::ordered_json;
+
+Json cache_json(const CacheBinder::Status& status) {
+  Json json;
+  json["tag"] = status.cache.tag;
+  json["path"] = status.path;
+  json["state"] = fscache::name_of(status.cache.state);
+  json["trouble"] = status.cache.trouble.empty() ? status.bind_trouble : status.cache.trouble;
+  if (status.cache.backend) {
+    const fscache::BackendStatus& backend = *status.cache.backend;
+    json["used_bytes"] = backend.used_bytes;
+    json["limit_bytes"] = backend.limit_bytes;
+    json["objects"] = backend.objects;
+    json["objects_exact"] = backend.objects_exact;
+    json["culling"] = backend.culling;
+    json["culled_objects"] = backend.culled_objects;
+    json["culled_bytes"] = backend.culled_bytes;
+    json["corrupt_ranges"] = backend.corrupt_ranges;
+  }
+  return json;
+}
+
+// Of the bytes that reads got, the share that did not come from the server.
+double hit_ratio(const netfs::ShareStatistics& share) {
+  const double reads = static_cast<double>(share.hits + share.misses);
+  return reads == 0 ? 0 : static_cast<double>(share.hits) / reads;
+}
+
+Json mount_json(const MountStatus& status) {
+  Json json;
+  json["id"] = status.id;
+  json["source"] = status.spec.source;
+  json["mountpoint"] = status.spec.mountpoint;
+  json["cache"] = status.spec.cache;
+  json["state"] = name_of(status.state);
+  json["trouble"] = status.adapter.trouble;
+  json["connected"] = status.adapter.connected;
+  json["hit_ratio"] = hit_ratio(status.share);
+  json["known_inodes"] = status.share.known_inodes;
+#define NETFS_COUNTER(name, text) json[#name] = status.share.name;
+#include "netfs/stats.def"
+#undef NETFS_COUNTER
+  json["server_calls"] = status.adapter.calls;
+  json["server_reads"] = status.adapter.reads;
+  json["server_bytes_read"] = status.adapter.bytes_read;
+  json["retransmissions"] = status.adapter.retransmissions;
+  json["reconnects"] = status.adapter.reconnects;
+  json["opens"] = status.filesystem.opens;
+  json["opens_passthrough"] = status.filesystem.opens_passthrough;
+  json["opens_page_cache"] = status.filesystem.opens_page_cache;
+  json["backing_ids"] = status.filesystem.backing_ids;
+  json["passthrough_trouble"] = status.filesystem.passthrough_trouble;
+  return json;
+}
+
+}  // namespace
+
+std::string status_text(const EngineStatus& status) {
+  Json json;
+  json["version"] = LARDER_VERSION;
+  json["keeper"]["pid"] = ::getppid();
+  json["engine"]["pid"] = ::getpid();
+  json["engine"]["uptime_s"] = status.uptime.count();
+  json["engine"]["nodes"] = status.nodes;
+  json["caches"] = Json::array();
+  for (const auto& cache : status.caches) {
+    json["caches"].push_back(cache_json(cache));
+  }
+  json["mounts"] = Json::array();
+  for (const auto& mount : status.mounts) {
+    json["mounts"].push_back(mount_json(mount));
+  }
+  // Names of files and servers may hold any bytes; JSON may not.
+  return json.dump(1, ' ', false, Json::error_handler_t::replace);
+}
+
+}  // namespace larder::engine

@@ -1,0 +1,26 @@
+// The engine's status as JSON: what `larder status` shows and other programs read.
+#pragma once
+
+#include <chrono>
+#include <cstddef>
+#include <string>
+#include <vector>
+
+#include "engine/cache_binder.h"
+#include "engine/mount.h"
+#include "handover/messages.h"
+
+namespace larder::engine {
+
+struct EngineStatus {
+  handover::Hello keeper;
+  std::chrono::seconds uptime{0};
+  std::vector<CacheBinder::Status> caches;
+  std::vector<MountStatus> mounts;
+  std::size_t nodes = 0;
+};
+
+// The fields are listed in docs/protocol.md.
+[[nodiscard]] std::string status_text(const EngineStatus& status);
+
+}  // namespace larder::engine

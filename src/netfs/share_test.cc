@@ -1,0 +1,382 @@
+#include "netfs/share.h"
+
+#include <chrono>
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <string>
+#include <utility>
+
+#include <gtest/gtest.h>
+
+#include "base/byte_range.h"
+#include "base/bytes.h"
+#include "base/error.h"
+#include "base/result.h"
+#include "fscache/cache.h"
+#include "netfs/adapter.h"
+#include "netfs/call_scope.h"
+#include "netfs/invalidation.h"
+#include "testing/fake_server.h"
+#include "testing/memory_backend.h"
+#include "testing/stepper.h"
+
+namespace larder::netfs {
+namespace {
+
+using testing::FakeAdapter;
+using testing::FakeServer;
+using testing::MemoryDisk;
+using testing::Stepper;
+
+constexpr auto kLongEnough = std::chrono::hours(1);
+
+std::string text_of_outcome(const ReadOutcome& outcome) {
+  std::string text;
+  for (const auto& slice : outcome.slices) {
+    text += text_of(slice.bytes);
+  }
+  return text;
+}
+
+std::string pattern(std::size_t size, unsigned seed) {
+  std::string text(size, '\0');
+  for (std::size_t i = 0; i < size; ++i) {
+    text[i] = static_cast<char>((i * 131 + i / 4096 + seed * 7919) & 0xff);
+  }
+  return text;
+}
+
+// A share of a fake server with a cache in memory, under a stepper.
+class ShareTest : public ::testing::Test {
+ protected:
+  ShareTest() { cache_ = caches_.find_or_make("test"); }
+
+  ~ShareTest() override {
+    unmount();
+    cache_->withdraw([] {});
+    stepper_.run();
+  }
+
+  void mount(ShareOptions options = {}) {
+    if (cache_->online() == nullptr && with_cache_) {
+      ASSERT_TRUE(cache_->add_backend(testing::make_memory_backend(disk_)));
+    }
+    auto adapter = std::make_unique<FakeAdapter>(server_, stepper_);
+    control_ = adapter->control();
+    std::optional<Result<std::unique_ptr<Share>>> mounted;
+    Share::start_mount(std::move(adapter), stepper_, cache_, options,
+                       [&](Result<std::unique_ptr<Share>> share) { mounted = std::move(share); });
+    stepper_.run();
+    ASSERT_TRUE(mounted && mounted->has_value());
+    share_ = std::move(**mounted);
+    // Everything that was made before is older than the server's clock is known to be.
+    stepper_.advance(std::chrono::seconds(10));
+    stepper_.run();
+  }
+
+  void unmount() {
+    if (share_ != nullptr) {
+      share_->shut_down();
+      stepper_.run();
+      share_.reset();
+      stepper_.run();
+    }
+  }
+
+  // Runs until the answer of an asynchronous call is there.
+  template <class T, class Start>
+  Result<T> wait(Start start) {
+    std::optional<Result<T>> answer;
+    start([&answer](Result<T> result) { answer = std::move(result); });
+    stepper_.run_until([&] { return answer.has_value(); }, kLongEnough);
+    if (!answer) {
+      return fail(Errc::kTimedOut, "no answer");
+    }
+    return std::move(*answer);
+  }
+
+  Result<InodeRef> look_up(const std::string& name) {
+    auto outcome = wait<LookupOutcome>(
+        [&](auto done) { share_->lookup(share_->root(), name, caller_, std::move(done)); });
+    if (!outcome) {
+      return fail(outcome.error());
+    }
+    return outcome->inode;
+  }
+
+  Result<OpenFile> open(const InodeRef& inode) {
+    OpenFile opened =
+        TRY(wait<OpenFile>([&](auto done) { share_->open(inode, {}, caller_, std::move(done)); }));
+    opened.version = TRY(
+        wait<VersionRef>([&](auto done) { share_->prepare(opened, caller_, std::move(done)); }));
+    return opened;
+  }
+
+  Result<std::string> read(const OpenFile& opened, ByteRange range) {
+    const ReadOutcome outcome = TRY(wait<ReadOutcome>([&](auto done) {
+      share_->read(opened, range, std::make_shared<CallScope>(), std::move(done));
+    }));
+    return text_of_outcome(outcome);
+  }
+
+  // As `cat` would: open, read to the end, close.
+  Result<std::string> cat(const std::string& name) {
+    const InodeRef inode = TRY(look_up(name));
+    const OpenFile opened = TRY(open(inode));
+    std::string text;
+    while (true) {
+      const std::string piece = TRY(read(opened, {text.size(), 128 * 1024}));
+      if (piece.empty()) {
+        break;
+      }
+      text += piece;
+    }
+    share_->closed(opened.file);
+    stepper_.run();
+    return text;
+  }
+
+  Stepper stepper_{
+      ::testing::UnitTest::GetInstance()->random_seed() == 0
+          ? 1U
+          : static_cast<std::uint64_t>(::testing::UnitTest::GetInstance()->random_seed())};
+  FakeServer server_{stepper_.clock()};
+  MemoryDisk disk_;
+  fscache::Caches caches_{stepper_};
+  std::shared_ptr<fscache::Cache> cache_;
+  bool with_cache_ = true;
+  std::shared_ptr<FakeAdapter::Control> control_;
+  std::unique_ptr<Share> share_;
+  Caller caller_{std::make_shared<const Credential>(), nullptr};
+};
+
+TEST_F(ShareTest, ReadsWhatTheServerHas) {
+  server_.add_file("small", pattern(1000, 1));
+  server_.add_file("large", pattern(3'000'001, 2));
+  server_.add_file("empty", "");
+  mount();
+  EXPECT_EQ(cat("small").value(), pattern(1000, 1));
+  EXPECT_EQ(cat("large").value(), pattern(3'000'001, 2));
+  EXPECT_EQ(cat("empty").value(), "");
+  EXPECT_EQ(cat("absent").error().error_number(), ENOENT);
+}
+
+// The point of the product: what was read once is not read from the server again.
+TEST_F(ShareTest, ReadsFromTheCacheAfterARemount) {
+  server_.add_file("small", pattern(1000, 1));
+  server_.add_file("large", pattern(3'000'001, 2));
+  mount();
+  ASSERT_TRUE(cat("small"));
+  ASSERT_TRUE(cat("large"));
+  unmount();
+  server_.calls.clear();
+  mount();
+  EXPECT_EQ(cat("small").value(), pattern(1000, 1));
+  EXPECT_EQ(cat("large").value(), pattern(3'000'001, 2));
+  EXPECT_EQ(server_.calls["READ"], 0U);
+  EXPECT_EQ(share_->statistics().bytes_from_server, 0U);
+}
+
+TEST_F(ShareTest, WorksWithoutACache) {
+  with_cache_ = false;
+  server_.add_file("large", pattern(3'000'001, 2));
+  mount();
+  EXPECT_EQ(cat("large").value(), pattern(3'000'001, 2));
+}
+
+TEST_F(ShareTest, FetchesAChangedFileAgain) {
+  const std::uint64_t file = server_.add_file("file", pattern(300'000, 1));
+  mount();
+  ASSERT_TRUE(cat("file"));
+  stepper_.advance(std::chrono::seconds(1));
+  server_.write_file(file, pattern(300'000, 9));
+  EXPECT_EQ(cat("file").value(), pattern(300'000, 9));
+}
+
+// Equal size and equal stamps: only the rule of the settling time finds such a change.
+TEST_F(ShareTest, FetchesARacyFileAgainWhenItHasSettled) {
+  server_.granularity = {1, 0};
+  server_.say_granularity = false;
+  mount();
+  const std::uint64_t file = server_.add_file("file", pattern(300'000, 1));
+  ASSERT_EQ(cat("file").value(), pattern(300'000, 1));
+  server_.write_file(file, pattern(300'000, 9));  // within the same second
+  stepper_.advance(std::chrono::seconds(10));
+  EXPECT_EQ(cat("file").value(), pattern(300'000, 9));
+  server_.calls.clear();
+  EXPECT_EQ(cat("file").value(), pattern(300'000, 9));
+  EXPECT_EQ(server_.calls["READ"], 0U) << "fetched again once, not for ever";
+}
+
+TEST_F(ShareTest, ReadersOfOneRangeShareOneDownload) {
+  server_.add_file("file", pattern(200'000, 1));
+  mount();
+  const auto inode = look_up("file");
+  ASSERT_TRUE(inode);
+  const auto opened = open(*inode);
+  ASSERT_TRUE(opened);
+  server_.calls.clear();
+  int answered = 0;
+  for (int i = 0; i < 16; ++i) {
+    share_->read(*opened, {0, 4096}, std::make_shared<CallScope>(),
+                 [&answered](const Result<ReadOutcome>& outcome) {
+                   answered +=
+                       outcome && text_of_outcome(*outcome) == pattern(200'000, 1).substr(0, 4096);
+                 });
+  }
+  stepper_.run();
+  EXPECT_EQ(answered, 16);
+  EXPECT_EQ(server_.calls["READ"], 1U);
+}
+
+TEST_F(ShareTest, AnInterruptEndsAReadThatWaits) {
+  server_.add_file("file", pattern(200'000, 1));
+  mount();
+  const auto inode = look_up("file");
+  const auto opened = open(*inode);
+  ASSERT_TRUE(opened);
+  control_->hold = true;
+  auto scope = std::make_shared<CallScope>();
+  std::optional<Result<ReadOutcome>> answer;
+  share_->read(*opened, {0, 4096}, scope,
+               [&](Result<ReadOutcome> outcome) { answer = std::move(outcome); });
+  stepper_.run();
+  ASSERT_FALSE(answer);
+  scope->cancel();
+  ASSERT_TRUE(answer);
+  EXPECT_EQ(answer->error().code(), Errc::kCancelled);
+  control_->release();
+  stepper_.run();
+  EXPECT_EQ(read(*opened, {0, 4096}).value(), pattern(200'000, 1).substr(0, 4096));
+}
+
+// First law: whatever the cache does, the bytes come from the server.
+TEST_F(ShareTest, ReadsGoOnWhenTheCacheFails) {
+  server_.add_file("file", pattern(500'000, 1));
+  mount();
+  ASSERT_TRUE(cat("file"));
+  disk_.fail_reads = 2;
+  EXPECT_EQ(cat("file").value(), pattern(500'000, 1));
+  disk_.fail_writes = 100;
+  server_.add_file("other", pattern(500'000, 2));
+  EXPECT_EQ(cat("other").value(), pattern(500'000, 2));
+  disk_.dead = true;
+  EXPECT_EQ(cat("file").value(), pattern(500'000, 1));
+  EXPECT_EQ(cat("other").value(), pattern(500'000, 2));
+  EXPECT_EQ(cache_->status().state, fscache::CacheState::kError);
+  EXPECT_NE(cache_->status().trouble, "");
+}
+
+TEST_F(ShareTest, ACacheThatAppearsLaterIsUsed) {
+  with_cache_ = false;
+  server_.add_file("file", pattern(500'000, 1));
+  mount();
+  ASSERT_TRUE(cat("file"));
+  ASSERT_TRUE(cache_->add_backend(testing::make_memory_backend(disk_)));
+  stepper_.advance(std::chrono::seconds(30));  // the file is not remembered any more
+  stepper_.run();
+  ASSERT_TRUE(cat("file"));
+  server_.calls.clear();
+  EXPECT_EQ(cat("file").value(), pattern(500'000, 1));
+  EXPECT_EQ(server_.calls["READ"], 0U);
+}
+
+TEST_F(ShareTest, RepliesWithoutAttributesAreServedAndKept) {
+  server_.add_file("file", pattern(300'000, 1));
+  server_.add_file("small", pattern(300, 2));
+  server_.post_op_attributes = false;
+  mount();
+  EXPECT_EQ(cat("file").value(), pattern(300'000, 1));
+  EXPECT_EQ(cat("small").value(), pattern(300, 2));
+  server_.calls.clear();
+  EXPECT_EQ(cat("file").value(), pattern(300'000, 1));
+  EXPECT_EQ(cat("small").value(), pattern(300, 2));
+  EXPECT_EQ(server_.calls["READ"], 0U);
+}
+
+TEST_F(ShareTest, AServerOfSmallReadsIsAskedOften) {
+  server_.read_size = 10'000;  // not a power of two, and smaller than a small file
+  server_.add_file("file", pattern(300'000, 1));
+  server_.add_file("small", pattern(60'000, 2));
+  mount();
+  EXPECT_EQ(cat("file").value(), pattern(300'000, 1));
+  EXPECT_EQ(cat("small").value(), pattern(60'000, 2));
+  server_.calls.clear();
+  EXPECT_EQ(cat("small").value(), pattern(60'000, 2));
+  EXPECT_EQ(server_.calls["READ"], 0U);
+}
+
+TEST_F(ShareTest, TheServerDecidesWhoMayOpen) {
+  server_.add_file("file", "secret");
+  mount();
+  ASSERT_TRUE(cat("file"));
+  server_.denied_uid = 1000;
+  caller_.credential = std::make_shared<const Credential>(Credential{1000, 1000, {}});
+  EXPECT_EQ(cat("file").error().error_number(), EACCES);
+}
+
+TEST_F(ShareTest, AFileRemovedOnTheServerIsStale) {
+  server_.add_file("file", pattern(100'000, 1));
+  mount();
+  const auto inode = look_up("file");
+  ASSERT_TRUE(inode);
+  server_.remove("file");
+  EXPECT_EQ(open(*inode).error().error_number(), ESTALE);
+}
+
+TEST_F(ShareTest, ListsEveryNameOnce) {
+  for (int i = 0; i < 1234; ++i) {
+    server_.add_file("f" + std::to_string(i), "");
+  }
+  mount();
+  auto stream = wait<std::shared_ptr<DirectoryStream>>(
+      [&](auto done) { share_->open_directory(share_->root(), caller_, std::move(done)); });
+  ASSERT_TRUE(stream);
+  std::size_t index = 0;
+  while (true) {
+    std::optional<Result<>> loaded;
+    (*stream)->load(index, caller_, [&](Result<> result) { loaded = std::move(result); });
+    stepper_.run();
+    ASSERT_TRUE(loaded && loaded->has_value());
+    const std::size_t before = index;
+    (*stream)->visit(index, [&](std::size_t at, const ListedEntry& entry) {
+      EXPECT_EQ(entry.name, "f" + std::to_string(at));
+      ++index;
+      return true;
+    });
+    if (index == before) {
+      break;
+    }
+  }
+  EXPECT_EQ(index, 1234U);
+}
+
+class CountingSink final : public InvalidationSink {
+ public:
+  void data_changed(const Inode& /*inode*/) override { ++count; }
+
+  int count = 0;
+};
+
+// A page cache above must not keep pages of a version that is gone.
+TEST_F(ShareTest, TellsOfAChangeOnlyWhenNoOldReplyIsUnderWay) {
+  const std::uint64_t file = server_.add_file("file", pattern(300'000, 1));
+  mount();
+  auto sink = std::make_shared<CountingSink>();
+  share_->set_invalidation_sink(sink);
+  const auto inode = look_up("file");
+  const auto opened = open(*inode);
+  ASSERT_TRUE(opened);
+  ASSERT_TRUE(opened->file->begin_reply(opened->version));
+  stepper_.advance(std::chrono::seconds(5));
+  server_.write_file(file, pattern(300'000, 2));
+  ASSERT_TRUE(open(*inode));
+  EXPECT_EQ(sink->count, 0);
+  EXPECT_FALSE(opened->file->begin_reply(opened->version)) << "the old version is gone";
+  opened->file->end_reply();
+  EXPECT_EQ(sink->count, 1);
+}
+
+}  // namespace
+}  // namespace larder::netfs
