@@ -32,7 +32,7 @@ class Case(unittest.TestCase):
     def begin(self, thing, undo=None):
         """Returns `thing`, whose `stop` (or `undo`) is called at the end of the test."""
         self._cleanup.defer(undo or thing.stop)
-        if hasattr(thing, "log"):
+        if hasattr(thing, "log"):  # a path, or a method that returns text
             self.show_on_failure(thing.log)
         return thing
 

@@ -64,6 +64,9 @@ class Ganesha:
     def pid(self):
         return self._process.pid
 
+    def is_running(self):
+        return self._process is not None and self._process.is_running()
+
     def start(self):
         config = self.directory / "ganesha.conf"
         config.write_text(self._config())
@@ -102,7 +105,7 @@ class Ganesha:
         self._process.send(signal.SIGSTOP)
 
     def thaw(self):
-        if self._process.is_running():
+        if self.is_running():
             self._process.send(signal.SIGCONT)
 
     def url(self, name="/export", **options):

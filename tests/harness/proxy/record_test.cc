@@ -44,13 +44,13 @@ std::vector<std::string> scan(Bytes stream, std::size_t largest_piece, unsigned 
 
 TEST(RecordTest, FindsRecordsHoweverTheyAreFragmentedAndCutUp) {
   const std::vector<std::string> payloads{"one", "", std::string(5000, 'x'), "four"};
-  for (const std::size_t fragment_bytes : {0, 1, 2, 7, 4096}) {
+  for (const std::size_t fragment_bytes : {0UZ, 1UZ, 2UZ, 7UZ, 4096UZ}) {
     std::vector<std::byte> stream;
     for (const std::string& payload : payloads) {
       const auto record = record_of(payload, fragment_bytes);
       stream.insert(stream.end(), record.begin(), record.end());
     }
-    for (const std::size_t largest_piece : {1, 3, 100, 100'000}) {
+    for (const std::size_t largest_piece : {1UZ, 3UZ, 100UZ, 100000UZ}) {
       for (unsigned seed = 1; seed <= 20; ++seed) {
         EXPECT_EQ(scan(stream, largest_piece, seed), payloads)
             << "fragments of " << fragment_bytes << ", pieces up to " << largest_piece << ", seed "

@@ -1,0 +1,63 @@
+"""MountedCase: an export, its server, the proxy, and Larder with the export mounted."""
+
+import os
+import time
+
+from harness.case import Case
+from harness.larder import Larder
+
+# Data that the server changed less than this before it was fetched may be fetched once more.
+SETTLING_SECONDS = 3
+
+
+class MountedCase(Case):
+    """Subclasses fill `self.export` in fill(); `self.mounted` is where it can be read."""
+
+    options = ""
+
+    def fill(self):
+        """Called before the server starts."""
+
+    def setUp(self):
+        super().setUp()
+        self.export = self.directory / "export"
+        self.export.mkdir()
+        self.fill()
+        self.server = self.serve()
+        self.proxy = self.proxy_to(self.server)
+        self.larder = self.begin(Larder(self.directory / "larder"))
+        self._cleanup.defer(self.end_trouble)
+        self.mount()
+
+    def mount(self, options=None):
+        self.mounted = self.larder.mount(self.proxy.url(), self.directory / "mnt",
+                                         self.options if options is None else options)
+
+    def remount(self, options=None):
+        """Keeper and engine end, new ones mount the export again."""
+        self.larder.restart()
+        self.mount(options)
+
+    def end_trouble(self):
+        """Link and server are sound again: at the end of every test, so that unmounting can succeed."""
+        self.proxy.thaw()
+        self.proxy.heal()
+        if not self.server.is_running():
+            self.server.start()
+        self.server.thaw()
+
+    def settle(self):
+        """Makes all files of the export old, as the server's clock tells: they will not be racy."""
+        time.sleep(SETTLING_SECONDS)
+        (self.export / "clock").write_text("now")
+        os.stat(self.mounted / "clock")
+
+    def write(self, name, content):
+        """Changes a file on the server, behind everybody's back."""
+        path = self.export / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content)
+        return path
+
+    def read(self, name):
+        return (self.mounted / name).read_bytes()
