@@ -95,9 +95,20 @@ class Larder:
     def restart(self):
         """Everything ends in order; the next mount starts a new keeper and engine."""
         for mountpoint in self.mountpoints[:]:
-            self.umount(mountpoint)
+            if _mount_fields(mountpoint) is None:
+                self.mountpoints.remove(mountpoint)  # a mount that failed, or somebody unmounted it
+            else:
+                self.umount(mountpoint)
         self.run("stop")
         self._wait_for_end()
+
+    def forget_dead_mounts(self):
+        """After keeper and engine were killed: takes away what is left of their mounts."""
+        for mountpoint in self.mountpoints:
+            abort_fuse(mountpoint)
+            if _device_of(mountpoint) is not None:
+                subprocess.run(["umount", "--lazy", mountpoint], check=True)
+        self.mountpoints.clear()
 
     def stop(self):
         """Ends everything, by force where it does not end by itself."""
@@ -161,13 +172,22 @@ def _write_abort(connection):
         (connection / "abort").write_text("1")
 
 
-def _device_of(mountpoint):
-    """MAJOR:MINOR of a fuse mount, without touching it: it may hang."""
+def _mount_fields(mountpoint):
+    """The topmost line of mountinfo for it, or None; without touching the mount, which may hang."""
+    found = None
     for line in pathlib.Path("/proc/self/mountinfo").read_text().splitlines():
         fields = line.split(" ")
-        if fields[4] == str(mountpoint) and " - fuse" in line:
-            return fields[2]
-    return None
+        if fields[4] == str(mountpoint):
+            found = fields
+    return found
+
+
+def _device_of(mountpoint):
+    """MAJOR:MINOR of a fuse mount, or None."""
+    fields = _mount_fields(mountpoint)
+    if fields is None or not fields[fields.index("-") + 1].startswith("fuse"):
+        return None
+    return fields[2]
 
 
 def drop_page_cache():

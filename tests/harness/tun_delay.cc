@@ -9,10 +9,13 @@
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
+#include <ctime>
 #include <deque>
 #include <optional>
 #include <random>
+#include <ratio>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include <fcntl.h>

@@ -210,7 +210,7 @@ bool Alterations::concern(Procedure procedure) const {
 }
 
 std::vector<std::byte> Alterations::rewrite(Procedure procedure, Bytes reply) {
-  const std::vector<std::byte> unchanged(reply.begin(), reply.end());
+  std::vector<std::byte> unchanged(reply.begin(), reply.end());
   const std::optional<ReplyHead> head = parse_reply(reply);
   if (!head || !head->is_success || !concern(procedure)) {
     return unchanged;

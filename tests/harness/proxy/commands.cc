@@ -8,6 +8,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <optional>
+#include <ratio>
 #include <set>
 #include <string>
 #include <string_view>
@@ -17,6 +18,7 @@
 
 #include <fmt/core.h>
 
+#include "base/error.h"
 #include "base/result.h"
 #include "behaviour.h"
 #include "direction.h"
@@ -114,25 +116,26 @@ Result<std::string> parse_handle(std::string_view hex) {
   return handle;
 }
 
-// The words that may stand behind every rule: `handle HEX`, `count N`.
-Result<FaultRule> with_limits(FaultRule rule, const Words& words, std::size_t from) {
+// One pair of words that may stand behind every rule: `handle HEX`, `count N`.
+Result<FaultRule> with_limit(FaultRule rule, std::string_view name, std::string_view value) {
+  if (name == "handle") {
+    rule.handle = TRY(parse_handle(value));
+    return rule;
+  }
+  if (name == "count") {
+    rule.remaining = TRY(parse_number<std::uint64_t>(value));
+    return rule;
+  }
+  return fail(Errc::kInvalid, fmt::format("'{}' is neither handle nor count", name));
+}
+
+Result<std::string> add_rule(Proxy& proxy, FaultRule rule, const Words& words, std::size_t from) {
   if ((words.size() - from) % 2 != 0) {
     return fail(Errc::kInvalid, "after the rule come pairs: handle HEX, count N");
   }
   for (std::size_t at = from; at < words.size(); at += 2) {
-    if (words[at] == "handle") {
-      rule.handle = TRY(parse_handle(words[at + 1]));
-    } else if (words[at] == "count") {
-      rule.remaining = TRY(parse_number<std::uint64_t>(words[at + 1]));
-    } else {
-      return fail(Errc::kInvalid, fmt::format("'{}' is neither handle nor count", words[at]));
-    }
+    rule = TRY(with_limit(std::move(rule), words[at], words[at + 1]));
   }
-  return rule;
-}
-
-Result<std::string> add_rule(Proxy& proxy, FaultRule rule, const Words& words, std::size_t from) {
-  rule = TRY(with_limits(std::move(rule), words, from));
   if (rule.remaining > 0) {
     proxy.behaviour().faults.add(std::move(rule));
   }
@@ -267,13 +270,16 @@ Result<std::string> strip(Proxy& proxy, const Words& words) {
   return std::string();
 }
 
+Result<std::optional<std::uint64_t>> parse_fileid(std::string_view text) {
+  if (text == "*") {
+    return std::optional<std::uint64_t>();
+  }
+  return std::optional(TRY(parse_number<std::uint64_t>(text)));
+}
+
 Result<std::string> freeze(Proxy& proxy, const Words& words) {
   for (std::size_t at = 1; at < words.size(); ++at) {
-    if (words[at] == "*") {
-      proxy.behaviour().alterations.freeze(std::nullopt);
-    } else {
-      proxy.behaviour().alterations.freeze(TRY(parse_number<std::uint64_t>(words[at])));
-    }
+    proxy.behaviour().alterations.freeze(TRY(parse_fileid(words[at])));
   }
   return std::string();
 }

@@ -20,6 +20,7 @@
 #include "behaviour.h"
 #include "direction.h"
 #include "faults.h"
+#include "message_stream.h"
 #include "outbox.h"
 #include "record.h"
 #include "rpc_message.h"

@@ -22,7 +22,10 @@ std::optional<FaultRule> Faults::strike(Direction direction, Procedure procedure
     return std::nullopt;
   }
   FaultRule struck = *rule;
-  if (rule->remaining != FaultRule::kForever && --rule->remaining == 0) {
+  if (rule->remaining != FaultRule::kForever) {
+    --rule->remaining;
+  }
+  if (rule->remaining == 0) {
     rules_.erase(rule);
   }
   return struck;

@@ -14,6 +14,7 @@
 #include <fmt/core.h>
 #include <netinet/in.h>
 
+#include "base/error.h"
 #include "base/result.h"
 #include "proxy.h"
 

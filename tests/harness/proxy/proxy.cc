@@ -1,11 +1,9 @@
 // Proxy: one thread, one epoll loop.
 #include "proxy.h"
 
-#include <algorithm>
 #include <array>
 #include <cerrno>
 #include <chrono>
-#include <csignal>
 #include <cstddef>
 #include <cstdint>
 #include <memory>
@@ -14,16 +12,17 @@
 #include <string_view>
 #include <utility>
 
-#include <arpa/inet.h>
 #include <fmt/core.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
+#include <signal.h>
 #include <sys/epoll.h>
 #include <sys/signalfd.h>
 #include <sys/socket.h>
 
 #include "base/result.h"
 #include "base/unique_fd.h"
+#include "behaviour.h"
 #include "commands.h"
 #include "connection.h"
 #include "control_socket.h"
@@ -55,7 +54,7 @@ Result<UniqueFd> bound_socket(const sockaddr_in& address) {
 
 sockaddr_in address_of(const UniqueFd& socket) {
   sockaddr_in address{};
-  socklen_t length = sizeof address;
+  unsigned int length = sizeof address;
   ::getsockname(socket.get(), reinterpret_cast<sockaddr*>(&address), &length);
   return address;
 }
@@ -68,6 +67,9 @@ void send_at_once(const UniqueFd& socket) {
 // A socket that is connected, or will be.
 UniqueFd connect_to(const sockaddr_in& server) {
   UniqueFd socket(::socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0));
+  if (!socket.valid()) {
+    return {};
+  }
   if (::connect(socket.get(), generic(server), sizeof server) != 0 && errno != EINPROGRESS) {
     return {};
   }
@@ -146,8 +148,10 @@ void Proxy::handle(const Poller::Event& event, TimePoint now) {
       accept(event.id, now);
       break;
     case Poller::Source::kControl:
-      control_->handle(static_cast<int>(event.id),
-                       [this](std::string_view line) { return execute_command(*this, line); });
+      if (control_) {
+        control_->handle(static_cast<int>(event.id),
+                         [this](std::string_view line) { return execute_command(*this, line); });
+      }
       break;
     case Poller::Source::kSignal:
       quits_ = true;
@@ -270,9 +274,10 @@ void Proxy::swallow(bool swallow) {
 std::size_t Proxy::release(std::optional<Procedure> procedure) {
   const TimePoint now = std::chrono::steady_clock::now();
   std::size_t released = 0;
-  std::erase_if(behaviour_.held, [&](const HeldMessage& held) {
+  for (HeldMessage& held : std::exchange(behaviour_.held, {})) {
     if (procedure && held.procedure != *procedure) {
-      return false;
+      behaviour_.held.push_back(std::move(held));
+      continue;
     }
     behaviour_.held_bytes -= held.message.size();
     const auto connection = connections_.find(held.connection);
@@ -280,19 +285,18 @@ std::size_t Proxy::release(std::optional<Procedure> procedure) {
       connection->second->inject(held.direction, held.message, now);
       ++released;
     }
-    return true;
-  });
+  }
   return released;
 }
 
 void Proxy::forget_held_of(std::uint64_t connection) {
-  std::erase_if(behaviour_.held, [&](const HeldMessage& held) {
-    if (held.connection != connection) {
-      return false;
+  for (HeldMessage& held : std::exchange(behaviour_.held, {})) {
+    if (held.connection == connection) {
+      behaviour_.held_bytes -= held.message.size();
+    } else {
+      behaviour_.held.push_back(std::move(held));
     }
-    behaviour_.held_bytes -= held.message.size();
-    return true;
-  });
+  }
 }
 
 }  // namespace larder::proxy

@@ -1,0 +1,284 @@
+"""Trouble with the server: reads come out right or end with a clear error, and nobody else waits."""
+
+import contextlib
+import errno
+import os
+import pathlib
+import signal
+import subprocess
+import sys
+import threading
+import time
+
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
+
+from harness import larder, processes, rpc_proxy, trees
+from harness.case import main
+from harness.ganesha import Export
+from harness.mounted_case import MountedCase
+from harness.nfs3_client import Nfs3Client
+from harness.processes import wait_until
+
+_MIB = 1 << 20
+
+
+class Reader:
+    """Reads a file in a thread; `content()` waits for it and raises what the read raised."""
+
+    def __init__(self, path):
+        self._content, self._error = None, None
+        self._thread = threading.Thread(target=self._read, args=(path,), daemon=True)
+        self._thread.start()
+
+    def _read(self, path):
+        try:
+            self._content = path.read_bytes()
+        except OSError as error:
+            self._error = error
+
+    def is_reading(self):
+        return self._thread.is_alive()
+
+    def content(self, seconds=90):
+        self._thread.join(seconds)
+        if self._thread.is_alive():
+            raise processes.TookTooLong(f"a read is not over after {seconds} s")
+        if self._error:
+            raise self._error
+        return self._content
+
+
+class HardMount(MountedCase):
+    """The default: reads wait until the server is back, and the bytes are right."""
+
+    options = "timeo=10"  # a tenth of a second each, as in mount.nfs
+
+    def fill(self):
+        self.content = self.random.randbytes(24 * _MIB + 5)
+        self.write("file", self.content)
+
+    @contextlib.contextmanager
+    def in_the_middle_of_a_read(self):
+        """The block runs when some megabytes have come, and the read must come out right after it."""
+        self.proxy.rate(400, direction="replies")
+        reader = Reader(self.mounted / "file")
+        wait_until(lambda: self.proxy.counts()["read_bytes"] > 4 * _MIB, 20, "the read to be under way")
+        self.assertTrue(reader.is_reading())
+        yield
+        self.proxy.rate(0)
+        self.assertTrue(reader.content() == self.content, "the bytes differ")
+
+    def test_the_server_is_restarted(self):
+        with self.in_the_middle_of_a_read():
+            self.server.restart()
+
+    def test_the_server_is_gone_for_seconds(self):
+        with self.in_the_middle_of_a_read():
+            self.server.kill9()
+            self.proxy.refuse()
+            time.sleep(3)
+            self.proxy.refuse(False)
+            self.server.start()
+
+    def test_connections_are_cut(self):
+        with self.in_the_middle_of_a_read():
+            for _ in range(5):
+                self.proxy.cut_all()
+                time.sleep(0.1)
+
+    def test_replies_are_cut_at_any_byte(self):
+        for size in (1, 3, 4, 5, 30, 120, 127, 128, 129, 50_000):
+            self.proxy.cut_reply_after("READ", size)
+        self.assertTrue(self.read("file") == self.content, "the bytes differ")
+
+    def test_calls_and_replies_are_lost(self):
+        self.proxy.drop_calls("READ", count=2)
+        self.proxy.drop_replies("READ", count=2)
+        self.assertTrue(self.read("file") == self.content, "the bytes differ")
+
+    def test_metadata_calls_are_lost(self):
+        for procedure in ("LOOKUP", "GETATTR", "ACCESS"):
+            self.proxy.drop_replies(procedure, count=1)
+        self.assertEqual(os.stat(self.mounted / "file").st_size, len(self.content))
+        self.assertTrue(self.read("file") == self.content, "the bytes differ")
+
+    def test_replies_are_damaged(self):
+        for damage in ("garbage", "short", "xid", "mark"):
+            with self.subTest(damage):
+                self.proxy.corrupt("READ", damage, count=1)
+                self.write("file", self.content)
+                self.assertTrue(self.read("file") == self.content, "the bytes differ")
+
+    def test_the_server_asks_to_come_again_later(self):
+        for procedure in ("LOOKUP", "READ", "GETATTR"):
+            self.proxy.answer_with_error(procedure, rpc_proxy.NFS3ERR_JUKEBOX, count=2)
+        self.assertTrue(self.read("file") == self.content, "the bytes differ")
+
+    def test_the_link_is_down_for_seconds(self):
+        with self.in_the_middle_of_a_read():
+            self.proxy.freeze()
+            time.sleep(3)
+            self.proxy.thaw()
+
+    def test_a_reader_that_waits_can_be_killed(self):
+        self.proxy.swallow()
+        for number in (signal.SIGINT, signal.SIGKILL):
+            child = subprocess.Popen(["cat", self.mounted / "file"], stdout=subprocess.DEVNULL,
+                                     stderr=subprocess.DEVNULL)
+            time.sleep(0.5)
+            self.assertIsNone(child.poll(), "it should wait")
+            child.send_signal(number)
+            child.wait(5)
+
+    def test_a_mount_whose_server_is_gone_can_be_unmounted(self):
+        self.proxy.swallow()
+        reader = Reader(self.mounted / "file")
+        subprocess.run(["umount", "--lazy", self.mounted], check=True, timeout=20)
+        self.larder.mountpoints.clear()
+        self.larder.run("stop", seconds=30)
+        with contextlib.suppress(OSError):
+            reader.content(20)
+
+    def test_a_refusing_server_costs_no_processor_time(self):
+        self.proxy.cut_all()
+        self.proxy.refuse()
+        reader = Reader(self.mounted / "file")
+        engine = self.larder.engine_pid()
+        before = processes.cpu_seconds(engine)
+        time.sleep(3)
+        self.assertLess(processes.cpu_seconds(engine) - before, 0.5)
+        self.proxy.refuse(False)
+        self.assertTrue(reader.content() == self.content, "the bytes differ")
+
+
+class SoftMount(MountedCase):
+
+    options = "soft,timeo=5,retrans=1"
+
+    def fill(self):
+        self.write("file", b"content" * 10_000)
+
+    def assert_fails_in_time(self):
+        start = time.monotonic()
+        with self.assertRaises(OSError) as raised:
+            self.read("file")
+        self.assertIn(raised.exception.errno, (errno.EIO, errno.ETIMEDOUT))
+        self.assertLess(time.monotonic() - start, 30)
+
+    def test_a_server_that_does_not_answer_is_an_error_after_the_deadline(self):
+        self.proxy.swallow()
+        self.assert_fails_in_time()
+        self.proxy.swallow(False)
+        self.assertEqual(self.read("file"), b"content" * 10_000)
+
+    def test_a_server_that_refuses_is_an_error_after_the_deadline(self):
+        self.proxy.cut_all()
+        self.proxy.refuse()
+        self.assert_fails_in_time()
+        self.proxy.refuse(False)
+        self.assertEqual(self.read("file"), b"content" * 10_000)
+
+    def test_errors_of_the_server_are_told_as_they_are(self):
+        self.read("file")
+        for status, expected in ((rpc_proxy.NFS3ERR_IO, errno.EIO),
+                                 (rpc_proxy.NFS3ERR_ACCES, errno.EACCES)):
+            with self.subTest(status):
+                self.write("new", b"x")
+                self.proxy.answer_with_error("LOOKUP", status)
+                with self.assertRaises(OSError) as raised:
+                    os.stat(self.mounted / "new")
+                self.assertEqual(raised.exception.errno, expected)
+                self.proxy.heal()
+
+
+class Stalls(MountedCase):
+    """What the server does not answer holds up only those who asked for it."""
+
+    LOOKUPS, READS = 200, 64
+
+    def fill(self):
+        self.cached = self.random.randbytes(4 * _MIB)
+        self.write("cached/large", self.cached)
+        self.write("cached/small", self.cached[:10_000])
+        for number in range(self.LOOKUPS):
+            self.write(f"names/n{number}", b"")
+        for number in range(self.READS):
+            trees.write_file(self.write(f"data/f{number}", b""), 2 * _MIB, self.seed + number)
+
+    def setUp(self):
+        super().setUp()
+        self.settle()
+        for name in ("large", "small"):
+            self.read(f"cached/{name}")
+            self.read(f"cached/{name}")
+        self.stalled = []
+
+    def stall(self):
+        """Lookups and reads in threads of their own, all of them waiting at the proxy."""
+        with Nfs3Client(self.server) as client:
+            data, _ = client.lookup(client.root, b"data")
+            names, _ = client.lookup(client.root, b"names")
+            files = [client.lookup(data, b"f%d" % number)[0] for number in range(self.READS)]
+        for number in range(self.READS):
+            os.stat(self.mounted / f"data/f{number}")
+        os.stat(self.mounted / "names")
+        self.proxy.hold_calls("LOOKUP", handle=names)
+        for handle in files:
+            self.proxy.hold_calls("READ", handle=handle)
+        self.start(os.stat, [self.mounted / f"names/n{n}" for n in range(self.LOOKUPS)])
+        self.start(pathlib.Path.read_bytes, [self.mounted / f"data/f{n}" for n in range(self.READS)])
+        self.proxy.wait_until_held(32, 20)
+
+    def start(self, function, arguments):
+        for argument in arguments:
+            thread = threading.Thread(target=function, args=(argument,), daemon=True)
+            thread.start()
+            self.stalled.append(thread)
+
+    def assert_quick(self, path, content):
+        for _ in range(20):
+            with open(path, "rb", buffering=0) as file:
+                os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+                start = time.monotonic()
+                self.assertTrue(os.pread(file.fileno(), len(content), 0) == content)
+            self.assertLess(time.monotonic() - start, 1)
+
+    def release(self):
+        self.proxy.release()
+        for thread in self.stalled:
+            thread.join(60)
+            self.assertFalse(thread.is_alive(), "a stalled call did not come back after the release")
+
+    def test_cached_files_are_read_as_quickly_as_ever(self):
+        self.stall()
+        self.assert_quick(self.mounted / "cached/large", self.cached)
+        self.assert_quick(self.mounted / "cached/small", self.cached[:10_000])
+        self.release()
+
+    def test_uncached_files_that_the_server_answers_for_are_read(self):
+        self.write("cached/fresh", self.cached)
+        self.stall()
+        self.assert_quick(self.mounted / "cached/fresh", self.cached)
+        self.release()
+
+    def test_another_mount_does_not_notice(self):
+        other = self.directory / "other"
+        other.mkdir()
+        (other / "file").write_bytes(self.cached)
+        server = self.serve(Export(other, "/other"))
+        mounted = self.larder.mount(server.url("/other"), self.directory / "mnt-other")
+        self.stall()
+        self.assert_quick(mounted / "file", self.cached)
+        self.assertEqual(os.listdir(mounted), ["file"])
+        self.release()
+
+    def test_a_held_open_file_is_read_while_the_server_is_frozen(self):
+        with open(self.mounted / "cached/large", "rb", buffering=0) as file:
+            self.server.freeze()
+            larder.drop_page_cache()
+            self.assertTrue(os.pread(file.fileno(), len(self.cached), 0) == self.cached)
+        self.server.thaw()
+
+
+if __name__ == "__main__":
+    main()

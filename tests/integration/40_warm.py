@@ -1,0 +1,157 @@
+"""Warm: what was read once is not read from the server again, whatever was restarted or killed."""
+
+import os
+import pathlib
+import sys
+import threading
+import time
+
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
+
+from harness import larder, processes, trees
+from harness.case import main
+from harness.mounted_case import MountedCase
+from harness.processes import wait_until
+
+_MIB = 1 << 20
+
+
+class Warm(MountedCase):
+
+    def fill(self):
+        trees.small_files(self.export / "small", 200, sizes=(0, 70_000), seed=self.seed, a_directory=50)
+        for number in range(4):
+            trees.write_file(self.export / f"large{number}", (3 + number) * _MIB + number, self.seed)
+
+    def setUp(self):
+        super().setUp()
+        self.settle()
+        self.expected = trees.digest(self.export)
+
+    def read_everything(self):
+        """The tree is right, and the caller learns what it cost."""
+        with self.proxy.counting() as seen:
+            self.assert_same_tree(self.expected, self.mounted)
+        return seen
+
+    def start_fresh(self):
+        """As read_everything(), after which nothing of the kernel's memory helps."""
+        self.remount()
+        return self.read_everything()
+
+    def test_nothing_is_read_twice_across_a_restart(self):
+        cold = self.read_everything()
+        self.assertGreater(cold["READ"], 0)
+        warm = self.start_fresh()
+        self.assertEqual((warm["READ"], warm.read_bytes), (0, 0))
+
+    def test_nothing_is_read_twice_under_a_running_engine(self):
+        self.read_everything()
+        larder.drop_page_cache()
+        self.assertEqual(self.read_everything()["READ"], 0)
+
+    def test_nothing_is_read_twice_after_a_second_restart(self):
+        self.read_everything()
+        self.start_fresh()
+        self.assertEqual(self.start_fresh()["READ"], 0)
+
+    def test_only_what_changed_is_read_again(self):
+        self.read_everything()
+        changed = trees.write_file(self.export / "large1", 2 * _MIB, self.seed + 99)
+        self.settle()
+        self.expected = trees.digest(self.export)
+        warm = self.start_fresh()
+        self.assertEqual(warm.read_bytes, os.stat(changed).st_size + len("now"))
+
+    def test_ranges_that_were_read_stay_and_others_are_fetched(self):
+        path, half = self.mounted / "large3", 2 * _MIB
+        with open(path, "rb", buffering=0) as file:
+            os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_RANDOM)
+            expected = os.pread(file.fileno(), half, 0)
+        self.remount()
+        with self.proxy.counting() as seen, open(path, "rb", buffering=0) as file:
+            os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_RANDOM)
+            self.assertEqual(os.pread(file.fileno(), half, 0), expected)
+        self.assertEqual(seen.read_bytes, 0)
+        self.assertEqual(path.read_bytes(), (self.export / "large3").read_bytes())
+
+    def test_the_tree_is_right_after_a_kill_in_the_middle_of_filling(self):
+        self.proxy.rate(200, direction="replies")
+        reader = threading.Thread(target=self.read_until_it_breaks, daemon=True)
+        reader.start()
+        wait_until(lambda: self.proxy.counts()["read_bytes"] > 8 * _MIB, 30, "the filling")
+        self.larder.kill_engine()
+        self.larder.kill_keeper()
+        larder.abort_fuse(self.mounted)
+        reader.join(30)
+        self.proxy.rate(0)
+        self.larder.forget_dead_mounts()
+        self.mount()
+        again = self.read_everything()
+        self.assertLess(again.read_bytes, sum(entry.get("size", 0) for entry in self.expected.values()))
+        self.assertEqual(self.start_fresh()["READ"], 0)
+
+    def read_until_it_breaks(self):
+        try:
+            trees.digest(self.mounted)
+        except OSError:
+            pass  # the engine was killed under it
+
+    def test_flushed_files_are_read_again(self):
+        self.read_everything()
+        self.larder.flush(self.mounted / "large0")
+        with self.proxy.counting() as seen:
+            larder.drop_page_cache()
+            self.assertEqual(self.read("large0"), (self.export / "large0").read_bytes())
+        self.assertEqual(seen.read_bytes, os.stat(self.export / "large0").st_size)
+
+    def test_many_readers_fetch_a_range_once(self):
+        contents = []
+        with self.proxy.counting() as seen:
+            readers = [threading.Thread(target=lambda: contents.append(self.read("large2")))
+                       for _ in range(16)]
+            for reader in readers:
+                reader.start()
+            for reader in readers:
+                reader.join()
+        expected = (self.export / "large2").read_bytes()
+        self.assertTrue(all(content == expected for content in contents) and len(contents) == 16)
+        self.assertEqual(seen.read_bytes, len(expected))
+
+    def test_a_complete_file_is_read_without_the_engine(self):
+        self.read_everything()
+        path = self.mounted / "large3"
+        path.read_bytes()
+        engine = self.larder.engine_pid()
+        larder.drop_page_cache()
+        with open(path, "rb", buffering=0) as file:
+            before = processes.cpu_seconds(engine)
+            for _ in range(200):
+                os.pread(file.fileno(), 7 * _MIB, 0)
+            self.assertLessEqual(processes.cpu_seconds(engine) - before, 0.05)
+
+    def test_opening_a_warm_file_costs_one_call(self):
+        self.read_everything()
+        time.sleep(0.1)
+        os.stat(self.mounted / "large0")
+        with self.proxy.counting() as seen:
+            with open(self.mounted / "large0", "rb"):
+                pass
+        self.assertLessEqual(seen.total(), 1)
+
+    def test_another_option_does_not_make_the_cache_cold(self):
+        self.read_everything()
+        self.remount("actimeo=10,rsize=65536,nconnect=3")
+        self.assertEqual(self.read_everything()["READ"], 0)
+
+    def test_the_status_tells_hits_and_bytes(self):
+        self.read_everything()
+        self.start_fresh()
+        status = self.larder.status()
+        mount = status["mounts"][0]
+        self.assertEqual(mount["server_bytes"], 0)
+        self.assertGreater(mount["cache_bytes"], 0)
+
+
+if __name__ == "__main__":
+    main()

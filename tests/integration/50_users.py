@@ -1,0 +1,130 @@
+"""Users: nobody reads what the server refuses him, also when it is cached, and everybody else reads."""
+
+import errno
+import os
+import pathlib
+import sys
+
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
+
+from harness import larder
+from harness.case import main
+from harness.ganesha import Export
+from harness.mounted_case import MountedCase
+from harness.processes import wait_until
+from harness.users import as_user, open_as_user, read_file
+
+_ALICE, _BOB, _GROUP = 61001, 61002, 62000
+_SECRET = b"a secret\n" * 20_000  # more than a small file
+
+
+class UserCase(MountedCase):
+
+    squash = "No_Root_Squash"
+
+    def serve(self, *exports, **options):
+        return super().serve(Export(self.export, squash=self.squash), **options)
+
+    def own(self, name, uid, gid, mode, content=_SECRET):
+        path = self.write(name, content)
+        os.chown(path, uid, gid)
+        os.chmod(path, mode)
+        return path
+
+    def fill(self):
+        self.own("alice", _ALICE, _ALICE, 0o600)
+        self.own("group", _ALICE, _GROUP, 0o640)
+        self.own("everybody", _ALICE, _ALICE, 0o644)
+        self.own("closed/inside", _ALICE, _ALICE, 0o644)
+        os.chown(self.export / "closed", _ALICE, _ALICE)
+        os.chmod(self.export / "closed", 0o700)
+
+    def assert_reads(self, uid, groups, name):
+        self.assertEqual(as_user(uid, uid, groups, read_file, self.mounted / name), _SECRET)
+
+    def assert_refused(self, uid, groups, name, function=read_file):
+        with self.assertRaises(OSError) as raised:
+            as_user(uid, uid, groups, function, self.mounted / name)
+        self.assertIn(raised.exception.errno, (errno.EACCES, errno.EPERM))
+
+
+class Permissions(UserCase):
+
+    def test_modes_decide_cold_and_cached(self):
+        self.assert_refused(_BOB, [], "alice")
+        self.assert_reads(_ALICE, [], "alice")
+        self.assert_refused(_BOB, [], "alice")
+        self.assert_reads(_BOB, [], "everybody")
+
+    def test_supplementary_groups_count(self):
+        self.assert_refused(_BOB, [], "group")
+        self.assert_reads(_BOB, [_GROUP], "group")
+        self.assert_refused(_BOB, [_GROUP + 1], "group")
+
+    def test_with_more_groups_than_a_call_can_carry_the_right_one_is_sent(self):
+        others = [70_000 + number for number in range(40)]
+        for groups in ([*others, _GROUP], [_GROUP, *others], [*others[:20], _GROUP, *others[20:]]):
+            larder.drop_page_cache()
+            self.assert_reads(_BOB, groups, "group")
+
+    def test_a_closed_directory_hides_its_files(self):
+        self.assert_reads(_ALICE, [], "closed/inside")
+        self.assert_refused(_BOB, [], "closed/inside")
+        self.assert_refused(_BOB, [], "closed", os.listdir)
+        self.assert_refused(_BOB, [], "closed/inside", os.stat)
+
+    def test_calls_bear_the_callers_name(self):
+        with self.proxy.counting() as seen:
+            self.assert_reads(_ALICE, [], "alice")
+        self.assertGreater(seen.uids.get(_ALICE, 0), 0)
+        self.assertEqual(set(seen.uids) - {_ALICE, 0}, set())
+
+    def test_a_right_that_the_server_took_away_ends(self):
+        self.assert_reads(_BOB, [], "everybody")
+        os.chmod(self.export / "everybody", 0o600)
+
+        def is_refused():
+            try:
+                as_user(_BOB, _BOB, [], read_file, self.mounted / "everybody")
+            except PermissionError:
+                return True
+            return False
+
+        wait_until(is_refused, 10, "the refusal")
+
+    def test_a_passed_descriptor_reads_with_the_openers_right(self):
+        fd = open_as_user(_ALICE, _ALICE, [], self.mounted / "alice")
+        try:
+            with self.proxy.counting() as seen:
+                content = as_user(_BOB, _BOB, [], os.pread, fd, len(_SECRET), 0)
+            self.assertEqual(content, _SECRET)
+            self.assertNotIn(_BOB, seen.uids)
+        finally:
+            os.close(fd)
+
+    def test_a_descriptor_opened_before_the_chmod_reads_on(self):
+        with open(self.mounted / "everybody", "rb", buffering=0) as file:
+            os.chmod(self.export / "everybody", 0)
+            self.assertEqual(os.pread(file.fileno(), 100, 0), _SECRET[:100])
+
+
+class SquashedRoot(UserCase):
+
+    squash = "Root_Squash"
+
+    def test_root_is_nobody_also_for_cached_files(self):
+        self.assert_refused(0, [], "alice")
+        self.assert_reads(_ALICE, [], "alice")
+        self.assert_refused(0, [], "alice")
+        self.assert_reads(_ALICE, [], "alice")
+
+    def test_root_reads_what_everybody_reads(self):
+        self.assert_reads(0, [], "everybody")
+
+    def test_a_file_that_root_opened_first_is_open_to_its_owner(self):
+        self.assert_refused(0, [], "closed/inside")
+        self.assert_reads(_ALICE, [], "closed/inside")
+
+
+if __name__ == "__main__":
+    main()
