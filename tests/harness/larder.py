@@ -32,19 +32,20 @@ class Larder:
         self.runtime_directory.mkdir(parents=True)
         self.mountpoints = []
 
-    def run(self, *words, seconds=60):
-        """One command; returns its standard output, raises Refused if it fails."""
-        command = [str(paths.LARDER), "--runtime-dir", str(self.runtime_directory), *map(str, words)]
+    def run(self, *words, seconds=60, prefix=()):
+        """One command, behind the words of `prefix`; returns what it prints, raises Refused if it fails."""
+        command = [*prefix, str(paths.LARDER), "--runtime-dir", str(self.runtime_directory),
+                   *map(str, words)]
         done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, check=False,
                               text=True, errors="replace", timeout=seconds)
         if done.returncode != 0:
             raise Refused(command, done.returncode, done.stderr.strip())
         return done.stdout
 
-    def refusal(self, *words):
+    def refusal(self, *words, prefix=()):
         """The sentence with which the command is refused; succeeding is the failure."""
         try:
-            self.run(*words)
+            self.run(*words, prefix=prefix)
         except Refused as refused:
             return refused.sentence
         raise AssertionError(f"{words} should have been refused")
@@ -95,7 +96,7 @@ class Larder:
     def restart(self):
         """Everything ends in order; the next mount starts a new keeper and engine."""
         for mountpoint in self.mountpoints[:]:
-            if _mount_fields(mountpoint) is None:
+            if not is_mounted(mountpoint):
                 self.mountpoints.remove(mountpoint)  # a mount that failed, or somebody unmounted it
             else:
                 self.umount(mountpoint)
@@ -170,6 +171,10 @@ def abort_fuse(mountpoint):
 def _write_abort(connection):
     if connection.exists():
         (connection / "abort").write_text("1")
+
+
+def is_mounted(mountpoint):
+    return _mount_fields(mountpoint) is not None
 
 
 def _mount_fields(mountpoint):

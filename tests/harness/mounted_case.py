@@ -18,6 +18,10 @@ class MountedCase(Case):
     def fill(self):
         """Called before the server starts."""
 
+    def cache_directory(self):
+        """Where the cache is to be, if not in the test's own directory."""
+        return None
+
     def setUp(self):
         super().setUp()
         self.export = self.directory / "export"
@@ -25,7 +29,7 @@ class MountedCase(Case):
         self.fill()
         self.server = self.serve()
         self.proxy = self.proxy_to(self.server)
-        self.larder = self.begin(Larder(self.directory / "larder"))
+        self.larder = self.begin(Larder(self.directory / "larder", self.cache_directory()))
         self._cleanup.defer(self.end_trouble)
         self.mount()
 

@@ -1,0 +1,121 @@
+"""Bad input: one sentence that says what, where and what to do; nothing half-mounted is left."""
+
+import pathlib
+import socket
+import sys
+
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
+
+from harness import cleanup, larder
+from harness.case import Case, main
+from harness.larder import Larder
+
+_LONGEST_SENTENCE = 300
+
+
+class Refusals(Case):
+
+    def setUp(self):
+        super().setUp()
+        self.server = self.serve()
+        (self.directory / "export/file").write_bytes(b"content")
+        self.larder = self.begin(Larder(self.directory / "larder"))
+        self.mountpoint = self.directory / "mnt"
+        self.mountpoint.mkdir()
+
+    def assert_refused(self, words, told, prefix=()):
+        """`told` are words of the user's that the sentence must name."""
+        sentence = self.larder.refusal(*words, prefix=prefix)
+        self.assertNotIn("\n", sentence, "more than one line")
+        self.assertLess(len(sentence), _LONGEST_SENTENCE)
+        for word in told:
+            self.assertIn(str(word), sentence)
+        self.assertEqual(cleanup.mounts_under(self.directory), [])
+
+    def assert_mount_refused(self, source, told, mountpoint=None, options="", prefix=()):
+        self.assert_refused(self.larder.mount_words(source, mountpoint or self.mountpoint, options),
+                            told, prefix)
+
+    def test_sources_that_are_none(self):
+        for source, told in (("nonsense", "nonsense"), ("gopher://host/export", "gopher"),
+                             ("nfs://", "nfs://"), ("nfs:///export", "nfs:///export"),
+                             (f"nfs://{self.server.address}", "export"),
+                             (self.server.url(nfsport="soon"), "soon"),
+                             (self.server.url(nfsport=70000), "70000"),
+                             (self.server.url(colour="red"), "colour")):
+            with self.subTest(source):
+                self.assert_mount_refused(source, [told])
+
+    def test_an_unknown_host(self):
+        self.assert_mount_refused("nfs://no-such-host.invalid/export?nfsport=1&mountport=2",
+                                  ["no-such-host.invalid"])
+
+    def test_a_server_that_is_not_there(self):
+        with socket.create_server(("127.0.0.1", 0)) as unused:
+            port = unused.getsockname()[1]
+        self.assert_mount_refused(f"nfs://127.0.0.1/export?nfsport={port}&mountport={port}",
+                                  ["127.0.0.1"])
+
+    def test_an_export_that_the_server_does_not_have(self):
+        self.assert_mount_refused(self.server.url("/elsewhere"), ["/elsewhere"])
+
+    def test_mount_points_that_are_none(self):
+        (self.directory / "file").write_text("a file")
+        for name in ("missing", "file"):
+            with self.subTest(name):
+                self.assert_mount_refused(self.server.url(), [self.directory / name],
+                                          self.directory / name)
+
+    def test_a_mount_point_above_the_cache_or_its_own_runtime_directory(self):
+        self.larder.cache_directory.mkdir()
+        for mountpoint in (self.larder.directory, self.larder.cache_directory,
+                           self.larder.runtime_directory):
+            with self.subTest(mountpoint):
+                self.assert_mount_refused(self.server.url(), [mountpoint], mountpoint)
+
+    def test_options_that_are_none(self):
+        for option in ("colour", "rsize=large", "actimeo=-1", "nconnect=0", "profile=tools"):
+            with self.subTest(option):
+                self.assert_mount_refused(self.server.url(), [option.split("=")[0]], options=option)
+
+    def test_a_cache_directory_with_somebody_elses_files(self):
+        self.larder.cache_directory.mkdir()
+        (self.larder.cache_directory / "thesis.txt").write_text("years of work")
+        self.assert_mount_refused(self.server.url(), [self.larder.cache_directory])
+        self.assertEqual((self.larder.cache_directory / "thesis.txt").read_text(), "years of work")
+
+    def test_a_cache_that_another_keeper_uses(self):
+        self.larder.mount(self.server.url(), self.mountpoint)
+        other = self.begin(Larder(self.directory / "other", self.larder.cache_directory))
+        mountpoint = self.directory / "mnt2"
+        mountpoint.mkdir()
+        sentence = other.refusal(*other.mount_words(self.server.url(), mountpoint))
+        self.assertIn(str(self.larder.cache_directory), sentence)
+        self.assertFalse(larder.is_mounted(mountpoint))
+
+    def test_commands_that_make_no_sense(self):
+        for words in (["nonsense"], ["mount"], ["umount"], ["umount", self.mountpoint], ["flush", "/"],
+                      ["flush", self.directory / "missing"]):
+            with self.subTest(words):
+                self.assert_refused(words, words[:1] if len(words) == 1 else [words[1]])
+
+    def test_a_user_who_may_not(self):
+        self.assert_mount_refused(self.server.url(), ["root"],
+                                  prefix=["setpriv", "--reuid=61001", "--regid=61001", "--clear-groups"])
+
+    def test_a_machine_without_fuse(self):
+        self.assert_mount_refused(
+            self.server.url(), ["/dev/fuse"],
+            prefix=["unshare", "--mount", "sh", "-c", "mount -t tmpfs none /dev && exec \"$@\"", "sh"])
+
+    def test_a_refusal_does_not_disturb_what_is_mounted(self):
+        self.larder.mount(self.server.url(), self.mountpoint)
+        for words in (self.larder.mount_words(self.server.url("/elsewhere"), self.directory / "export"),
+                      self.larder.mount_words(self.server.url(), self.mountpoint),
+                      self.larder.mount_words("nonsense", self.mountpoint)):
+            self.larder.refusal(*words)
+        self.assertEqual((self.mountpoint / "file").read_bytes(), b"content")
+
+
+if __name__ == "__main__":
+    main()

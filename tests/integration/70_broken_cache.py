@@ -1,0 +1,247 @@
+"""A broken cache: whatever happens to its directory, the mount shows the server's bytes."""
+
+import contextlib
+import errno
+import os
+import pathlib
+import sys
+import time
+
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
+
+from harness import larder, loopfs, trees
+from harness.case import main
+from harness.mounted_case import MountedCase
+from harness.processes import wait_until
+
+_MIB = 1 << 20
+_LABEL = "user.CacheFiles.cache"
+
+
+class OwnDisk(MountedCase):
+    """The cache has a small filesystem of its own, which can be full, cut short or read-only."""
+
+    DISK_BYTES = 96 * _MIB
+
+    def fill(self):
+        trees.small_files(self.export / "small", 100, sizes=(0, 60_000), seed=self.seed)
+        for number in range(6):
+            trees.write_file(self.export / f"large{number}", 4 * _MIB + number, self.seed + number)
+
+    def cache_directory(self):
+        self.disk = self.begin(loopfs.LoopFs(self.directory / "disk", self.DISK_BYTES))
+        return self.disk.mountpoint / "cache"
+
+    def assert_reads_equal(self):
+        self.assert_same_tree(self.export, self.mounted)
+
+    def assert_trouble_is_told(self):
+        """In a sentence of `larder status`, for each cache that does not work."""
+        trouble = self.larder.status()["caches"][0]["trouble"]
+        self.assertRegex(trouble, r"\w+ \w+ \w+", "no sentence")
+
+    def test_a_disk_that_is_full_from_the_start(self):
+        self.disk.fill()
+        self.assert_reads_equal()
+        larder.drop_page_cache()
+        self.assert_reads_equal()
+
+    def test_a_disk_that_becomes_full(self):
+        self.disk.fill(leave_bytes=10 * _MIB)
+        self.assert_reads_equal()
+        self.disk.fill()
+        larder.drop_page_cache()
+        self.assert_reads_equal()
+
+    def test_room_that_comes_back_is_used_again(self):
+        filler = self.disk.fill()
+        self.assert_reads_equal()
+        filler.unlink()
+        self.settle()
+
+        def second_read_is_free():
+            self.read("large0")
+            larder.drop_page_cache()
+            with self.proxy.counting() as seen:
+                self.read("large0")
+            return seen["READ"] == 0
+
+        wait_until(second_read_is_free, 30, "the cache to be used again")
+
+    def test_a_disk_cut_short_without_passthrough(self):
+        self.remount("passthrough=no")
+        self.assert_reads_equal()
+        self.disk.cut_short(6 * _MIB)
+        larder.drop_page_cache()
+        self.assert_reads_equal()
+        self.assert_trouble_is_told()
+        self.disk.make_whole()
+
+    def test_a_disk_cut_short_under_passthrough_ends_with_the_open(self):
+        self.settle()
+        self.assert_reads_equal()
+        self.remount()
+        expected = (self.export / "large0").read_bytes()
+        with open(self.mounted / "large0", "rb", buffering=0) as held:
+            self.disk.cut_short(6 * _MIB)
+            larder.drop_page_cache()
+            try:
+                self.assertTrue(os.pread(held.fileno(), len(expected), 0) == expected)
+            except OSError as error:
+                self.assertEqual(error.errno, errno.EIO)
+
+        def next_opens_are_right():
+            with contextlib.suppress(OSError):
+                return self.read("large0") == expected
+            return False
+
+        wait_until(next_opens_are_right, 10, "an open that takes the server")
+        self.assert_reads_equal()
+        self.disk.make_whole()
+
+    def test_a_disk_that_is_read_only_from_the_start(self):
+        self.larder.restart()
+        self.disk.remount("ro")
+        self.mount()
+        self.assert_reads_equal()
+        self.assert_trouble_is_told()
+
+
+class Vandalism(MountedCase):
+    """Somebody works in the cache directory."""
+
+    def fill(self):
+        trees.small_files(self.export / "small", 150, sizes=(0, 60_000), seed=self.seed)
+        for number in range(8):
+            trees.write_file(self.export / f"large{number}", _MIB + 100_000 * number, self.seed + number)
+
+    def setUp(self):
+        super().setUp()
+        self.settle()
+        self.expected = trees.digest(self.export)
+        self.assert_same_tree(self.expected, self.mounted)
+
+    def files_in_cache(self, *below):
+        directory = self.larder.cache_directory.joinpath(*below)
+        return sorted(path for path in directory.rglob("*") if path.is_file() and not path.is_symlink())
+
+    def assert_right_now_and_after_a_restart(self):
+        for _ in range(2):
+            larder.drop_page_cache()
+            self.assert_same_tree(self.expected, self.mounted)
+        self.remount()
+        self.assert_same_tree(self.expected, self.mounted)
+
+    def test_the_cache_is_removed_while_in_use(self):
+        larder.remove_cache(self.larder.cache_directory)
+        self.assert_right_now_and_after_a_restart()
+
+    def test_the_cache_is_moved_away_while_in_use(self):
+        os.rename(self.larder.cache_directory, self.directory / "away")
+        self.assert_right_now_and_after_a_restart()
+
+    def test_names_are_exchanged(self):
+        files = self.files_in_cache("cache")
+        self.random.shuffle(files)
+        for one, other in zip(files[::2], files[1::2]):
+            spare = one.with_name("spare")
+            os.rename(one, spare)
+            os.rename(other, one)
+            os.rename(spare, other)
+        self.assert_right_now_and_after_a_restart()
+
+    def test_labels_are_damaged_removed_or_exchanged(self):
+        files = self.files_in_cache("cache")
+        labels = {path: os.getxattr(path, _LABEL) for path in files}
+        for path in files:
+            choice = self.random.randrange(4)
+            label = bytearray(labels[path])
+            if choice == 0:
+                os.removexattr(path, _LABEL)
+                continue
+            if choice == 1:
+                label = labels[self.random.choice(files)]
+            elif choice == 2:
+                label[self.random.randrange(len(label))] ^= 1 << self.random.randrange(8)
+            else:
+                label = self.random.randbytes(self.random.randrange(1, 80))
+            os.setxattr(path, _LABEL, bytes(label))
+        self.assert_right_now_and_after_a_restart()
+
+    def test_map_logs_are_damaged_cut_or_exchanged(self):
+        files = self.files_in_cache("maps")
+        self.assertTrue(files, "large files have map logs")
+        contents = [path.read_bytes() for path in files]
+        for path in files:
+            content = bytearray(self.random.choice(contents))
+            if self.random.random() < 0.5:
+                content[self.random.randrange(len(content))] ^= 1 << self.random.randrange(8)
+            path.write_bytes(content[:self.random.randrange(len(content) + 1)])
+        self.assert_right_now_and_after_a_restart()
+
+    def test_bytes_are_changed_while_nobody_looks(self):
+        self.larder.restart()
+        for path in self.files_in_cache("cache"):
+            if size := path.stat().st_size:
+                with open(path, "r+b") as file:
+                    offset = self.random.randrange(size)
+                    byte = os.pread(file.fileno(), 1, offset)
+                    os.pwrite(file.fileno(), bytes([byte[0] ^ 0xff]), offset)
+        self.mount()
+        self.assert_same_tree(self.expected, self.mounted)
+
+    def test_lengths_are_changed_while_nobody_looks(self):
+        self.larder.restart()
+        for path in self.files_in_cache("cache"):
+            os.truncate(path, self.random.choice([0, path.stat().st_size // 2, path.stat().st_size + 5000]))
+        self.mount()
+        self.assert_same_tree(self.expected, self.mounted)
+
+    def test_files_are_replaced_by_directories_and_special_files(self):
+        for path in self.files_in_cache("cache") + self.files_in_cache("maps"):
+            path.unlink()
+            choice = self.random.randrange(4)
+            if choice == 0:
+                path.mkdir()
+                (path / "in it").write_text("x")
+            elif choice == 1:
+                os.mkfifo(path)
+            elif choice == 2:
+                os.symlink("/etc/passwd", path)
+            else:
+                path.write_bytes(b"")
+        self.assert_right_now_and_after_a_restart()
+
+    def test_the_state_file_is_torn_empty_or_old(self):
+        state = self.larder.cache_directory / "state"
+        self.larder.restart()
+        content = state.read_bytes()
+        for damaged in (b"", content[:len(content) // 2], self.random.randbytes(len(content)),
+                        bytes(len(content))):
+            state.write_bytes(damaged)
+            self.mount()
+            self.assert_same_tree(self.expected, self.mounted)
+            self.larder.restart()
+        state.write_bytes(content)
+        self.mount()
+        self.assert_same_tree(self.expected, self.mounted)
+
+    def test_files_changed_on_the_server_meanwhile_win_over_an_old_cache(self):
+        self.larder.restart()
+        saved = self.directory / "saved"
+        trees.copy_of(self.larder.cache_directory, saved)
+        self.mount()
+        for number in range(8):
+            trees.write_file(self.export / f"large{number}", _MIB + 100_000 * number, self.seed + 50)
+        time.sleep(0.01)
+        self.expected = trees.digest(self.export)
+        self.assert_same_tree(self.expected, self.mounted)
+        self.larder.restart()
+        larder.remove_cache(self.larder.cache_directory)
+        os.rename(saved, self.larder.cache_directory)
+        self.mount()
+        self.assert_same_tree(self.expected, self.mounted)
+
+
+if __name__ == "__main__":
+    main()
