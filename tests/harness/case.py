@@ -61,7 +61,7 @@ class Case(unittest.TestCase):
         if self._has_failed():
             self._show_logs()
         errors = self._cleanup.run()
-        left = cleanup.leftovers()
+        left = cleanup.lasting_leftovers()
         if left:
             cleanup.remove_leftovers()
         self.assertEqual(left, [], "the test left something behind")

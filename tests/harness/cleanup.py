@@ -7,6 +7,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 import traceback
 
 from harness import paths, processes
@@ -82,6 +83,14 @@ def leftovers():
     return found
 
 
+def lasting_leftovers(seconds=3):
+    """leftovers() that stay: the kernel detaches loop devices, and processes end, a moment later."""
+    deadline = time.monotonic() + seconds
+    while (left := leftovers()) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    return left
+
+
 def remove_leftovers():
     """The last resort: takes away by force what leftovers() reports, and only that."""
     root = paths.temporary_root()
@@ -98,7 +107,7 @@ def remove_leftovers():
 def _undo_everything():
     for cleanup in reversed(_live[:]):
         cleanup.run()
-    left = leftovers()
+    left = lasting_leftovers()
     if left:
         print("left behind and removed by force:", *left, sep="\n  ", file=sys.stderr)
         remove_leftovers()

@@ -83,15 +83,17 @@ class SlowLink(ServedCase):
 
     def test_a_delay_is_at_least_what_was_asked(self):
         self.proxy.delay(40)
-        start = time.monotonic()
-        self.client.getattr(self.small)
-        self.assertGreaterEqual(time.monotonic() - start, 0.080)
+        self.assertGreaterEqual(self.seconds_of_a_call(), 0.080)
 
     def test_one_direction_alone_can_be_slow(self):
         self.proxy.delay(60, direction="replies")
+        best = min(self.seconds_of_a_call() for _ in range(10))  # a busy machine delays some more
+        self.assertTrue(0.060 <= best < 0.120, best)
+
+    def seconds_of_a_call(self):
         start = time.monotonic()
         self.client.getattr(self.small)
-        self.assertTrue(0.060 <= time.monotonic() - start < 0.120)
+        return time.monotonic() - start
 
     def test_a_rate_limits_large_replies(self):
         self.proxy.rate(100, direction="replies")
@@ -395,7 +397,7 @@ class Undoing(Case):
                          "loop device: /dev/loop", f"network namespace: {namespace.name}"):
             self.assertIn(sentence, left)
         cleanup.remove_leftovers()
-        self.assertEqual(cleanup.leftovers(), [])
+        self.assertEqual(cleanup.lasting_leftovers(), [])
         child.end()
 
     def test_a_terminated_test_program_leaves_nothing(self):
