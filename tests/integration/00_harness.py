@@ -319,6 +319,23 @@ class Network(Case):
         self.assertGreaterEqual(time.monotonic() - start, 0.040)
         server.close()
 
+    def test_a_server_in_another_network_is_reached_over_a_slow_link(self):
+        here, there = self.begin(netns.Namespace("e")), self.begin(netns.Namespace("f"))
+        link = self.begin(tun_delay.TunDelay(here, there, self.directory / "tun.log", delay_ms=5,
+                                             rate_mbit=100))
+        server = self.serve(address=tun_delay.SECOND_ADDRESS, namespace=there)
+        content = self.random.randbytes(2 * _MIB)
+        (self.directory / "export/file").write_bytes(content)
+        with here.entered():
+            client = self.begin(Nfs3Client(server, timeout=5))
+        handle, _ = client.lookup(client.root, b"file")
+        start = time.monotonic()
+        self.assertEqual(client.read_file(handle), content)
+        self.assertGreaterEqual(time.monotonic() - start, len(content) * 8 / 100e6)
+        link.down()
+        client.connection._socket.settimeout(0.3)
+        self.assertRaises(TimeoutError, client.null)
+
 
 class Filesystems(Case):
 
