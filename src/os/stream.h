@@ -28,7 +28,8 @@ class StreamHandler {
   virtual ~StreamHandler() = default;
 
   virtual void on_connected() = 0;
-  // Where the next bytes go: not empty, valid until on_received or on_closed.
+  // Where the next bytes go: not empty. Asked anew before every receive: the answer counts until
+  // on_received, on_closed or a task of run_on_thread, whichever comes first.
   [[nodiscard]] virtual MutableBytes next_buffer() = 0;
   // The first `length` bytes of what next_buffer gave have arrived.
   virtual void on_received(std::size_t length) = 0;
@@ -55,7 +56,8 @@ class Stream {
   // Queues; messages keep their order. Before on_connected they wait; after the end they are
   // dropped (with `done` called). The sender bounds how many it has under way.
   virtual void send(OutgoingMessage message) = 0;
-  // Begins to end it; on_closed follows, at once also when the peer is silent.
+  // Begins to end it; on_closed follows, at once also when the peer is silent. Called from within the
+  // handler, on_closed is the handler's next call.
   virtual void close() = 0;
   // Task that runs on the stream's thread between two calls of the handler; dropped after the end.
   virtual void run_on_thread(std::move_only_function<void()> task) = 0;
