@@ -33,9 +33,9 @@ Result<Addresses> look_up(const Endpoint& endpoint, int flags) {
   const int code = ::getaddrinfo(endpoint.host.c_str(), port.c_str(), &hints, &found);
   if (code != 0) {
     const bool later = code == EAI_AGAIN;
-    return fail(Error(later ? Errc::kIo : Errc::kNotFound, later ? EAGAIN : ENXIO,
-                      fmt::format("no address for host {} ({})", endpoint.host,
-                                  ::gai_strerror(code))));
+    return fail(
+        Error(later ? Errc::kIo : Errc::kNotFound, later ? EAGAIN : ENXIO,
+              fmt::format("no address for host {} ({})", endpoint.host, ::gai_strerror(code))));
   }
   Addresses addresses;
   for (const addrinfo* each = found; each != nullptr; each = each->ai_next) {

@@ -21,9 +21,7 @@ struct SocketAddress {
   sockaddr_storage storage{};
   socklen_t length = 0;
 
-  [[nodiscard]] const sockaddr* get() const {
-    return reinterpret_cast<const sockaddr*>(&storage);
-  }
+  [[nodiscard]] const sockaddr* get() const { return reinterpret_cast<const sockaddr*>(&storage); }
 };
 
 using Addresses = std::vector<SocketAddress>;
@@ -31,8 +29,8 @@ using Addresses = std::vector<SocketAddress>;
 // At once, without a network: when the host is a numeric address. Otherwise kNotFound.
 [[nodiscard]] Result<Addresses> resolve_numeric(const Endpoint& endpoint);
 
-// Threads: any. Life: the destructor waits for names that are being looked up (the system's resolver
-// cannot be interrupted); their `done` has run then.
+// Threads: any. Life: the destructor waits for names that are being looked up (the system's
+// resolver cannot be interrupted); their `done` has run then.
 class Resolver {
  public:
   using Done = std::move_only_function<void(Result<Addresses>)>;

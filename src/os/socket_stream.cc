@@ -1,9 +1,9 @@
 // The Stream of a TCP socket: one thread, epoll, nothing that blocks but epoll_wait(2).
 //
 // Who writes to the socket: the thread that calls send(), if nobody else is about to; so a request
-// leaves without waking another thread. One thread at a time is the sender (`sending_`), the lock is
-// not held while it sends; what others queue meanwhile it takes along. When the socket is full, the
-// stream's thread goes on as soon as epoll says that there is room.
+// leaves without waking another thread. One thread at a time is the sender (`sending_`), the lock
+// is not held while it sends; what others queue meanwhile it takes along. When the socket is full,
+// the stream's thread goes on as soon as epoll says that there is room.
 #include <algorithm>
 #include <array>
 #include <atomic>
@@ -136,6 +136,7 @@ class SocketStream final : public Stream {
   void advance(std::size_t sent, std::vector<OutgoingMessage>& finished) REQUIRES(mutex_);
   void watch_for_room(bool wanted);
   [[nodiscard]] Error refusal(int error_number) const;
+
   [[nodiscard]] static Error cancelled() { return {Errc::kCancelled, "the connection was closed"}; }
 
   const Endpoint endpoint_;
@@ -152,8 +153,8 @@ class SocketStream final : public Stream {
   Mutex mutex_{LockRank::kQueue};
   bool connected_ GUARDED_BY(mutex_) = false;
   bool ended_ GUARDED_BY(mutex_) = false;
-  bool sending_ GUARDED_BY(mutex_) = false;   // a thread is in sendmsg, or about to
-  bool no_room_ GUARDED_BY(mutex_) = false;   // epoll will tell
+  bool sending_ GUARDED_BY(mutex_) = false;  // a thread is in sendmsg, or about to
+  bool no_room_ GUARDED_BY(mutex_) = false;  // epoll will tell
   int send_error_ GUARDED_BY(mutex_) = 0;
   std::deque<Queued> queue_ GUARDED_BY(mutex_);
   std::vector<std::move_only_function<void()>> tasks_ GUARDED_BY(mutex_);

@@ -1,7 +1,7 @@
 // A connected stream of bytes to a server, with one thread of its own that reads and writes.
 //
-// The owner implements StreamHandler: it says where the next bytes belong, so that a file's data goes
-// from the socket straight to its destination. The real form is a TCP socket under epoll
+// The owner implements StreamHandler: it says where the next bytes belong, so that a file's data
+// goes from the socket straight to its destination. The real form is a TCP socket under epoll
 // (socket_stream.cc); the tests' form is fed by hand.
 #pragma once
 
@@ -56,8 +56,8 @@ class Stream {
   // Queues; messages keep their order. Before on_connected they wait; after the end they are
   // dropped (with `done` called). The sender bounds how many it has under way.
   virtual void send(OutgoingMessage message) = 0;
-  // Begins to end it; on_closed follows, at once also when the peer is silent. Called from within the
-  // handler, on_closed is the handler's next call.
+  // Begins to end it; on_closed follows, at once also when the peer is silent. Called from within
+  // the handler, on_closed is the handler's next call.
   virtual void close() = 0;
   // Task that runs on the stream's thread between two calls of the handler; dropped after the end.
   virtual void run_on_thread(std::move_only_function<void()> task) = 0;

@@ -28,6 +28,7 @@ class FakePeer : public std::enable_shared_from_this<FakePeer> {
            Executor& executor);
 
   [[nodiscard]] const os::Endpoint& endpoint() const { return endpoint_; }
+
   [[nodiscard]] const os::ConnectOptions& options() const { return options_; }
 
   void accept();
@@ -38,13 +39,15 @@ class FakePeer : public std::enable_shared_from_this<FakePeer> {
 
   // What the client has sent since the last call of it.
   [[nodiscard]] std::vector<std::byte> take_sent();
+
   // The client closed the stream, or let it go.
   [[nodiscard]] bool closed_by_client() const { return closed_by_client_; }
+
   [[nodiscard]] bool ended() const { return ended_; }
 
-  // For tests of what may happen in the middle of a receive, all at once, without the Stepper: takes
-  // the handler's buffer as recv(2) would hold it, and later fills it with the first of `bytes`;
-  // returns how many went in.
+  // For tests of what may happen in the middle of a receive, all at once, without the Stepper:
+  // takes the handler's buffer as recv(2) would hold it, and later fills it with the first of
+  // `bytes`; returns how many went in.
   void begin_receive();
   [[nodiscard]] std::size_t finish_receive(Bytes bytes);
 
@@ -78,10 +81,12 @@ class FakeConnector final : public os::StreamConnector {
                                                     os::StreamHandler& handler) override;
 
   [[nodiscard]] const std::vector<std::shared_ptr<FakePeer>>& peers() const { return peers_; }
+
   // Called with each new peer, for servers that answer by themselves.
   void set_on_connect(std::function<void(const std::shared_ptr<FakePeer>&)> callback) {
     on_connect_ = std::move(callback);
   }
+
   // Called, as a task, after the client has sent something.
   void set_on_sent(std::function<void(const std::shared_ptr<FakePeer>&)> callback) {
     on_sent_ = std::move(callback);

@@ -1,7 +1,7 @@
 // The way to a share's root: the portmapper (RFC 1833), and MOUNT version 3 (RFC 1813, appendix I).
 //
-// UMNT is not sent: it only tidies a list that the server keeps for people (rmtab), and a mount that
-// ends must not wait for a network.
+// UMNT is not sent: it only tidies a list that the server keeps for people (rmtab), and a mount
+// that ends must not wait for a network.
 #pragma once
 
 #include <cstddef>

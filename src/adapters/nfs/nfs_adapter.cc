@@ -205,8 +205,8 @@ CallId NfsAdapter::start_access(const FileHandle& handle, std::uint32_t wanted,
 
 CallId NfsAdapter::start_readlink(const FileHandle& handle, CredentialRef credential,
                                   Done<netfs::ReadlinkReply> done) {
-  return start(Procedure::kReadlink, encode_handle(handle), std::move(credential),
-               &decode_readlink, std::move(done));
+  return start(Procedure::kReadlink, encode_handle(handle), std::move(credential), &decode_readlink,
+               std::move(done));
 }
 
 CallId NfsAdapter::start_statfs(const FileHandle& handle, CredentialRef credential,
@@ -228,8 +228,7 @@ CallId NfsAdapter::start_read(const FileHandle& handle, std::uint64_t offset,
   RpcRequest request;
   request.procedure = std::to_underlying(Procedure::kRead);
   request.credential = std::move(credential);
-  request.arguments =
-      encode_read(handle, offset, static_cast<std::uint32_t>(destination.size()));
+  request.arguments = encode_read(handle, offset, static_cast<std::uint32_t>(destination.size()));
   request.call_class = CallClass::kRead;
   request.expected_bytes = destination.size() + kReplyHeadBytes;
   request.destination = destination;

@@ -60,8 +60,8 @@ Error error_of_status(NfsStatus status, std::string_view what) {
               fmt::format("{}: the server answered {}", what, entry.name)};
     }
   }
-  return {Errc::kRemote, EIO, fmt::format("{}: the server answered with status {}", what,
-                                          std::to_underlying(status))};
+  return {Errc::kRemote, EIO,
+          fmt::format("{}: the server answered with status {}", what, std::to_underlying(status))};
 }
 
 }  // namespace larder::nfs

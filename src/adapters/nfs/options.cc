@@ -50,8 +50,8 @@ bool apply_flag(NfsOptions& options, std::string_view word) {
 Result<OptionOutcome> apply_value(NfsOptions& options, std::string_view key,
                                   std::string_view value) {
   if (key == "rsize") {
-    options.read_size = TRY(parse_number(
-        key, value, {NfsOptions::kLeastReadSize, NfsOptions::kMostReadSize}));
+    options.read_size =
+        TRY(parse_number(key, value, {NfsOptions::kLeastReadSize, NfsOptions::kMostReadSize}));
   } else if (key == "nconnect") {
     options.connections = TRY(parse_number(key, value, {1, NfsOptions::kMostConnections}));
   } else if (key == "timeo") {

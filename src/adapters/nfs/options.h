@@ -19,7 +19,7 @@ struct NfsOptions {
   std::chrono::milliseconds timeout{60'000};  // nfs(5) says it in tenths of a second
   unsigned retrans = 2;
   bool soft = false;
-  bool privileged_port = true;  // tried first; falls back to any
+  bool privileged_port = true;              // tried first; falls back to any
   std::optional<std::uint16_t> nfs_port;    // without it the portmapper is asked
   std::optional<std::uint16_t> mount_port;  // likewise
 

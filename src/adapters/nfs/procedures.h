@@ -65,7 +65,8 @@ enum class Procedure : std::uint32_t {
 // A page of a listing. Names that no directory can hold are left out and counted.
 struct DirectoryPage {
   netfs::ReaddirReply reply;  // without "." and ".."
-  std::uint64_t last_cookie = 0;  // of the last entry, also of one left out; `from` if there is none
+  std::uint64_t last_cookie =
+      0;  // of the last entry, also of one left out; `from` if there is none
   std::size_t refused_names = 0;
 };
 

@@ -246,8 +246,8 @@ void ReplyReader::advance_data(std::size_t length) {
 
 Result<> ReplyReader::end_record() {
   if (head_.size() < kReplyPrefixBytes) {
-    return fail(Errc::kCorrupt, fmt::format("a record of {} bytes, too short for a reply",
-                                            record_length_));
+    return fail(Errc::kCorrupt,
+                fmt::format("a record of {} bytes, too short for a reply", record_length_));
   }
   if (!target_) {
     begin_record();

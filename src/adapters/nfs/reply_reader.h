@@ -37,10 +37,10 @@ class ReplySink {
   [[nodiscard]] virtual bool expects_data() const = 0;
 };
 
-// Cuts the stream into records, puts fragments together, and finds in each reply what belongs where.
-// Bytes of a record's head go through a staging buffer; once a READ's head is known up to its data
-// length, and that length fits, the stream receives straight into the destination. Nothing is ever
-// written to a destination before that check, nor after end_reply or abandon().
+// Cuts the stream into records, puts fragments together, and finds in each reply what belongs
+// where. Bytes of a record's head go through a staging buffer; once a READ's head is known up to
+// its data length, and that length fits, the stream receives straight into the destination. Nothing
+// is ever written to a destination before that check, nor after end_reply or abandon().
 //
 // Memory grows with the bytes that arrived, never with a length that a peer only claims.
 // Threads: the stream's alone.
@@ -50,8 +50,8 @@ class ReplyReader {
 
   // Where the next bytes go; never empty.
   [[nodiscard]] MutableBytes next_buffer();
-  // The first `length` bytes of what next_buffer gave last have arrived. An error: this stream makes
-  // no sense any more and has to be closed.
+  // The first `length` bytes of what next_buffer gave last have arrived. An error: this stream
+  // makes no sense any more and has to be closed.
   [[nodiscard]] Result<> received(std::size_t length);
   // The reply that is being read shall go nowhere: its destination is let go, the rest skipped.
   void abandon();

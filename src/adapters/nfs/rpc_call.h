@@ -48,13 +48,13 @@ struct RpcReply {
 
 struct RpcRequest {
   std::uint32_t procedure = 0;
-  netfs::CredentialRef credential;     // null: AUTH_NONE
-  std::vector<std::byte> arguments;    // XDR
+  netfs::CredentialRef credential;   // null: AUTH_NONE
+  std::vector<std::byte> arguments;  // XDR
   CallClass call_class = CallClass::kMetadata;
-  std::size_t expected_bytes = 256;    // of the reply, about: calls are spread by it
-  MutableBytes destination;            // for data; the call's until `done` has run
-  FindData find_data = nullptr;        // set when there is a destination
-  netfs::Done<RpcReply> done;          // exactly once, any thread, without locks; must not wait
+  std::size_t expected_bytes = 256;  // of the reply, about: calls are spread by it
+  MutableBytes destination;          // for data; the call's until `done` has run
+  FindData find_data = nullptr;      // set when there is a destination
+  netfs::Done<RpcReply> done;        // exactly once, any thread, without locks; must not wait
 };
 
 }  // namespace larder::nfs

@@ -42,8 +42,7 @@ std::shared_ptr<RpcClient> RpcClient::make(RpcClientSettings settings, Executor&
   CHECK(settings.connections > 0 && settings.retrans > 0);
   std::shared_ptr<RpcClient> client(new RpcClient(std::move(settings), executor));
   const RpcClientSettings& given = client->settings_;
-  const os::ConnectOptions connect{std::min(given.timeout, kLongestConnect),
-                                   given.privileged_port};
+  const os::ConnectOptions connect{std::min(given.timeout, kLongestConnect), given.privileged_port};
   for (unsigned i = 0; i < given.connections; ++i) {
     client->connections_.push_back(std::make_shared<RpcConnection>(
         RpcConnection::Settings{given.program, given.endpoint, connect}, executor, connector,
@@ -239,12 +238,11 @@ bool RpcClient::pause(const RpcCallRef& call, const Result<RpcReply>& result) {
   const Duration delay = std::min<Duration>(
       kLongestPause, kFirstPause * (1U << std::min(entry.pauses, kMostDoublings)));
   ++entry.pauses;
-  entry.pause_timer =
-      executor_.timers().schedule(delay, [weak = weak_from_this(), id = call->id] {
-        if (const auto self = weak.lock()) {
-          self->resume(id);
-        }
-      });
+  entry.pause_timer = executor_.timers().schedule(delay, [weak = weak_from_this(), id = call->id] {
+    if (const auto self = weak.lock()) {
+      self->resume(id);
+    }
+  });
   return true;
 }
 
@@ -387,9 +385,9 @@ void RpcClient::check_deadlines() {
   end_early(over, RpcCall::Wish::kTimedOut);
   for (std::size_t i = 0; i < connections_.size(); ++i) {
     if (broken[i]) {
-      connections_[i]->break_off(fmt::format(
-          "no answer for {} ms", std::chrono::duration_cast<std::chrono::milliseconds>(timeout())
-                                     .count()));
+      connections_[i]->break_off(
+          fmt::format("no answer for {} ms",
+                      std::chrono::duration_cast<std::chrono::milliseconds>(timeout()).count()));
     }
   }
 }

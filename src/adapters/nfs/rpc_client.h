@@ -50,8 +50,8 @@ struct RpcClientSettings {
 // the first, which so stays free of long replies. Each connection has at most kMostCalls calls and
 // about kMostBytes of replies in flight; the rest waits here, in the order of CallClass.
 //
-// Deadlines: a call times out when it has waited for `timeout` and its connection brought nothing in
-// that time; while bytes come in (a slow link under many reads) it may take up to four times as
+// Deadlines: a call times out when it has waited for `timeout` and its connection brought nothing
+// in that time; while bytes come in (a slow link under many reads) it may take up to four times as
 // long. A timeout breaks the connection, and all its calls are sent again on the next.
 //
 // Threads: any; shut_down not from within a `done`. Life: shut_down before the last reference goes.
@@ -74,6 +74,7 @@ class RpcClient final : public std::enable_shared_from_this<RpcClient>,
   void shut_down() EXCLUDES(mutex_);
 
   [[nodiscard]] const RpcCounters& counters() const { return counters_; }
+
   [[nodiscard]] bool connected() const;
   // A sentence while the server cannot be reached, else "".
   [[nodiscard]] std::string trouble() const;
@@ -110,6 +111,7 @@ class RpcClient final : public std::enable_shared_from_this<RpcClient>,
 
   void on_call_ended(RpcConnection& connection, const RpcCallRef& call,
                      Result<RpcReply> result) override EXCLUDES(mutex_);
+
   void on_connection_up() override { dispatch(); }
 
   void dispatch() EXCLUDES(mutex_);
@@ -117,8 +119,7 @@ class RpcClient final : public std::enable_shared_from_this<RpcClient>,
   [[nodiscard]] std::size_t choose_connection(const RpcRequest& request) const REQUIRES(mutex_);
   [[nodiscard]] std::size_t index_of(const RpcConnection& connection) const;
   void give_new_xid(RpcCall& call) REQUIRES(mutex_);
-  [[nodiscard]] bool pause(const RpcCallRef& call, const Result<RpcReply>& result)
-      REQUIRES(mutex_);
+  [[nodiscard]] bool pause(const RpcCallRef& call, const Result<RpcReply>& result) REQUIRES(mutex_);
   void resume(netfs::CallId id) EXCLUDES(mutex_);
   void unqueue(const RpcCallRef& call) REQUIRES(mutex_);
 

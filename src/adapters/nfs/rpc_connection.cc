@@ -36,8 +36,8 @@ Error error_of_wish(RpcCall::Wish wish) {
   return {Errc::kCancelled, "the call was given up"};
 }
 
-RpcConnection::RpcConnection(Settings settings, Executor& executor,
-                             os::StreamConnector& connector, RpcCounters& counters, Owner& owner)
+RpcConnection::RpcConnection(Settings settings, Executor& executor, os::StreamConnector& connector,
+                             RpcCounters& counters, Owner& owner)
     : settings_(std::move(settings)),
       executor_(executor),
       connector_(connector),
@@ -233,7 +233,6 @@ void RpcConnection::connect() {
 }
 
 void RpcConnection::on_connected() {
-  note_progress();
   {
     const MutexLock lock(mutex_);
     if (state_ != State::kConnecting) {
@@ -288,8 +287,8 @@ std::vector<RpcCallRef> RpcConnection::sort_out(bool unreachable) {
   std::vector<RpcCallRef> ended;
   std::vector<RpcCallRef> again;
   for (const auto& [xid, call] : calls_) {
-    const bool over = unreachable || state_ == State::kShutDown ||
-                      call->wish.load() != RpcCall::Wish::kNone;
+    const bool over =
+        unreachable || state_ == State::kShutDown || call->wish.load() != RpcCall::Wish::kNone;
     (over ? ended : again).push_back(call);
   }
   for (const RpcCallRef& call : ended) {

@@ -1,5 +1,5 @@
-// RpcConnection: the calls in flight on one TCP connection to a server, over all the streams that it
-// is made of in the course of time.
+// RpcConnection: the calls in flight on one TCP connection to a server, over all the streams that
+// it is made of in the course of time.
 //
 // Who owns a destination buffer when
 // ----------------------------------
@@ -7,12 +7,15 @@
 // connection's `receiving_` call: from begin_reply (the xid of a reply was found in the table) to
 // end_reply, to let_go() or to on_closed. All three run on that same thread. So:
 //
-// - A call that is not receiving may be ended by any thread at any time, by taking it out of the table
+// - A call that is not receiving may be ended by any thread at any time, by taking it out of the
+// table
 //   under the lock. A reply that comes later finds no call with its xid and is skipped.
-// - A call that is receiving is ended by the stream's thread alone. end() only leaves its wish in the
-//   call and sends let_go() there, which runs between two receives: it takes the destination from the
-//   reader and then ends the call. When the stream dies first, on_closed does it.
-// - A call is sent again only after on_closed of the stream before: no two streams ever write to one
+// - A call that is receiving is ended by the stream's thread alone. end() only leaves its wish in
+// the
+//   call and sends let_go() there, which runs between two receives: it takes the destination from
+//   the reader and then ends the call. When the stream dies first, on_closed does it.
+// - A call is sent again only after on_closed of the stream before: no two streams ever write to
+// one
 //   destination, and a late reply on the old one cannot come, because it is gone.
 //
 // `done` runs after the call has left the table and the reader, never before.
@@ -50,8 +53,8 @@ struct RpcCall {
 
   netfs::CallId id = 0;
   RpcRequest request;
-  std::uint32_t xid = 0;            // changed only while no connection has it
-  std::vector<std::byte> message;   // likewise
+  std::uint32_t xid = 0;           // changed only while no connection has it
+  std::vector<std::byte> message;  // likewise
   std::atomic<Wish> wish = Wish::kNone;
 
   void make_wish(Wish new_wish) {
@@ -111,6 +114,7 @@ class RpcConnection final : public std::enable_shared_from_this<RpcConnection>,
   void end(const RpcCallRef& call) EXCLUDES(mutex_);
   // The stream is given up and another one made; calls in flight are sent again.
   void break_off(const std::string& why) EXCLUDES(mutex_);
+
   // Calls are ended with the stream's error when no connection can be made, instead of waiting.
   void set_fail_when_unreachable(bool fail) { fail_when_unreachable_ = fail; }
 
@@ -118,7 +122,8 @@ class RpcConnection final : public std::enable_shared_from_this<RpcConnection>,
   void shut_down() EXCLUDES(mutex_);
 
   [[nodiscard]] bool up() const { return up_.load(std::memory_order_relaxed); }
-  // When bytes came last, or the connection was made.
+
+  // When bytes came last; that a connection was made is none: it may lead nowhere.
   [[nodiscard]] MonotonicTime last_progress() const;
   // Why the last stream ended, while there is no new one; else "".
   [[nodiscard]] std::string trouble() const EXCLUDES(mutex_);
@@ -133,12 +138,15 @@ class RpcConnection final : public std::enable_shared_from_this<RpcConnection>,
   };
 
   void on_connected() override EXCLUDES(mutex_);
+
   [[nodiscard]] MutableBytes next_buffer() override { return reader_.next_buffer(); }
+
   void on_received(std::size_t length) override;
   void on_closed(const Error& why) override EXCLUDES(mutex_);
 
   [[nodiscard]] std::optional<Target> begin_reply(std::uint32_t xid) override EXCLUDES(mutex_);
   void end_reply(Result<RpcReply> reply) override EXCLUDES(mutex_);
+
   [[nodiscard]] bool expects_data() const override { return data_calls_.load() > 0; }
 
   void let_go() EXCLUDES(mutex_);

@@ -52,9 +52,11 @@ Error accept_error(std::uint32_t stat, const RpcProgram& program) {
               fmt::format("the server does not speak version {} of {}; enable it at the server",
                           program.version, program.name)};
     case kProcedureUnavailable:
-      return {Errc::kNotSupported, fmt::format("the server's {} lacks this procedure", program.name)};
+      return {Errc::kNotSupported,
+              fmt::format("the server's {} lacks this procedure", program.name)};
     case kGarbageArguments:
-      return {Errc::kRemote, EIO, fmt::format("the server's {} could not read our call", program.name)};
+      return {Errc::kRemote, EIO,
+              fmt::format("the server's {} could not read our call", program.name)};
     case kSystemError:
       return {Errc::kRemote, EIO,
               fmt::format("the server's {} failed inside (RPC SYSTEM_ERR)", program.name)};
@@ -73,10 +75,11 @@ Error auth_error(std::uint32_t stat, const RpcProgram& program) {
                         "which is all that we speak; export the share with sec=sys",
                         program.name)};
   }
-  return {Errc::kPermission,
-          fmt::format("the server's {} refused our AUTH_SYS credential (RPC auth status {}); it may "
-                      "want a source port below 1024 (option resvport) or another client address",
-                      program.name, stat)};
+  return {
+      Errc::kPermission,
+      fmt::format("the server's {} refused our AUTH_SYS credential (RPC auth status {}); it may "
+                  "want a source port below 1024 (option resvport) or another client address",
+                  program.name, stat)};
 }
 
 Error denied_error(XdrDecoder& in, const RpcProgram& program) {
@@ -192,8 +195,8 @@ ReplyHead parse_reply_head(Bytes record, bool complete, const RpcProgram& progra
     return {};
   }
   return {ReplyHead::Verdict::kRefused, 0,
-          Error(Errc::kCorrupt, fmt::format("the reply of the server's {} is no RPC reply",
-                                            program.name))};
+          Error(Errc::kCorrupt,
+                fmt::format("the reply of the server's {} is no RPC reply", program.name))};
 }
 
 }  // namespace larder::nfs

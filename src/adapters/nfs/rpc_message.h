@@ -1,5 +1,5 @@
-// ONC RPC version 2 (RFC 5531): the head of a call with its credential, the head of a reply with its
-// verdict, and the marks that cut a TCP stream into records.
+// ONC RPC version 2 (RFC 5531): the head of a call with its credential, the head of a reply with
+// its verdict, and the marks that cut a TCP stream into records.
 #pragma once
 
 #include <cstddef>
@@ -34,9 +34,9 @@ struct RpcProgram {
   const char* name = "";
 };
 
-// The supplementary groups that fit into AUTH_SYS: the first 16 of the credential's in its own order,
-// so whoever made it puts those first that matter; without the primary group and repetitions, which
-// would only take room.
+// The supplementary groups that fit into AUTH_SYS: the first 16 of the credential's in its own
+// order, so whoever made it puts those first that matter; without the primary group and
+// repetitions, which would only take room.
 [[nodiscard]] std::vector<std::uint32_t> groups_on_the_wire(const netfs::Credential& credential);
 
 // A whole call as it goes into the stream: mark, head, credential, arguments. A null credential is

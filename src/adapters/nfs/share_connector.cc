@@ -111,10 +111,11 @@ void ShareConnector::find_port(const RpcProgram& program, std::optional<std::uin
     return;
   }
   const std::shared_ptr<RpcClient> client = make_client(kPortmapProgram, kPortmapPort, 1);
-  call(*client, kPortmapGetport, encode_getport(program),
-       [self = shared_from_this(), program, next = std::move(next)](Result<RpcReply> reply) mutable {
-         self->on_port_reply(program, reply, std::move(next));
-       });
+  call(
+      *client, kPortmapGetport, encode_getport(program),
+      [self = shared_from_this(), program, next = std::move(next)](Result<RpcReply> reply) mutable {
+        self->on_port_reply(program, reply, std::move(next));
+      });
 }
 
 void ShareConnector::on_port_reply(const RpcProgram& program, const Result<RpcReply>& reply,
@@ -127,20 +128,20 @@ void ShareConnector::on_port_reply(const RpcProgram& program, const Result<RpcRe
       return;
     }
     const Error error = told(reply.error(), kPortmapProgram, kPortmapPort);
-    finish(fail(Error(error.code(), error.error_number(),
-                      fmt::format("{}; or give the ports: ?nfsport=N&mountport=N",
-                                  error.context()))));
+    finish(
+        fail(Error(error.code(), error.error_number(),
+                   fmt::format("{}; or give the ports: ?nfsport=N&mountport=N", error.context()))));
     return;
   }
   const Result<std::optional<std::uint16_t>> port = decode_getport(reply->results);
   if (!port) {
     finish(fail(told(port.error(), kPortmapProgram, kPortmapPort)));
   } else if (!*port) {
-    finish(fail(Errc::kNotSupported,
-                fmt::format("{} offers no version {} of the {} over TCP; enable NFSv3 at the "
-                            "server, or give its port: ?{}=N",
-                            url_.host, program.version, program.name,
-                            is_nfs ? "nfsport" : "mountport")));
+    finish(fail(
+        Errc::kNotSupported,
+        fmt::format("{} offers no version {} of the {} over TCP; enable NFSv3 at the "
+                    "server, or give its port: ?{}=N",
+                    url_.host, program.version, program.name, is_nfs ? "nfsport" : "mountport")));
   } else {
     next(**port);
   }

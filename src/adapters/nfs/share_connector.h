@@ -23,11 +23,12 @@
 
 namespace larder::nfs {
 
-// One attempt. Nobody has patience at a mount: what cannot be reached, or is silent for ten seconds,
-// ends it with a sentence. The NFS connections get the patience of the options when it succeeds.
+// One attempt. Nobody has patience at a mount: what cannot be reached, or is silent for ten
+// seconds, ends it with a sentence. The NFS connections get the patience of the options when it
+// succeeds.
 //
-// Threads: any. Life: a shared pointer keeps it while it works. shut_down() before the last reference
-// goes; not from within `done`.
+// Threads: any. Life: a shared pointer keeps it while it works. shut_down() before the last
+// reference goes; not from within `done`.
 class ShareConnector final : public std::enable_shared_from_this<ShareConnector> {
  public:
   struct Share {
@@ -57,8 +58,7 @@ class ShareConnector final : public std::enable_shared_from_this<ShareConnector>
                                          unsigned connections) EXCLUDES(mutex_);
   void call(RpcClient& client, std::uint32_t procedure, std::vector<std::byte> arguments,
             netfs::Done<RpcReply> done);
-  [[nodiscard]] Error told(const Error& error, const RpcProgram& program,
-                           std::uint16_t port) const;
+  [[nodiscard]] Error told(const Error& error, const RpcProgram& program, std::uint16_t port) const;
   void finish(Result<Share> share) EXCLUDES(mutex_);
   void drop_clients() EXCLUDES(mutex_);
 
@@ -66,8 +66,8 @@ class ShareConnector final : public std::enable_shared_from_this<ShareConnector>
   const NfsOptions options_;
   Executor& executor_;
   os::StreamConnector& connector_;
-  netfs::Done<Share> done_;   // taken by finish()
-  netfs::ShareInfo info_;     // one step at a time fills it
+  netfs::Done<Share> done_;  // taken by finish()
+  netfs::ShareInfo info_;    // one step at a time fills it
   netfs::CallId last_id_ = 0;
   Gate dropping_;
 

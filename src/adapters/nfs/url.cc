@@ -41,8 +41,9 @@ Result<std::string> percent_decoded(std::string_view text) {
     const auto [end, error] =
         std::from_chars(digits.data(), digits.data() + digits.size(), value, 16);
     if (error != std::errc() || digits.size() != 2 || end != digits.data() + 2) {
-      return fail(Errc::kInvalid, fmt::format("'{}' is no percent code; write a percent sign as %25",
-                                              text.substr(0, 3)));
+      return fail(
+          Errc::kInvalid,
+          fmt::format("'{}' is no percent code; write a percent sign as %25", text.substr(0, 3)));
     }
     decoded += static_cast<char>(value);
     text.remove_prefix(3);
@@ -102,10 +103,11 @@ Result<> apply_parameter(NfsUrl& url, std::string_view whole, std::string_view p
     return fail(outcome.error().within(fmt::format("'{}'", whole)));
   }
   if (*outcome == OptionOutcome::kUnknown) {
-    return fail(Errc::kInvalid,
-                fmt::format("'{}': there is no parameter '{}'; known are nfsport, mountport, rsize, "
-                            "nconnect, timeo, retrans, soft, hard, resvport, noresvport",
-                            whole, parameter.substr(0, parameter.find('='))));
+    return fail(
+        Errc::kInvalid,
+        fmt::format("'{}': there is no parameter '{}'; known are nfsport, mountport, rsize, "
+                    "nconnect, timeo, retrans, soft, hard, resvport, noresvport",
+                    whole, parameter.substr(0, parameter.find('='))));
   }
   return {};
 }

@@ -10,9 +10,9 @@
 namespace larder::nfs {
 
 struct NfsUrl {
-  std::string host;  // a name or a numeric address, without brackets
-  std::string port;  // of NFS, as given; "" when it was not
-  std::string path;  // the export, from its '/' on, percent-decoded, without a '/' at its end
+  std::string host;    // a name or a numeric address, without brackets
+  std::string port;    // of NFS, as given; "" when it was not
+  std::string path;    // the export, from its '/' on, percent-decoded, without a '/' at its end
   NfsOptions options;  // what the query said
 };
 

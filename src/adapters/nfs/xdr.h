@@ -23,20 +23,26 @@ namespace larder::nfs {
 class XdrEncoder {
  public:
   XdrEncoder() = default;
+
   explicit XdrEncoder(std::size_t expected_bytes) { bytes_.reserve(expected_bytes); }
 
   void put_u32(std::uint32_t value);
   void put_u64(std::uint64_t value);
+
   void put_bool(bool value) { put_u32(value ? 1 : 0); }
+
   // Without a length in front; padded.
   void put_fixed_opaque(Bytes bytes);
   // With its length in front; padded.
   void put_opaque(Bytes bytes);
+
   void put_string(std::string_view text) { put_opaque(bytes_of(text)); }
 
   [[nodiscard]] std::size_t size() const { return bytes_.size(); }
+
   // Overwrites four bytes that were put before; `at` is their offset.
   void set_u32(std::size_t at, std::uint32_t value);
+
   [[nodiscard]] std::vector<std::byte> take() { return std::move(bytes_); }
 
  private:
@@ -57,6 +63,7 @@ class XdrDecoder {
   [[nodiscard]] Bytes fixed_opaque(std::size_t length);
   // A length in front, at most `most` bytes.
   [[nodiscard]] Bytes opaque(std::size_t most);
+
   [[nodiscard]] std::string_view string(std::size_t most) { return text_of(opaque(most)); }
 
   // Makes it fail: a value that has no meaning.
@@ -66,8 +73,10 @@ class XdrDecoder {
   }
 
   [[nodiscard]] bool ok() const { return !failed_; }
+
   // Bytes that were read so far.
   [[nodiscard]] std::size_t position() const { return size_ - rest_.size(); }
+
   [[nodiscard]] std::size_t remaining() const { return rest_.size(); }
 
  private:

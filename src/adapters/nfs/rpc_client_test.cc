@@ -1,0 +1,638 @@
+// The client and its connections, with the test as the server.
+#include "adapters/nfs/rpc_client.h"
+
+#include <algorithm>
+#include <chrono>
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <random>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include <gtest/gtest.h>
+
+#include "adapters/nfs/procedures.h"
+#include "adapters/nfs/rpc_test_server.h"
+#include "adapters/nfs/xdr.h"
+#include "base/bytes.h"
+#include "base/error.h"
+#include "base/result.h"
+#include "testing/fake_stream.h"
+#include "testing/stepper.h"
+
+namespace larder::nfs {
+namespace {
+
+using std::chrono::milliseconds;
+using std::chrono::seconds;
+using testing::FakeConnector;
+using testing::FakePeer;
+using testing::Stepper;
+
+constexpr std::byte kUntouched{0xee};
+
+struct Outcome {
+  int times = 0;
+  std::optional<Error> error;
+  std::string results;
+  std::size_t data_length = 0;
+};
+
+std::vector<std::byte> status_results(std::uint32_t status) {
+  XdrEncoder out;
+  out.put_u32(status);
+  return out.take();
+}
+
+std::vector<std::byte> read_results(Bytes data) {
+  XdrEncoder out;
+  out.put_u32(0);
+  out.put_bool(false);
+  out.put_u32(static_cast<std::uint32_t>(data.size()));
+  out.put_bool(true);
+  out.put_opaque(data);
+  return out.take();
+}
+
+class RpcClientTest : public ::testing::Test {
+ protected:
+  RpcClientTest() : connector_(stepper_) {}
+
+  ~RpcClientTest() override {
+    if (client_) {
+      client_->shut_down();
+    }
+  }
+
+  void make(Patience patience, unsigned connections = 1) {
+    RpcClientSettings settings;
+    settings.program = kNfsProgram;
+    settings.endpoint = {"server", 2049};
+    settings.connections = connections;
+    settings.timeout = seconds(10);
+    settings.retrans = 3;
+    settings.patience = patience;
+    settings.asks_to_wait = &asks_to_wait;
+    client_ = RpcClient::make(std::move(settings), stepper_, connector_);
+  }
+
+  // Lets everything happen that needs no time.
+  void settle() {
+    stepper_.advance(milliseconds(0));
+    stepper_.run();
+  }
+
+  void pass(Duration time) {
+    const MonotonicTime end = stepper_.clock().now() + time;
+    stepper_.run_until([] { return false; }, time);
+    stepper_.advance(end - stepper_.clock().now());
+    stepper_.run();
+  }
+
+  FakePeer& peer(std::size_t index = SIZE_MAX) {
+    return *connector_.peers().at(std::min(index, connector_.peers().size() - 1));
+  }
+
+  // Lets the newest connection come up.
+  void accept() {
+    settle();
+    peer().accept();
+    settle();
+  }
+
+  std::shared_ptr<Outcome> submit(netfs::CallId id, MutableBytes destination = {},
+                                  std::size_t expected = 100,
+                                  CallClass call_class = CallClass::kMetadata) {
+    auto outcome = std::make_shared<Outcome>();
+    RpcRequest request;
+    request.procedure = 1;
+    request.destination = destination;
+    request.find_data = destination.empty() ? nullptr : &find_read_data;
+    request.expected_bytes = expected;
+    request.call_class = call_class;
+    request.done = [outcome](Result<RpcReply> reply) {
+      ++outcome->times;
+      if (!reply) {
+        outcome->error = reply.error();
+      } else {
+        outcome->results = text_of(reply->results);
+        outcome->data_length = reply->data_length;
+      }
+    };
+    client_->submit(id, std::move(request));
+    return outcome;
+  }
+
+  static std::vector<SeenCall> calls_at(FakePeer& peer) { return parse_calls(peer.take_sent()); }
+
+  Stepper stepper_;
+  FakeConnector connector_;
+  std::shared_ptr<RpcClient> client_;
+};
+
+TEST_F(RpcClientTest, AnswersReachTheirCallsInAnyOrder) {
+  make(Patience::kHard);
+  const auto first = submit(1);
+  const auto second = submit(2);
+  accept();
+  const std::vector<SeenCall> calls = calls_at(peer());
+  ASSERT_EQ(calls.size(), 2U);
+  EXPECT_NE(calls[0].xid, calls[1].xid);
+  peer().deliver(as_record(accepted_reply(calls[1].xid, bytes_of("two."))));
+  peer().deliver(as_record(accepted_reply(calls[0].xid, bytes_of("one."))));
+  settle();
+  EXPECT_EQ(first->results, "one.");
+  EXPECT_EQ(second->results, "two.");
+}
+
+TEST_F(RpcClientTest, ARefusedConnectionEndsAProbeAtOnce) {
+  make(Patience::kProbe);
+  const auto outcome = submit(1);
+  settle();
+  peer().refuse(Error(Errc::kIo, ECONNREFUSED, "connecting"));
+  settle();
+  ASSERT_EQ(outcome->times, 1);
+  EXPECT_EQ(outcome->error->error_number(), ECONNREFUSED);
+}
+
+// A server that comes back late must find us, and one that never does must not be hammered.
+TEST_F(RpcClientTest, HardCallsWaitAndReconnectsGetRarer) {
+  make(Patience::kHard);
+  const auto outcome = submit(1);
+  settle();
+  std::vector<Duration> gaps;
+  for (int i = 0; i < 14; ++i) {
+    const std::size_t before = connector_.peers().size();
+    const MonotonicTime refused_at = stepper_.clock().now();
+    peer().refuse(Error(Errc::kIo, ECONNREFUSED, "connecting"));
+    ASSERT_TRUE(
+        stepper_.run_until([&] { return connector_.peers().size() > before; }, seconds(10)));
+    gaps.push_back(stepper_.clock().now() - refused_at);
+  }
+  EXPECT_GE(gaps.front(), milliseconds(10));
+  EXPECT_LE(gaps.front(), milliseconds(13));
+  EXPECT_GE(gaps[4], milliseconds(160));
+  EXPECT_GE(gaps.back(), seconds(5));
+  EXPECT_LE(gaps.back(), milliseconds(6250));
+  EXPECT_FALSE(client_->trouble().empty());
+  accept();
+  peer().deliver(as_record(accepted_reply(calls_at(peer()).at(0).xid, bytes_of("back"))));
+  settle();
+  EXPECT_EQ(outcome->results, "back");
+  EXPECT_EQ(client_->trouble(), "");
+}
+
+TEST_F(RpcClientTest, CallsAreSentAgainWithTheirXidsAfterAReconnect) {
+  make(Patience::kHard);
+  const auto first = submit(1);
+  const auto second = submit(2);
+  accept();
+  const std::vector<SeenCall> before = calls_at(peer());
+  peer().deliver(as_record(accepted_reply(before.at(0).xid, bytes_of("one."))));
+  settle();
+  peer().hang_up();
+  pass(milliseconds(20));
+  ASSERT_EQ(connector_.peers().size(), 2U);
+  accept();
+  const std::vector<SeenCall> after = calls_at(peer());
+  ASSERT_EQ(after.size(), 1U) << "what was answered is not asked again";
+  EXPECT_EQ(after[0].xid, before[1].xid);
+  EXPECT_EQ(client_->counters().retransmissions.value(), 1U);
+  EXPECT_EQ(client_->counters().reconnects.value(), 1U);
+  peer().deliver(as_record(accepted_reply(after[0].xid, bytes_of("two."))));
+  settle();
+  EXPECT_EQ(first->times + second->times, 2);
+  EXPECT_EQ(second->results, "two.");
+}
+
+// The connection breaks after every byte of a reply to READ; the second connection answers.
+TEST_F(RpcClientTest, AReplyBrokenOffAnywhereIsReadAgainInFull) {
+  const std::vector<std::byte> data(50, std::byte{0x11});
+  const std::vector<std::byte> final_data(40, std::byte{0x22});
+  const std::size_t whole = as_record(accepted_reply(1, read_results(data))).size();
+  for (std::size_t cut = 0; cut < whole; ++cut) {
+    make(Patience::kHard);
+    std::vector<std::byte> destination(60, kUntouched);
+    const auto outcome = submit(1, destination, 100, CallClass::kRead);
+    accept();
+    const std::uint32_t xid = calls_at(peer()).at(0).xid;
+    const auto record = as_record(accepted_reply(xid, read_results(data)));
+    peer().deliver(Bytes(record).first(cut), 13);
+    settle();
+    peer().hang_up();
+    pass(milliseconds(20));
+    ASSERT_EQ(outcome->times, 0) << cut;
+    accept();
+    ASSERT_EQ(calls_at(peer()).at(0).xid, xid);
+    peer().deliver(as_record(accepted_reply(xid, read_results(final_data)), 17), 7);
+    settle();
+    ASSERT_EQ(outcome->times, 1);
+    ASSERT_EQ(outcome->data_length, final_data.size());
+    ASSERT_TRUE(std::ranges::equal(Bytes(destination).first(40), final_data));
+    client_->shut_down();
+    client_.reset();
+  }
+}
+
+TEST_F(RpcClientTest, ASilentServerEndsSoftCallsAfterTheirTimeouts) {
+  make(Patience::kSoft);
+  const MonotonicTime begin = stepper_.clock().now();
+  const auto outcome = submit(1);
+  settle();
+  connector_.set_on_connect([](const std::shared_ptr<FakePeer>& each) { each->accept(); });
+  peer().accept();
+  ASSERT_TRUE(stepper_.run_until([&] { return outcome->times > 0; }, seconds(60)));
+  EXPECT_EQ(outcome->error->code(), Errc::kTimedOut);
+  EXPECT_EQ(stepper_.clock().now() - begin, seconds(30));
+  EXPECT_TRUE(connector_.peers().at(0)->closed_by_client());
+  EXPECT_EQ(connector_.peers().size(), 3U) << "each timeout broke a connection";
+}
+
+TEST_F(RpcClientTest, UnreachableCountsAgainstTheDeadlineOfSoftCalls) {
+  make(Patience::kSoft);
+  connector_.set_on_connect([](const std::shared_ptr<FakePeer>& each) {
+    each->refuse(Error(Errc::kIo, ECONNREFUSED, "connecting"));
+  });
+  const MonotonicTime begin = stepper_.clock().now();
+  const auto outcome = submit(1);
+  ASSERT_TRUE(stepper_.run_until([&] { return outcome->times > 0; }, seconds(60)));
+  EXPECT_EQ(outcome->error->code(), Errc::kTimedOut);
+  EXPECT_EQ(stepper_.clock().now() - begin, seconds(30));
+}
+
+TEST_F(RpcClientTest, HardCallsOutliveAnySilenceUntilCancelled) {
+  make(Patience::kHard);
+  const auto outcome = submit(1);
+  connector_.set_on_connect([](const std::shared_ptr<FakePeer>& each) { each->accept(); });
+  pass(seconds(3600));
+  EXPECT_EQ(outcome->times, 0);
+  EXPECT_GT(connector_.peers().size(), 100U);
+  client_->cancel(1);
+  settle();
+  EXPECT_EQ(outcome->error->code(), Errc::kCancelled);
+}
+
+// A slow link under many reads is no dead server: breaking it would begin all over again.
+TEST_F(RpcClientTest, ProgressKeepsAConnectionButNotForEver) {
+  make(Patience::kHard);
+  std::vector<std::byte> destination(10'000);
+  const auto slow = submit(1, destination);
+  accept();
+  const std::uint32_t xid = calls_at(peer()).at(0).xid;
+  const std::vector<std::byte> data(10'000);
+  const auto record = as_record(accepted_reply(xid, read_results(data)));
+  for (std::size_t i = 0; i < 6; ++i) {  // 36 s, at a timeout of 10
+    peer().deliver(Bytes(record).subspan(i * 100, 100));
+    settle();
+    pass(seconds(6));
+    EXPECT_FALSE(peer(0).closed_by_client()) << i;
+  }
+  for (std::size_t i = 6; i < 9 && !peer(0).closed_by_client(); ++i) {
+    peer().deliver(Bytes(record).subspan(i * 100, 100));
+    settle();
+    pass(seconds(6));
+  }
+  EXPECT_TRUE(peer(0).closed_by_client()) << "a drip is not an answer";
+  EXPECT_EQ(slow->times, 0);
+}
+
+TEST_F(RpcClientTest, GarbageBreaksTheConnectionAndTheCallIsAskedAgain) {
+  make(Patience::kHard);
+  const auto outcome = submit(1);
+  accept();
+  peer().deliver(bytes_of("HTTP/1.1 400 Bad Request\r\n\r\n"), 5);
+  settle();
+  EXPECT_TRUE(peer(0).closed_by_client());
+  pass(milliseconds(20));
+  accept();
+  peer().deliver(as_record(accepted_reply(calls_at(peer()).at(0).xid, bytes_of("fine"))));
+  settle();
+  EXPECT_EQ(outcome->results, "fine");
+}
+
+TEST_F(RpcClientTest, RepeatedAndInventedRepliesAreCountedAndIgnored) {
+  make(Patience::kHard);
+  const auto outcome = submit(1);
+  accept();
+  const std::uint32_t xid = calls_at(peer()).at(0).xid;
+  peer().deliver(as_record(accepted_reply(xid + 1, bytes_of("what"))));
+  peer().deliver(as_record(accepted_reply(xid, bytes_of("once"))));
+  peer().deliver(as_record(accepted_reply(xid, bytes_of("more"))));
+  settle();
+  EXPECT_EQ(outcome->times, 1);
+  EXPECT_EQ(outcome->results, "once");
+  EXPECT_EQ(client_->counters().unexpected_replies.value(), 2U);
+  EXPECT_FALSE(peer().closed_by_client());
+}
+
+// The heart of it: the destination of a call that was cancelled is written no more, whenever the
+// cancel comes: before it is sent, on its way, and after every byte of the reply.
+TEST_F(RpcClientTest, NothingIsWrittenAfterACancelledCallHasEnded) {
+  const std::vector<std::byte> data(80, std::byte{0x33});
+  const std::size_t whole = as_record(accepted_reply(1, read_results(data)), 50).size();
+  for (std::size_t at = 0; at <= whole; ++at) {
+    make(Patience::kHard);
+    std::vector<std::byte> destination(80, kUntouched);
+    const auto outcome = submit(1, destination, 100, CallClass::kRead);
+    const auto other = submit(2);
+    accept();
+    const std::vector<SeenCall> calls = calls_at(peer());
+    const auto record = as_record(accepted_reply(calls.at(0).xid, read_results(data)), 50);
+    const auto metadata = as_record(accepted_reply(calls.at(1).xid, bytes_of("meta")));
+    peer().deliver(Bytes(record).first(at), 29);
+    settle();
+    client_->cancel(1);
+    settle();
+    ASSERT_EQ(outcome->times, 1) << at;
+    ASSERT_EQ(outcome->error.has_value(), at < whole) << at;
+    std::ranges::fill(destination, kUntouched);  // it is somebody else's now
+    peer().deliver(Bytes(record).subspan(at), 3);
+    peer().deliver(metadata);
+    settle();
+    ASSERT_TRUE(std::ranges::all_of(destination, [](std::byte b) { return b == kUntouched; }))
+        << at;
+    ASSERT_EQ(other->results, "meta");
+    ASSERT_FALSE(peer().closed_by_client());
+    client_->shut_down();
+    client_.reset();
+  }
+}
+
+// recv(2) is writing into the destination while another thread cancels: the call must not end
+// before the stream's thread has let go of it.
+TEST_F(RpcClientTest, ACancelDuringAReceiveWaitsForTheStreamsThread) {
+  make(Patience::kHard);
+  std::vector<std::byte> destination(5000, kUntouched);
+  const auto outcome = submit(1, destination, 100, CallClass::kRead);
+  accept();
+  const std::vector<std::byte> data(5000, std::byte{0x44});
+  const auto record = as_record(accepted_reply(calls_at(peer()).at(0).xid, read_results(data)));
+  peer().deliver(Bytes(record).first(1000));
+  settle();
+  peer().begin_receive();
+  client_->cancel(1);
+  EXPECT_EQ(outcome->times, 0);
+  EXPECT_EQ(peer().finish_receive(Bytes(record).subspan(1000, 500)), 500U);
+  EXPECT_EQ(outcome->times, 0);
+  settle();
+  ASSERT_EQ(outcome->times, 1);
+  EXPECT_EQ(outcome->error->code(), Errc::kCancelled);
+  std::ranges::fill(destination, kUntouched);
+  peer().deliver(Bytes(record).subspan(1500));
+  settle();
+  EXPECT_TRUE(std::ranges::all_of(destination, [](std::byte b) { return b == kUntouched; }));
+  const auto next = submit(2);
+  settle();
+  peer().deliver(as_record(accepted_reply(calls_at(peer()).at(0).xid, bytes_of("next"))));
+  settle();
+  EXPECT_EQ(next->results, "next");
+}
+
+TEST_F(RpcClientTest, ACancelledReceiveThatStallsEndsWithItsConnection) {
+  make(Patience::kHard);
+  std::vector<std::byte> destination(5000, kUntouched);
+  const auto outcome = submit(1, destination, 100, CallClass::kRead);
+  accept();
+  const std::vector<std::byte> data(5000, std::byte{0x44});
+  const auto record = as_record(accepted_reply(calls_at(peer()).at(0).xid, read_results(data)));
+  peer().deliver(Bytes(record).first(1000));
+  settle();
+  peer().begin_receive();
+  client_->cancel(1);
+  peer().hang_up();  // queued behind the task of the cancel or before it: both must do
+  settle();
+  ASSERT_EQ(outcome->times, 1);
+  EXPECT_EQ(outcome->error->code(), Errc::kCancelled);
+  pass(seconds(1));
+  EXPECT_EQ(connector_.peers().size(), 1U) << "nobody waits: no connection is needed";
+}
+
+TEST_F(RpcClientTest, CancelBeforeTheConnectionAndOfUnknownIds) {
+  make(Patience::kHard);
+  const auto outcome = submit(1);
+  client_->cancel(99);
+  client_->cancel(1);
+  client_->cancel(1);
+  ASSERT_EQ(outcome->times, 1);
+  EXPECT_EQ(outcome->error->code(), Errc::kCancelled);
+  accept();
+  EXPECT_TRUE(calls_at(peer()).empty());
+}
+
+TEST_F(RpcClientTest, ShutDownEndsEveryCallWhereverItIs) {
+  make(Patience::kHard);
+  std::vector<std::byte> destination(5000, kUntouched);
+  std::vector<std::shared_ptr<Outcome>> outcomes;
+  outcomes.push_back(submit(1, destination));  // will be receiving
+  for (netfs::CallId id = 2; id < 300; ++id) {
+    outcomes.push_back(submit(id));  // in flight and queued
+  }
+  accept();
+  const std::vector<SeenCall> calls = calls_at(peer());
+  EXPECT_EQ(calls.size(), RpcClient::kMostCalls);
+  peer().deliver(as_record(accepted_reply(calls.at(1).xid, status_results(10008))));  // paused
+  const std::vector<std::byte> data(5000);
+  peer().deliver(Bytes(as_record(accepted_reply(calls.at(0).xid, read_results(data)))).first(900));
+  settle();
+  client_->shut_down();
+  for (const auto& outcome : outcomes) {
+    ASSERT_EQ(outcome->times, 1);
+    EXPECT_EQ(outcome->error->code(), Errc::kCancelled);
+  }
+  EXPECT_EQ(submit(1000)->error->code(), Errc::kCancelled);
+  EXPECT_TRUE(peer().ended());
+}
+
+// An NFS3ERR_JUKEBOX means "the tape is on its way": ask again, with another xid, inside the
+// deadline.
+TEST_F(RpcClientTest, JukeboxIsAskedAgainLaterWithANewXid) {
+  make(Patience::kSoft);
+  const auto outcome = submit(1);
+  accept();
+  const std::uint32_t first = calls_at(peer()).at(0).xid;
+  peer().deliver(as_record(accepted_reply(first, status_results(10008))));
+  settle();
+  EXPECT_EQ(outcome->times, 0);
+  EXPECT_TRUE(calls_at(peer()).empty());
+  pass(milliseconds(100));
+  const std::vector<SeenCall> again = calls_at(peer());
+  ASSERT_EQ(again.size(), 1U);
+  EXPECT_NE(again[0].xid, first);
+  peer().deliver(as_record(accepted_reply(again[0].xid, status_results(0))));
+  settle();
+  EXPECT_EQ(outcome->results, text_of(status_results(0)));
+}
+
+TEST_F(RpcClientTest, JukeboxForEverEndsWithTheDeadlineOrACancel) {
+  connector_.set_on_sent([](const std::shared_ptr<FakePeer>& each) {
+    for (const SeenCall& call : parse_calls(each->take_sent())) {
+      each->deliver(as_record(accepted_reply(call.xid, status_results(10008))));
+    }
+  });
+  connector_.set_on_connect([](const std::shared_ptr<FakePeer>& each) { each->accept(); });
+  make(Patience::kSoft);
+  const auto outcome = submit(1);
+  pass(seconds(29));
+  EXPECT_EQ(outcome->times, 0);
+  const auto cancelled = submit(2);
+  pass(milliseconds(50));
+  client_->cancel(2);
+  EXPECT_EQ(cancelled->error->code(), Errc::kCancelled);
+  pass(seconds(40));
+  ASSERT_EQ(outcome->times, 1);
+  EXPECT_EQ(outcome->error->code(), Errc::kTimedOut);
+}
+
+// Small calls must not stand behind megabytes when another connection is free.
+TEST_F(RpcClientTest, LargeReadsKeepOffTheFirstConnection) {
+  make(Patience::kHard, 2);
+  client_->open();
+  settle();
+  peer(0).accept();
+  peer(1).accept();
+  settle();
+  std::vector<std::byte> destination(1U << 20);
+  for (netfs::CallId id = 1; id <= 30; ++id) {
+    submit(id, destination, 1U << 20, CallClass::kRead);
+  }
+  for (netfs::CallId id = 31; id <= 40; ++id) {
+    submit(id);
+  }
+  settle();
+  EXPECT_EQ(calls_at(peer(0)).size(), 10U) << "the small ones";
+  EXPECT_EQ(calls_at(peer(1)).size(), 16U) << "16 MiB in flight at most";
+}
+
+TEST_F(RpcClientTest, QueuedCallsGoInTheOrderOfTheirClass) {
+  make(Patience::kHard);
+  std::vector<std::byte> destination(1U << 20);
+  for (netfs::CallId id = 1; id <= 16; ++id) {
+    submit(id, destination, 1U << 20, CallClass::kRead);
+  }
+  submit(17, destination, 1U << 20, CallClass::kPrefetch);
+  submit(18, destination, 2U << 20, CallClass::kRead);
+  accept();
+  std::vector<SeenCall> calls = calls_at(peer());
+  ASSERT_EQ(calls.size(), 16U);
+  for (std::size_t i = 0; i < 2; ++i) {
+    peer().deliver(as_record(accepted_reply(calls.at(i).xid, status_results(5))));
+  }
+  settle();
+  ASSERT_EQ(calls_at(peer()).size(), 1U + 0U) << "two places of one MiB, one read of two";
+}
+
+TEST_F(RpcClientTest, AServerThatClosesAnIdleConnectionIsLeftInPeaceUntilNeeded) {
+  make(Patience::kHard);
+  const auto outcome = submit(1);
+  accept();
+  peer().deliver(as_record(accepted_reply(calls_at(peer()).at(0).xid, bytes_of("done"))));
+  settle();
+  peer().hang_up();
+  pass(seconds(1000));
+  EXPECT_EQ(connector_.peers().size(), 1U);
+  const auto next = submit(2);
+  pass(milliseconds(20));
+  ASSERT_EQ(connector_.peers().size(), 2U);
+  accept();
+  peer().deliver(as_record(accepted_reply(calls_at(peer()).at(0).xid, bytes_of("more"))));
+  settle();
+  EXPECT_EQ(next->results, "more");
+}
+
+// Random servers and cancels: every call ends once, with its own bytes or an error, and nothing is
+// written to a destination after its end.
+TEST_F(RpcClientTest, RandomFaultsNeitherLoseNorMixUpCalls) {
+  const std::uint64_t seed = std::random_device{}();
+  SCOPED_TRACE(seed);
+  std::mt19937_64 random(seed);
+  for (int round = 0; round < 60; ++round) {
+    Stepper stepper(random());
+    FakeConnector connector(stepper);
+    connector.set_on_connect([&](const std::shared_ptr<FakePeer>& each) {
+      random() % 4 == 0 ? each->refuse(Error(Errc::kIo, ECONNREFUSED, "no")) : each->accept();
+    });
+    connector.set_on_sent([&](const std::shared_ptr<FakePeer>& each) {
+      for (const SeenCall& call : parse_calls(each->take_sent())) {
+        XdrDecoder arguments(call.arguments);
+        const std::size_t length = arguments.u32() % 200;
+        const std::vector<std::byte> data(length, static_cast<std::byte>(arguments.u32()));
+        const auto record =
+            as_record(accepted_reply(call.xid, read_results(data)), 1 + random() % 300);
+        const std::size_t cut = random() % 8 == 0 ? random() % record.size() : record.size();
+        if (random() % 10 != 0) {
+          each->deliver(Bytes(record).first(cut), 1 + random() % 200);
+        }
+        if (cut < record.size() || random() % 20 == 0) {
+          each->hang_up();
+        }
+      }
+    });
+    RpcClientSettings settings;
+    settings.program = kNfsProgram;
+    settings.connections = 1 + static_cast<unsigned>(random() % 3);
+    settings.timeout = seconds(2);
+    settings.retrans = 50;
+    settings.patience = Patience::kSoft;
+    const auto client = RpcClient::make(std::move(settings), stepper, connector);
+
+    struct Read {
+      std::vector<std::byte> destination;
+      std::vector<std::byte> at_end;
+      int times = 0;
+      bool good = false;
+    };
+
+    std::vector<std::unique_ptr<Read>> reads;
+    for (std::uint32_t id = 1; id <= 60; ++id) {
+      reads.push_back(std::make_unique<Read>());
+      Read& read = *reads.back();
+      read.destination.assign(200, kUntouched);
+      XdrEncoder arguments;
+      arguments.put_u32(id * 31);
+      arguments.put_u32(id);
+      RpcRequest request;
+      request.procedure = 6;
+      request.arguments = arguments.take();
+      request.destination = read.destination;
+      request.find_data = &find_read_data;
+      request.done = [&read, id](Result<RpcReply> reply) {
+        ++read.times;
+        if (reply) {
+          read.good = reply->data_length == id * 31 % 200;
+          for (std::size_t i = 0; i < reply->data_length; ++i) {
+            read.good = read.good && read.destination[i] == static_cast<std::byte>(id);
+          }
+        } else {
+          read.good = reply.error().code() == Errc::kCancelled;
+        }
+        std::ranges::fill(read.destination, std::byte{0x5a});
+      };
+      client->submit(id, std::move(request));
+      if (random() % 3 == 0) {
+        client->cancel(1 + random() % id);
+      }
+      for (std::uint64_t steps = random() % 30; steps > 0; --steps) {
+        stepper.step();
+      }
+    }
+    ASSERT_TRUE(stepper.run_until(
+        [&] {
+          return std::ranges::all_of(reads, [](const auto& each) { return each->times > 0; });
+        },
+        seconds(1000)));
+    stepper.run_until([] { return false; }, seconds(10));
+    client->shut_down();
+    for (const auto& read : reads) {
+      ASSERT_EQ(read->times, 1);
+      ASSERT_TRUE(read->good);
+      ASSERT_TRUE(
+          std::ranges::all_of(read->destination, [](std::byte b) { return b == std::byte{0x5a}; }));
+    }
+  }
+}
+
+}  // namespace
+}  // namespace larder::nfs
