@@ -1,0 +1,108 @@
+#include "keeper/engine_link.h"
+
+#include <cerrno>
+#include <csignal>
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <string>
+#include <utility>
+
+#include <fcntl.h>
+#include <fmt/format.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include "base/clock.h"
+#include "base/error.h"
+#include "base/log.h"
+#include "base/result.h"
+#include "base/unique_fd.h"
+#include "handover/messages.h"
+#include "handover/table.h"
+#include "keeper/engine_process.h"
+#include "os/packet_socket.h"
+
+namespace larder::keeper {
+
+namespace {
+
+using handover::Message;
+using handover::MessageKind;
+
+constexpr std::size_t kMostOutgoing = 8192;  // messages that a living engine would have read
+
+Result<Message> make_hello(const handover::Hello& hello, const UniqueFd& control_socket) {
+  Message message;
+  message.head.kind = MessageKind::kHello;
+  message.text = encode_hello(hello);
+  for (const handover::TableShape& shape : handover::table_shapes()) {
+    message.descriptors.push_back(TRY(handover::TableMemory::create(shape)));
+  }
+  message.descriptors.emplace_back(::fcntl(control_socket.get(), F_DUPFD_CLOEXEC, 0));
+  if (!message.descriptors.back().valid()) {
+    return fail_errno(errno, "descriptor of the control socket");
+  }
+  return message;
+}
+
+}  // namespace
+
+Result<std::unique_ptr<EngineLink>> EngineLink::start(
+    std::uint64_t number, const std::string& program, const EngineUser& user,
+    const handover::Hello& hello, const UniqueFd& control_socket, MonotonicTime now) {
+  Message greeting = TRY(make_hello(hello, control_socket));
+  auto [ours, theirs] = TRY(os::packet_socket_pair());
+  EngineProcess process = TRY(start_engine(program, user, theirs));
+  std::unique_ptr<EngineLink> link(
+      new EngineLink(number, std::move(process), std::move(ours), now));
+  link->send(std::move(greeting));
+  return link;
+}
+
+void EngineLink::send(Message message) {
+  if (outgoing_.size() >= kMostOutgoing) {
+    kill("does not read what it is told");
+    return;
+  }
+  outgoing_.push_back(std::move(message));
+  flush();
+}
+
+void EngineLink::flush() {
+  while (!outgoing_.empty() && channel_.valid()) {
+    const Result<> sent = send_message(channel_, outgoing_.front(), os::Wait::kNo);
+    if (!sent && sent.error().code() == Errc::kBusy) {
+      return;
+    }
+    if (!sent && sent.error().code() != Errc::kNotFound) {
+      log_error("a message to the engine was lost: {}", sent.error().message());
+    }
+    outgoing_.pop_front();
+  }
+}
+
+std::optional<Message> EngineLink::receive() {
+  Result<Message> message = handover::receive_message(channel_, os::Wait::kNo);
+  if (message) {
+    return std::move(*message);
+  }
+  if (message.error().code() == Errc::kNotFound) {
+    channel_.reset();  // it is ending: the pidfd will tell
+    outgoing_.clear();
+  } else if (message.error().code() != Errc::kBusy) {
+    log_error("from the engine: {}", message.error().message());
+    kill("sends what makes no sense");
+  }
+  return std::nullopt;
+}
+
+void EngineLink::kill(const char* why) {
+  log_error("the engine (pid {}) {}: killed", pid(), why);
+  ::syscall(SYS_pidfd_send_signal, pidfd(), SIGKILL, nullptr, 0);
+  channel_.reset();
+  outgoing_.clear();
+}
+
+}  // namespace larder::keeper

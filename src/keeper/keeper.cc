@@ -1,0 +1,673 @@
+#include "keeper/keeper.h"
+
+#include <algorithm>
+#include <array>
+#include <cerrno>
+#include <chrono>
+#include <csignal>
+#include <cstddef>
+#include <cstdint>
+#include <cstdlib>
+#include <cstring>
+#include <deque>
+#include <list>
+#include <memory>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+#include <fcntl.h>
+#include <fmt/format.h>
+#include <poll.h>
+#include <sys/eventfd.h>
+#include <sys/ioctl.h>
+#include <sys/resource.h>
+#include <sys/signalfd.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/sysmacros.h>
+#include <sys/un.h>
+#include <unistd.h>
+
+#include "base/clock.h"
+#include "base/error.h"
+#include "base/log.h"
+#include "base/result.h"
+#include "base/unique_fd.h"
+#include "handover/lines.h"
+#include "handover/messages.h"
+#include "keeper/cache_directory.h"
+#include "keeper/engine_link.h"
+#include "keeper/engine_process.h"
+#include "keeper/lanes.h"
+#include "keeper/mounts.h"
+#include "keeper/runtime_directory.h"
+#include "os/packet_socket.h"
+
+namespace larder::keeper {
+
+namespace {
+
+using handover::KeeperReply;
+using handover::Message;
+using handover::MessageKind;
+using handover::RequestKind;
+using std::chrono::milliseconds;
+
+constexpr std::size_t kMostClients = 64;
+constexpr std::size_t kMessagesPerTurn = 64;  // of the engine, before others get their turn
+constexpr milliseconds kFirstBackoff{100};
+constexpr milliseconds kMostBackoff{30000};
+constexpr std::chrono::seconds kHealthyLife{60};  // after that the next backoff is the first again
+constexpr std::chrono::seconds kStopPatience{15};
+constexpr unsigned kFuseMajor = 10;
+constexpr unsigned kFuseMinor = 229;
+
+// The two ioctls on a mounted /dev/fuse (kernel 6.9 on), as linux/fuse.h has them today.
+struct BackingMap {
+  std::int32_t descriptor;
+  std::uint32_t flags;
+  std::uint64_t padding;
+};
+
+constexpr unsigned long kBackingOpen = 0x4010e501;
+constexpr unsigned long kBackingClose = 0x4004e502;
+
+// One connection on keeper.sock: one request, one reply.
+struct Client {
+  UniqueFd socket;
+  std::uint32_t awaited_mount = 0;  // answered when the engine has served or refused it
+  bool awaits_stop = false;
+
+  [[nodiscard]] bool silent() const { return awaited_mount == 0 && !awaits_stop; }
+};
+
+bool is_fuse_device(const UniqueFd& descriptor) {
+  struct stat status{};
+  return ::fstat(descriptor.get(), &status) == 0 && S_ISCHR(status.st_mode) &&
+         status.st_rdev == makedev(kFuseMajor, kFuseMinor);
+}
+
+void close_backing(const UniqueFd& fuse, std::int32_t backing_id) {
+  const auto id = static_cast<std::uint32_t>(backing_id);
+  if (::ioctl(fuse.get(), kBackingClose, &id) != 0) {
+    log_debug("backing id {} could not be closed: errno {}", backing_id, errno);
+  }
+}
+
+void notify_service_manager(std::string_view state) {
+  const char* const path = std::getenv("NOTIFY_SOCKET");  // NOLINT(concurrency-mt-unsafe)
+  sockaddr_un address{};
+  if (path == nullptr || std::strlen(path) >= sizeof address.sun_path) {
+    return;
+  }
+  address.sun_family = AF_UNIX;
+  std::memcpy(&address.sun_path, path, std::strlen(path));
+  if (address.sun_path[0] == '@') {
+    address.sun_path[0] = '\0';
+  }
+  const UniqueFd socket(::socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0));
+  const auto length = static_cast<socklen_t>(offsetof(sockaddr_un, sun_path) + std::strlen(path));
+  ::sendto(socket.get(), state.data(), state.size(), MSG_NOSIGNAL,
+           reinterpret_cast<const sockaddr*>(&address), length);
+}
+
+Result<UniqueFd> watch_signals() {
+  sigset_t watched;
+  ::sigemptyset(&watched);
+  for (const int number : {SIGTERM, SIGINT}) {
+    ::signal(number, SIG_DFL);  // an ignored signal would never arrive
+    ::sigaddset(&watched, number);
+  }
+  ::signal(SIGPIPE, SIG_IGN);  // stderr may be a pipe whose reader is gone
+  ::signal(SIGHUP, SIG_IGN);
+  ::sigprocmask(SIG_BLOCK, &watched, nullptr);
+  UniqueFd descriptor(::signalfd(-1, &watched, SFD_CLOEXEC | SFD_NONBLOCK));
+  if (!descriptor.valid()) {
+    return fail_errno(errno, "signalfd");
+  }
+  return descriptor;
+}
+
+void raise_descriptor_limit() {
+  rlimit limit{};
+  if (::getrlimit(RLIMIT_NOFILE, &limit) == 0) {
+    limit.rlim_cur = limit.rlim_max;
+    ::setrlimit(RLIMIT_NOFILE, &limit);
+  }
+}
+
+// Owned by run_keeper, used on its thread only. Nothing here waits but poll(2).
+class Keeper {
+ public:
+  Keeper(const KeeperOptions& options, RuntimeDirectory runtime, EngineUser user,
+         std::string program, UniqueFd signals, UniqueFd wake)
+      : hello_{options.runtime_directory, options.log_level},
+        program_(std::move(program)),
+        user_(user),
+        runtime_(std::move(runtime)),
+        signals_(std::move(signals)),
+        wake_(std::move(wake)) {}
+
+  [[nodiscard]] Result<> start_engine();
+  void run();
+
+  [[nodiscard]] bool stuck() const { return lanes_->stuck(); }
+
+  // Leaves the threads to the end of the process.
+  void abandon_lanes() { [[maybe_unused]] const Lanes* const abandoned = lanes_.release(); }
+
+ private:
+  void turn();
+  [[nodiscard]] int poll_timeout() const;
+  void restart_engine_if_due();
+  void on_engine_death();
+  void hear_engine();
+  void on_message(Message message);
+  void on_ready(std::uint32_t mount_id);
+  void on_failed(const Message& message);
+  void on_unmounted(std::uint32_t mount_id);
+  void on_backing_open(Message message);
+  void on_backing_close(const Message& message);
+  void on_open_cache(const Message& message);
+  [[nodiscard]] bool may_be_a_cache(const std::string& path) const;
+  void send_finished();
+  void refuse(MessageKind kind, std::uint64_t request, int error_number, std::string text);
+
+  void accept_clients();
+  [[nodiscard]] bool serve(Client& client);
+  [[nodiscard]] bool on_mount(Client& client, handover::ReceivedRequest received);
+  [[nodiscard]] bool on_unmount(Client& client, std::uint32_t mount_id);
+  void reply(const Client& client, const Error* why, std::uint32_t mount_id = 0);
+  void answer_awaiting(std::uint32_t mount_id, const Error* why);
+  void send_mount(std::uint32_t mount_id);
+  void begin_stop(const char* why);
+
+  const handover::Hello hello_;
+  const std::string program_;
+  const EngineUser user_;
+  const SteadyClock clock_;
+  const RuntimeDirectory runtime_;
+  const UniqueFd signals_;
+  const UniqueFd wake_;
+  std::unique_ptr<Lanes> lanes_ = std::make_unique<Lanes>(clock_, wake_.get());
+  Mounts mounts_;
+  std::list<Client> clients_;
+  std::unique_ptr<EngineLink> engine_;  // null: dead, or not started yet
+  std::uint64_t engines_started_ = 0;
+  milliseconds backoff_ = kFirstBackoff;
+  MonotonicTime restart_at_;
+  std::optional<MonotonicTime> stop_until_;  // set: ending; then the engine is killed
+  bool stop_now_ = false;
+};
+
+Result<> Keeper::start_engine() {
+  engine_ = TRY(EngineLink::start(++engines_started_, program_, user_, hello_,
+                                  runtime_.control_socket(), clock_.now()));
+  log_info("engine started, pid {}, uid {}", engine_->pid(), user_.uid);
+  std::vector<std::uint32_t> waiting;
+  for (const auto& [id, mount] : mounts_.all()) {
+    waiting.push_back(id);
+  }
+  std::ranges::for_each(waiting, [this](std::uint32_t id) { send_mount(id); });
+  return {};
+}
+
+void Keeper::run() {
+  while (!stop_now_) {
+    turn();
+  }
+  for (const Client& client : clients_) {
+    if (client.awaits_stop) {
+      reply(client, nullptr);
+    }
+  }
+}
+
+void Keeper::turn() {
+  std::vector<pollfd> polled{{signals_.get(), POLLIN, 0},
+                             {wake_.get(), POLLIN, 0},
+                             {runtime_.keeper_socket().get(), POLLIN, 0},
+                             {engine_ ? engine_->pidfd() : -1, POLLIN, 0},
+                             {engine_ ? engine_->channel() : -1, POLLIN, 0}};
+  if (engine_ && engine_->wants_to_send()) {
+    polled[4].events |= POLLOUT;
+  }
+  const std::size_t first_client = polled.size();
+  for (const Client& client : clients_) {
+    polled.push_back({client.socket.get(), POLLIN, 0});
+  }
+  ::poll(polled.data(), polled.size(), poll_timeout());
+  signalfd_siginfo signal{};
+  if (polled[0].revents != 0 && ::read(signals_.get(), &signal, sizeof signal) == sizeof signal) {
+    begin_stop("a signal");
+  }
+  if (polled[1].revents != 0) {
+    std::uint64_t count = 0;
+    [[maybe_unused]] const auto length = ::read(wake_.get(), &count, sizeof count);
+  }
+  std::size_t index = first_client;
+  for (auto client = clients_.begin(); client != clients_.end();) {
+    const bool keep = polled[index++].revents == 0 || serve(*client);
+    client = keep ? std::next(client) : clients_.erase(client);
+  }
+  if (polled[2].revents != 0) {
+    accept_clients();
+  }
+  if (engine_ && polled[4].revents != 0) {
+    hear_engine();
+  }
+  send_finished();
+  if (polled[3].revents != 0) {
+    on_engine_death();
+  }
+  restart_engine_if_due();
+}
+
+int Keeper::poll_timeout() const {
+  if (lanes_->waiting() || stop_until_) {
+    return 500;
+  }
+  if (!engine_) {
+    const auto left = std::chrono::ceil<milliseconds>(restart_at_ - clock_.now());
+    return static_cast<int>(std::max<milliseconds::rep>(left.count(), 0));
+  }
+  return -1;
+}
+
+void Keeper::restart_engine_if_due() {
+  if (stop_until_) {
+    if (!engine_) {
+      stop_now_ = true;
+    } else if (clock_.now() >= *stop_until_) {
+      stop_until_ = clock_.now() + kStopPatience;
+      engine_->kill("did not end when it was told to");
+    }
+    return;
+  }
+  if (engine_ || clock_.now() < restart_at_) {
+    return;
+  }
+  if (const Result<> started = start_engine(); !started) {
+    log_error("{}", started.error().message());
+    restart_at_ = clock_.now() + backoff_;
+    backoff_ = std::min(backoff_ * 2, kMostBackoff);
+  }
+}
+
+void Keeper::on_engine_death() {
+  const std::string how = engine_->reap();
+  const bool healthy = clock_.now() - engine_->started() >= kHealthyLife;
+  backoff_ = healthy ? kFirstBackoff : backoff_;
+  restart_at_ = clock_.now() + backoff_;
+  if (stop_until_) {
+    log_info("engine (pid {}) {}", engine_->pid(), how);
+  } else {
+    log_error("engine (pid {}) {}: {} mounts end, the next engine starts in {} ms", engine_->pid(),
+              how, mounts_.all().size(), backoff_.count());
+    backoff_ = std::min(backoff_ * 2, kMostBackoff);
+  }
+  engine_.reset();
+  const Error why(Errc::kIo, fmt::format("the engine {}: `larder log` may tell why", how));
+  for (const auto& [id, mount] : mounts_.all()) {
+    answer_awaiting(id, &why);
+  }
+  for (const std::string& sentence : mounts_.end_all(clock_.now())) {
+    log_error("{}", sentence);
+  }
+}
+
+// ---- The engine's messages
+
+void Keeper::hear_engine() {
+  engine_->flush();
+  for (std::size_t i = 0; i < kMessagesPerTurn && engine_->channel() >= 0; ++i) {
+    std::optional<Message> message = engine_->receive();
+    if (!message) {
+      return;
+    }
+    on_message(std::move(*message));
+  }
+}
+
+void Keeper::on_message(Message message) {
+  switch (message.head.kind) {
+    case MessageKind::kReady:
+      return on_ready(message.head.mount_id);
+    case MessageKind::kFailed:
+      return on_failed(message);
+    case MessageKind::kUnmounted:
+      return on_unmounted(message.head.mount_id);
+    case MessageKind::kBackingOpen:
+      return on_backing_open(std::move(message));
+    case MessageKind::kBackingClose:
+      return on_backing_close(message);
+    case MessageKind::kOpenCache:
+      return on_open_cache(message);
+    case MessageKind::kStopping:
+      log_info("engine (pid {}) is ending", engine_->pid());
+      return;
+    default:
+      engine_->kill("sends messages that are the keeper's");
+  }
+}
+
+void Keeper::on_ready(std::uint32_t mount_id) {
+  if (HeldMount* const mount = mounts_.find(mount_id)) {
+    mount->ready = true;
+    log_info("mount {} is served", mount_id);
+    answer_awaiting(mount_id, nullptr);
+  }
+}
+
+void Keeper::on_failed(const Message& message) {
+  if (mounts_.find(message.head.mount_id) == nullptr) {
+    return;
+  }
+  mounts_.remove(message.head.mount_id);
+  log_warning("mount {} failed: {}", message.head.mount_id, message.text);
+  const Error why = Error::from_errno(message.head.error_number, message.text);
+  answer_awaiting(message.head.mount_id, &why);
+}
+
+void Keeper::on_unmounted(std::uint32_t mount_id) {
+  if (mounts_.find(mount_id) == nullptr) {
+    return;
+  }
+  mounts_.remove(mount_id);
+  log_info("mount {} was unmounted", mount_id);
+  const Error why(Errc::kCancelled, "it was unmounted before the engine served it");
+  answer_awaiting(mount_id, &why);
+}
+
+void Keeper::on_backing_open(Message message) {
+  const HeldMount* const mount = mounts_.find(message.head.mount_id);
+  struct stat status{};
+  if (mount == nullptr || ::fstat(message.descriptors.front().get(), &status) != 0) {
+    return refuse(MessageKind::kBackingOpened, message.head.request, ENODEV, "");
+  }
+  Job job;
+  job.engine = engine_->number();
+  job.reply.head.kind = MessageKind::kBackingOpened;
+  job.reply.head.request = message.head.request;
+  job.reply.head.mount_id = message.head.mount_id;
+  const std::shared_ptr<const UniqueFd> fuse = mount->fuse;
+  job.work = [fuse, file = std::move(message.descriptors.front())](Message& answer) {
+    const BackingMap map{file.get(), 0, 0};
+    const int id = ::ioctl(fuse->get(), kBackingOpen, &map);
+    answer.head.backing_id = std::max(id, 0);
+    answer.head.error_number = id < 0 ? errno : 0;
+  };
+  job.undo = [fuse](const Message& answer) {
+    if (answer.head.error_number == 0) {
+      close_backing(*fuse, answer.head.backing_id);
+    }
+  };
+  if (!lanes_->post(fmt::format("disk-{}", status.st_dev), std::move(job))) {
+    refuse(MessageKind::kBackingOpened, message.head.request, EBUSY, "");
+  }
+}
+
+void Keeper::on_backing_close(const Message& message) {
+  HeldMount* const mount = mounts_.find(message.head.mount_id);
+  if (mount == nullptr) {
+    return;  // the ids went with the mount
+  }
+  const auto node = mount->lane_of_backing.extract(message.head.backing_id);
+  if (node.empty()) {
+    log_warning("the engine closes backing id {} of mount {}, which it does not have",
+                message.head.backing_id, message.head.mount_id);
+    return;
+  }
+  Job job;
+  job.work = [fuse = mount->fuse, id = message.head.backing_id](Message& /*reply*/) {
+    close_backing(*fuse, id);
+  };
+  if (!lanes_->post(node.mapped(), std::move(job))) {
+    log_warning("backing id {} stays open: the disk does not keep up", message.head.backing_id);
+  }
+}
+
+void Keeper::on_open_cache(const Message& message) {
+  if (!may_be_a_cache(message.text)) {
+    return refuse(MessageKind::kCacheOpened, message.head.request, EACCES,
+                  fmt::format("no mount names {} as its cache", message.text.substr(0, 500)));
+  }
+  Job job;
+  job.engine = engine_->number();
+  job.reply.head.kind = MessageKind::kCacheOpened;
+  job.reply.head.request = message.head.request;
+  job.work = [path = message.text, user = user_](Message& answer) {
+    Result<UniqueFd> directory = open_cache_directory(path, user);
+    if (directory) {
+      answer.descriptors.push_back(std::move(*directory));
+    } else {
+      answer.head.error_number = directory.error().error_number();
+      answer.text = directory.error().context().substr(0, handover::kMostSentenceBytes);
+    }
+  };
+  if (!lanes_->post("cache-open", std::move(job))) {
+    refuse(MessageKind::kCacheOpened, message.head.request, EBUSY, "too many caches are opened");
+  }
+}
+
+// The engine talks to the network; what it may have opened and given to it by root is only what
+// root named in a mount.
+bool Keeper::may_be_a_cache(const std::string& path) const {
+  return path == kDefaultCacheDirectory ||
+         std::ranges::any_of(mounts_.all(), [&path](const auto& entry) {
+           return handover::has_line(entry.second.spec, "cache", path);
+         });
+}
+
+void Keeper::send_finished() {
+  for (Finished& finished : lanes_->take_finished()) {
+    const handover::MessageHead& head = finished.reply.head;
+    HeldMount* const mount = mounts_.find(head.mount_id);
+    const bool opened = head.kind == MessageKind::kBackingOpened && head.error_number == 0;
+    if (mount != nullptr && opened) {
+      mount->lane_of_backing.emplace(head.backing_id, finished.lane);
+    }
+    if (engine_ && engine_->number() == finished.engine) {
+      engine_->send(std::move(finished.reply));
+    }
+  }
+}
+
+void Keeper::refuse(MessageKind kind, std::uint64_t request, int error_number, std::string text) {
+  Message message;
+  message.head.kind = kind;
+  message.head.request = request;
+  message.head.error_number = error_number;
+  message.text = std::move(text);
+  engine_->send(std::move(message));
+}
+
+// ---- Clients
+
+void Keeper::accept_clients() {
+  while (Result<UniqueFd> socket = os::accept_for_packets(runtime_.keeper_socket())) {
+    const Result<os::PeerCredentials> peer = os::peer_of(*socket);
+    if (!peer || peer->uid != 0) {
+      continue;
+    }
+    clients_.push_back({.socket = std::move(*socket)});
+    if (clients_.size() > kMostClients) {
+      const auto silent = std::ranges::find_if(clients_, &Client::silent);
+      clients_.erase(silent == clients_.end() ? clients_.begin() : silent);
+    }
+  }
+}
+
+// False: the connection is over.
+bool Keeper::serve(Client& client) {
+  Result<handover::ReceivedRequest> received =
+      handover::receive_request(client.socket, os::Wait::kNo);
+  if (!received) {
+    if (received.error().code() != Errc::kNotFound) {
+      reply(client, &received.error());
+    }
+    return false;  // one that hung up leaves its mount being served
+  }
+  if (!client.silent()) {
+    return false;  // a second request before the first reply
+  }
+  switch (received->request.kind) {
+    case RequestKind::kMount:
+      return on_mount(client, std::move(*received));
+    case RequestKind::kUnmount:
+      return on_unmount(client, received->request.mount_id);
+    case RequestKind::kStop:
+      client.awaits_stop = true;
+      begin_stop("a request");
+      return true;
+    case RequestKind::kPids:
+      reply(client, nullptr);
+      return false;
+  }
+  return false;
+}
+
+bool Keeper::on_mount(Client& client, handover::ReceivedRequest received) {
+  const std::string spec(spec_of(received.request));
+  std::optional<Error> refusal;
+  if (!is_fuse_device(received.descriptor)) {
+    refusal = Error(Errc::kInvalid, "the descriptor that came with the mount is not /dev/fuse");
+  } else if (stop_until_) {
+    refusal = Error(Errc::kBusy, "the keeper is ending: try again in a moment");
+  } else if (mounts_.full()) {
+    refusal =
+        Error(Errc::kNoSpace, fmt::format("there are {} mounts already", Mounts::kMostMounts));
+  } else if (mounts_.is_parked(spec, clock_.now())) {
+    refusal = Error(Errc::kBusy,
+                    fmt::format("this mount is parked, because the engine died {} times under it: "
+                                "see `larder log`; `larder stop` lets it be mounted again",
+                                Mounts::kMostDeaths));
+  }
+  if (refusal) {
+    reply(client, &*refusal);
+    return false;
+  }
+  HeldMount mount;
+  mount.spec = spec;
+  mount.device = received.request.device;
+  mount.fuse = std::make_shared<const UniqueFd>(std::move(received.descriptor));
+  client.awaited_mount = mounts_.add(std::move(mount));
+  if (engine_) {
+    send_mount(client.awaited_mount);
+  }
+  return true;
+}
+
+void Keeper::send_mount(std::uint32_t mount_id) {
+  const HeldMount& mount = *mounts_.find(mount_id);
+  Message message;
+  message.head.kind = MessageKind::kTakeMount;
+  message.head.mount_id = mount_id;
+  message.head.device = mount.device;
+  message.text = mount.spec;
+  message.descriptors.emplace_back(::fcntl(mount.fuse->get(), F_DUPFD_CLOEXEC, 0));
+  if (message.descriptors.back().valid()) {
+    engine_->send(std::move(message));
+    return;
+  }
+  const Error why = Error::from_errno(errno, "the keeper has no descriptor left for the mount");
+  answer_awaiting(mount_id, &why);
+  mounts_.remove(mount_id);
+}
+
+bool Keeper::on_unmount(Client& client, std::uint32_t mount_id) {
+  if (mounts_.find(mount_id) == nullptr) {
+    const Error why(Errc::kNotFound, fmt::format("there is no mount {}", mount_id));
+    reply(client, &why);
+    return false;
+  }
+  if (engine_) {
+    Message message;
+    message.head.kind = MessageKind::kReleaseMount;
+    message.head.mount_id = mount_id;
+    engine_->send(std::move(message));
+  } else {
+    mounts_.remove(mount_id);
+  }
+  reply(client, nullptr, mount_id);
+  return false;
+}
+
+void Keeper::reply(const Client& client, const Error* why, std::uint32_t mount_id) {
+  KeeperReply answer;
+  answer.mount_id = mount_id;
+  answer.keeper_pid = ::getpid();
+  answer.engine_pid = engine_ ? engine_->pid() : 0;
+  if (why != nullptr) {
+    answer.error_number = why->error_number();
+    put_sentence(answer, why->context());
+  }
+  const iovec part{&answer, sizeof answer};
+  // A client that does not listen any more has itself to blame.
+  [[maybe_unused]] const Result<> sent =
+      os::send_packet(client.socket, std::span(&part, 1), {}, os::Wait::kNo);
+}
+
+void Keeper::answer_awaiting(std::uint32_t mount_id, const Error* why) {
+  const auto client = std::ranges::find(clients_, mount_id, &Client::awaited_mount);
+  if (client != clients_.end()) {
+    reply(*client, why, mount_id);
+    clients_.erase(client);
+  }
+}
+
+void Keeper::begin_stop(const char* why) {
+  if (stop_until_) {
+    return;
+  }
+  log_info("ending, because of {}", why);
+  notify_service_manager("STOPPING=1");
+  stop_until_ = clock_.now() + kStopPatience;
+  if (engine_) {
+    Message message;
+    message.head.kind = MessageKind::kStop;
+    engine_->send(std::move(message));
+  }
+}
+
+}  // namespace
+
+Result<> run_keeper(const KeeperOptions& options) {
+  if (::geteuid() != 0) {
+    return fail(Errc::kPermission, "the keeper must be started by root");
+  }
+  if (!options.runtime_directory.starts_with('/')) {
+    return fail(Errc::kInvalid, fmt::format("the runtime directory {} is not an absolute path",
+                                            options.runtime_directory));
+  }
+  ::umask(077);
+  raise_descriptor_limit();
+  std::string program = options.engine_program;
+  if (program.empty()) {
+    program = TRY(find_engine_program());
+  }
+  const EngineUser user = TRY(find_engine_user());
+  UniqueFd signals = TRY(watch_signals());
+  UniqueFd wake(::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK));
+  if (!wake.valid()) {
+    return fail_errno(errno, "eventfd");
+  }
+  RuntimeDirectory runtime = TRY(RuntimeDirectory::claim(options.runtime_directory));
+  Keeper keeper(options, std::move(runtime), user, std::move(program), std::move(signals),
+                std::move(wake));
+  TRY(keeper.start_engine());
+  notify_service_manager("READY=1");
+  if (options.on_started) {
+    options.on_started();
+  }
+  keeper.run();
+  if (keeper.stuck()) {
+    keeper.abandon_lanes();
+  }
+  return {};
+}
+
+}  // namespace larder::keeper

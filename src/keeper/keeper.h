@@ -1,0 +1,26 @@
+// The keeper: the small root process that holds what must outlive an engine.
+#pragma once
+
+#include <functional>
+#include <string>
+
+#include "base/result.h"
+
+namespace larder::keeper {
+
+inline constexpr const char* kDefaultRuntimeDirectory = "/run/larder";
+inline constexpr const char* kDefaultCacheDirectory = "/var/cache/larder";
+
+struct KeeperOptions {
+  std::string runtime_directory = kDefaultRuntimeDirectory;
+  std::string engine_program;  // "": the larder-engine that belongs to this program
+  std::string log_level = "info";
+  std::function<void()> on_started = {};  // called once it answers; may be empty
+};
+
+// Runs until it is told to stop (STOP, SIGTERM, SIGINT), on the calling thread, which should be the
+// only one. Errors, all before anything was started, are sentences: not root, another keeper runs,
+// a runtime directory that others may write to.
+[[nodiscard]] Result<> run_keeper(const KeeperOptions& options);
+
+}  // namespace larder::keeper
