@@ -1,0 +1,246 @@
+// Strangers may connect to the control socket: their bytes must be understood or refused, and
+// nothing that they do or leave undone may keep others from being answered.
+#include <algorithm>
+#include <chrono>
+#include <cstddef>
+#include <cstdlib>
+#include <filesystem>
+#include <future>
+#include <memory>
+#include <optional>
+#include <random>
+#include <span>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+#include <sys/stat.h>
+#include <sys/uio.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "base/bytes.h"
+#include "base/clock.h"
+#include "base/error.h"
+#include "base/result.h"
+#include "base/unique_fd.h"
+#include "control/client.h"
+#include "control/line_codec.h"
+#include "control/server.h"
+#include "os/packet_socket.h"
+
+namespace larder::control {
+namespace {
+
+using std::chrono::seconds;
+using testing::ElementsAre;
+using testing::HasSubstr;
+
+using Words = std::vector<std::string>;
+
+TEST(LineCodecTest, AnyBytesSurviveTheWay) {
+  const unsigned seed = std::random_device()();
+  SCOPED_TRACE(seed);
+  std::mt19937 random(seed);
+  for (int round = 0; round < 2000; ++round) {
+    Words words(1 + random() % 4);
+    for (std::string& word : words) {
+      word.resize(1 + random() % 20);
+      std::ranges::generate(word, [&] { return static_cast<char>(1 + random() % 255); });
+    }
+    const auto line = encode_line(words);
+    ASSERT_TRUE(line.has_value());
+    EXPECT_EQ(decode_line(*line).value(), words);
+  }
+}
+
+TEST(LineCodecTest, RefusesWhatNobodyEncodes) {
+  for (const char* const line : {"", " ", "a  b", "a ", " a", "a%", "a%4", "%zz", "%00", "a\tb"}) {
+    EXPECT_FALSE(decode_line(line).has_value()) << '"' << line << '"';
+  }
+  EXPECT_FALSE(decode_line(std::string(kMostLineBytes + 1, 'a')).has_value());
+  EXPECT_FALSE(decode_line("a b c d e f g h i j k l m n o p q").has_value());
+  EXPECT_FALSE(encode_line({"a", ""}).has_value());
+  EXPECT_FALSE(encode_line({}).has_value());
+  EXPECT_THAT(decode_line("status\n").value(), ElementsAre("status"));
+}
+
+TEST(LineCodecTest, LongRepliesComeInSeveralPackets) {
+  const std::string body(3 * kMostPacketBytes, 'x');
+  ReplyReader reader;
+  bool complete = false;
+  for (const std::string& packet : encode_reply(body)) {
+    EXPECT_FALSE(complete);
+    EXPECT_LE(packet.size(), kMostPacketBytes);
+    complete = reader.add(packet).value();
+  }
+  ASSERT_TRUE(complete);
+  EXPECT_EQ(reader.take().value(), body);
+}
+
+TEST(LineCodecTest, ErrorsAreOneLine) {
+  ReplyReader reader;
+  const auto packets = encode_reply(fail(Errc::kInvalid, "two\nlines"));
+  EXPECT_THAT(packets, ElementsAre("error two lines\n"));
+  ASSERT_TRUE(reader.add(packets.front()).value());
+  EXPECT_EQ(reader.take().error().context(), "two lines");
+}
+
+TEST(LineCodecTest, RefusesRepliesThatMakeNoSense) {
+  for (const char* const packet : {"", "ok", "error", "error x", "mor", "OK\n"}) {
+    EXPECT_FALSE(ReplyReader().add(packet).has_value()) << packet;
+  }
+}
+
+class ServerTest : public testing::Test {
+ protected:
+  ServerTest() {
+    std::string pattern = "/tmp/larder-control-test-XXXXXX";
+    directory_ = ::mkdtemp(pattern.data());
+    ::chmod(directory_.c_str(), 0755);
+    listener_ = os::listen_for_packets(directory_ + "/control.sock", 0666).value();
+  }
+
+  ~ServerTest() override {
+    server_.reset();
+    std::filesystem::remove_all(directory_);
+  }
+
+  void start() {
+    Handlers handlers;
+    handlers["status"] = [](const Request&, Responder responder) { responder.answer("{}"); };
+    handlers["log"] = [](const Request&, Responder responder) {
+      responder.answer(std::string(std::size_t{4} * 1024 * 1024, 'l'));
+    };
+    handlers["flush"] = [](const Request& request, Responder responder) {
+      responder.answer(request.arguments.at(0));
+    };
+    handlers["probe"] = [this](const Request&, Responder responder) {
+      kept_.set_value(std::move(responder));
+    };
+    server_ = Server::start(UniqueFd(::dup(listener_.get())), std::move(handlers), clock_).value();
+  }
+
+  Result<std::string> ask_server(const Words& words) const {
+    return ask(directory_, words, seconds(20));
+  }
+
+  [[nodiscard]] UniqueFd connect() const {
+    return os::connect_for_packets(directory_ + "/control.sock").value();
+  }
+
+  static void send(const UniqueFd& socket, std::string text) {
+    const iovec part{text.data(), text.size()};
+    ASSERT_TRUE(os::send_packet(socket, std::span(&part, 1), {}, os::Wait::kYes));
+  }
+
+  SteadyClock clock_;
+  std::string directory_;
+  UniqueFd listener_;
+  std::promise<Responder> kept_;
+  std::unique_ptr<Server> server_;
+};
+
+TEST_F(ServerTest, AnswersCommands) {
+  start();
+  EXPECT_EQ(ask_server({"status"}).value(), "{}");
+  EXPECT_EQ(ask_server({"flush", "/a b\n%"}).value(), "/a b\n%");
+  EXPECT_EQ(ask_server({"log"}).value().size(), 4U * 1024 * 1024);
+  EXPECT_THAT(ask_server({"help"}).value(), HasSubstr("probe SOURCE [OPTIONS]"));
+}
+
+TEST_F(ServerTest, RefusesWithASentence) {
+  start();
+  EXPECT_THAT(ask_server({"stats"}).error().context(), HasSubstr("unknown command \"stats\""));
+  EXPECT_THAT(ask_server({"flush"}).error().context(), HasSubstr("write flush PATH"));
+  EXPECT_THAT(ask_server({"status", "x"}).error().context(), HasSubstr("write status"));
+  EXPECT_THAT(ask_server({"version"}).error().context(), HasSubstr("does not know version"));
+  const UniqueFd socket = connect();
+  send(socket, std::string(2 * kMostLineBytes, 'x'));
+  std::vector<std::byte> buffer(kMostPacketBytes);
+  const auto packet = os::receive_packet(socket, buffer, os::Wait::kYes);
+  ASSERT_TRUE(packet.has_value());
+  EXPECT_EQ(text_of(Bytes(buffer).first(packet->length)), "error the request is too long\n");
+}
+
+TEST_F(ServerTest, AnswersLaterFromAnotherThreadWhileOthersAreServed) {
+  start();
+  auto slow = std::async(std::launch::async, [this] { return ask_server({"probe", "x"}); });
+  Responder responder = kept_.get_future().get();
+  EXPECT_TRUE(ask_server({"status"}).has_value());
+  responder.answer("found");
+  EXPECT_EQ(slow.get().value(), "found");
+}
+
+TEST_F(ServerTest, AResponderThatIsDroppedStillAnswers) {
+  start();
+  auto asked = std::async(std::launch::async, [this] { return ask_server({"probe", "x"}); });
+  {
+    const Responder dropped = kept_.get_future().get();
+  }
+  EXPECT_THAT(asked.get().error().context(), HasSubstr("no answer"));
+}
+
+TEST_F(ServerTest, AResponderMayOutliveServerAndClient) {
+  start();
+  auto asked = std::async(std::launch::async, [this] { return ask_server({"probe", "x"}); });
+  Responder responder = kept_.get_future().get();
+  server_.reset();
+  EXPECT_EQ(asked.get().error().code(), Errc::kIo);
+  responder.answer("too late");
+}
+
+TEST_F(ServerTest, SilentAndDeafClientsDoNotKeepOthersOut) {
+  start();
+  std::vector<UniqueFd> sockets;
+  for (std::size_t i = 0; i < 3 * Server::kMostConnections; ++i) {
+    sockets.push_back(connect());
+    if (i % 2 == 0) {
+      send(sockets.back(), "log");  // four megabytes that nobody reads
+    }
+  }
+  EXPECT_EQ(ask_server({"status"}).value(), "{}");
+}
+
+TEST_F(ServerTest, SeveralRequestsOnOneConnectionAreAnsweredInOrder) {
+  start();
+  const UniqueFd socket = connect();
+  send(socket, "flush a");
+  send(socket, "flush b");
+  std::vector<std::byte> buffer(kMostPacketBytes);
+  for (const char* const expected : {"ok\na", "ok\nb"}) {
+    const auto packet = os::receive_packet(socket, buffer, os::Wait::kYes);
+    ASSERT_TRUE(packet.has_value());
+    EXPECT_EQ(text_of(Bytes(buffer).first(packet->length)), expected);
+  }
+}
+
+TEST_F(ServerTest, OnlyRootMayGiveCommandsThatChangeSomething) {
+  if (::geteuid() != 0) {
+    GTEST_SKIP() << "needs root";
+  }
+  start();
+  const pid_t child = ::fork();
+  if (child == 0) {
+    // Another user: may look, may not touch, and has a bounded share of the connections.
+    if (::setuid(65534) != 0) {
+      ::_exit(9);
+    }
+    const bool looks = ask_server({"status"}).has_value();
+    const auto flushed = ask_server({"flush", "/x"});
+    const bool refused = !flushed && flushed.error().context() == "flush is for root only";
+    std::vector<UniqueFd> many;
+    for (std::size_t i = 0; i < 2 * Server::kMostConnections; ++i) {
+      many.push_back(connect());
+    }
+    ::_exit(looks && refused && ask_server({"status"}) ? 0 : 1);
+  }
+  int status = 0;
+  ASSERT_EQ(::waitpid(child, &status, 0), child);
+  EXPECT_EQ(status, 0);
+}
+
+}  // namespace
+}  // namespace larder::control

@@ -1,0 +1,366 @@
+#include "control/server.h"
+
+#include <algorithm>
+#include <array>
+#include <cerrno>
+#include <chrono>
+#include <cstddef>
+#include <cstdint>
+#include <deque>
+#include <list>
+#include <memory>
+#include <string>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+#include <fmt/format.h>
+#include <poll.h>
+#include <sys/eventfd.h>
+#include <sys/uio.h>
+#include <unistd.h>
+
+#include "base/bytes.h"
+#include "base/clock.h"
+#include "base/error.h"
+#include "base/mutex.h"
+#include "base/result.h"
+#include "base/thread.h"
+#include "base/thread_annotations.h"
+#include "base/unique_fd.h"
+#include "control/line_codec.h"
+#include "os/packet_socket.h"
+
+namespace larder::control {
+
+namespace {
+
+using std::chrono::milliseconds;
+
+enum class Who : std::uint8_t { kEveryone, kRoot };
+using enum Who;
+
+struct Command {
+  std::string_view name;
+  std::string_view syntax;
+  std::string_view help;
+  std::size_t fewest;
+  std::size_t most;
+  Who who;
+};
+
+constexpr auto kCommands = std::to_array<Command>({
+#define COMMAND(name, syntax, help, fewest, most, who) {name, syntax, help, fewest, most, who},
+#include "control/commands.def"
+#undef COMMAND
+});
+
+Result<const Command*> find_command(const std::vector<std::string>& words, uid_t uid) {
+  const auto* const command = std::ranges::find(kCommands, words.front(), &Command::name);
+  if (command == kCommands.end()) {
+    return fail(Errc::kInvalid, fmt::format("unknown command \"{}\": help lists them all",
+                                            words.front().substr(0, 100)));
+  }
+  const std::size_t arguments = words.size() - 1;
+  if (arguments < command->fewest || arguments > command->most) {
+    return fail(Errc::kInvalid,
+                fmt::format("{0} with {1} arguments: write {0}{2}{3}", command->name, arguments,
+                            command->syntax.empty() ? "" : " ", command->syntax));
+  }
+  if (command->who == kRoot && uid != 0) {
+    return fail(Errc::kPermission, fmt::format("{} is for root only", command->name));
+  }
+  return command;
+}
+
+}  // namespace
+
+// Threads: any.
+class Responder::Mailbox {
+ public:
+  explicit Mailbox(UniqueFd wake) : wake_(std::move(wake)) {}
+
+  void put(std::uint64_t connection, std::vector<std::string> packets) EXCLUDES(mutex_) {
+    {
+      const MutexLock lock(mutex_);
+      replies_.emplace_back(connection, std::move(packets));
+    }
+    ring();
+  }
+
+  std::vector<std::pair<std::uint64_t, std::vector<std::string>>> take() EXCLUDES(mutex_) {
+    std::uint64_t count = 0;
+    [[maybe_unused]] const auto length = ::read(wake_.get(), &count, sizeof count);
+    const MutexLock lock(mutex_);
+    return std::exchange(replies_, {});
+  }
+
+  void stop() EXCLUDES(mutex_) {
+    {
+      const MutexLock lock(mutex_);
+      stopping_ = true;
+    }
+    ring();
+  }
+
+  [[nodiscard]] bool stopping() const EXCLUDES(mutex_) {
+    const MutexLock lock(mutex_);
+    return stopping_;
+  }
+
+  [[nodiscard]] int wake_descriptor() const { return wake_.get(); }
+
+ private:
+  void ring() {
+    const std::uint64_t one = 1;
+    [[maybe_unused]] const auto written = ::write(wake_.get(), &one, sizeof one);
+  }
+
+  const UniqueFd wake_;
+  mutable Mutex mutex_{LockRank::kChannel};
+  std::vector<std::pair<std::uint64_t, std::vector<std::string>>> replies_ GUARDED_BY(mutex_);
+  bool stopping_ GUARDED_BY(mutex_) = false;
+};
+
+Responder::~Responder() {
+  if (mailbox_) {
+    answer(fail(Errc::kCancelled, "the engine gave no answer: it is ending"));
+  }
+}
+
+void Responder::answer(Result<std::string> body) {
+  std::exchange(mailbox_, nullptr)->put(connection_, encode_reply(body));
+}
+
+namespace {
+
+struct Connection {
+  std::uint64_t id = 0;
+  UniqueFd socket;
+  os::PeerCredentials peer;
+  MonotonicTime due;  // until then it asks, or reads its reply
+  bool busy = false;  // a request is being worked on
+  std::deque<std::string> outgoing;
+};
+
+class PacketServer final : public Server {
+ public:
+  PacketServer(UniqueFd listener, UniqueFd wake, Handlers handlers, const Clock& clock)
+      : listener_(std::move(listener)),
+        handlers_(std::move(handlers)),
+        clock_(clock),
+        mailbox_(std::make_shared<Responder::Mailbox>(std::move(wake))),
+        thread_("control", [this] { run(); }) {}
+
+  PacketServer(const PacketServer&) = delete;
+  PacketServer& operator=(const PacketServer&) = delete;
+
+  ~PacketServer() override {
+    mailbox_->stop();
+    thread_.join();
+  }
+
+ private:
+  void run() {
+    while (!mailbox_->stopping()) {
+      turn();
+    }
+    connections_.clear();
+  }
+
+  void turn();
+  [[nodiscard]] int poll_timeout() const;
+  void accept_all();
+  void make_room(const Connection& newcomer);
+  // False: the connection is over.
+  [[nodiscard]] bool receive(Connection& connection);
+  void execute(Connection& connection, std::string_view line);
+  [[nodiscard]] bool flush(Connection& connection);
+  void deliver();
+
+  void extend(Connection& connection) { connection.due = clock_.now() + kPatience; }
+
+  const UniqueFd listener_;
+  const Handlers handlers_;
+  const Clock& clock_;
+  const std::shared_ptr<Responder::Mailbox> mailbox_;
+  std::list<Connection> connections_;  // oldest first; the thread's
+  std::uint64_t last_id_ = 0;
+  Thread thread_;  // last: it uses the members above
+};
+
+void PacketServer::turn() {
+  std::vector<pollfd> polled{{mailbox_->wake_descriptor(), POLLIN, 0},
+                             {listener_.get(), POLLIN, 0}};
+  for (const Connection& connection : connections_) {
+    // A busy one is only watched for its end.
+    const bool may_ask = !connection.busy && connection.outgoing.empty();
+    const int events = connection.outgoing.empty() ? (may_ask ? POLLIN : 0) : POLLOUT;
+    polled.push_back({connection.socket.get(), static_cast<short>(events), 0});
+  }
+  ::poll(polled.data(), polled.size(), poll_timeout());
+  std::size_t index = 2;
+  for (auto at = connections_.begin(); at != connections_.end();) {
+    const int events = polled[index++].revents;
+    bool keep = (events & (POLLERR | POLLHUP | POLLNVAL)) == 0 || (events & POLLIN) != 0;
+    keep = keep && ((events & POLLIN) == 0 || receive(*at));
+    keep = keep && ((events & POLLOUT) == 0 || flush(*at));
+    keep = keep && (at->busy || at->due > clock_.now());
+    at = keep ? std::next(at) : connections_.erase(at);
+  }
+  if (polled[1].revents != 0) {
+    accept_all();
+  }
+  deliver();
+}
+
+int PacketServer::poll_timeout() const {
+  int timeout = -1;
+  for (const Connection& connection : connections_) {
+    if (!connection.busy) {
+      const auto left = std::chrono::ceil<milliseconds>(connection.due - clock_.now());
+      const int until = static_cast<int>(std::clamp<milliseconds::rep>(left.count(), 0, 60000));
+      timeout = timeout < 0 ? until : std::min(timeout, until);
+    }
+  }
+  return timeout;
+}
+
+void PacketServer::accept_all() {
+  while (Result<UniqueFd> socket = os::accept_for_packets(listener_)) {
+    const Result<os::PeerCredentials> peer = os::peer_of(*socket);
+    if (!peer) {
+      continue;
+    }
+    Connection connection;
+    connection.id = ++last_id_;
+    connection.socket = std::move(*socket);
+    connection.peer = *peer;
+    extend(connection);
+    make_room(connection);
+    if (connections_.size() < kMostConnections) {
+      connections_.push_back(std::move(connection));
+    }
+  }
+}
+
+// A user's new connection takes the place of the user's oldest, never of another user's; root's of
+// anybody's.
+void PacketServer::make_room(const Connection& newcomer) {
+  const uid_t uid = newcomer.peer.uid;
+  const auto is_own = [uid](const Connection& other) { return other.peer.uid == uid; };
+  const auto is_others = [](const Connection& other) { return other.peer.uid != 0; };
+  if (uid != 0 && std::cmp_greater_equal(std::ranges::count_if(connections_, is_own),
+                                         kMostConnectionsPerUser)) {
+    connections_.erase(std::ranges::find_if(connections_, is_own));
+  }
+  if (connections_.size() < kMostConnections) {
+    return;
+  }
+  auto victim = uid == 0 ? std::ranges::find_if(connections_, is_others)
+                         : std::ranges::find_if(connections_, is_own);
+  if (victim == connections_.end() && uid == 0) {
+    victim = std::ranges::find(connections_, false, &Connection::busy);
+  }
+  if (victim != connections_.end()) {
+    connections_.erase(victim);
+  }
+}
+
+bool PacketServer::receive(Connection& connection) {
+  std::array<std::byte, kMostLineBytes + 1>
+      buffer;  // NOLINT(cppcoreguidelines-pro-type-member-init)
+  const Result<os::Packet> packet = os::receive_packet(connection.socket, buffer, os::Wait::kNo);
+  if (!packet) {
+    if (packet.error().code() == Errc::kBusy) {
+      return true;
+    }
+    if (packet.error().code() == Errc::kCorrupt) {
+      connection.outgoing.push_back(
+          encode_reply(fail(Errc::kInvalid, "the request is too long")).front());
+      return flush(connection);
+    }
+    return false;
+  }
+  execute(connection, text_of(Bytes(buffer).first(packet->length)));
+  return true;
+}
+
+void PacketServer::execute(Connection& connection, std::string_view line) {
+  connection.busy = true;
+  Responder responder(mailbox_, connection.id);
+  Result<std::vector<std::string>> words = decode_line(line);
+  if (!words) {
+    return responder.answer(fail(words.error()));
+  }
+  const Result<const Command*> command = find_command(*words, connection.peer.uid);
+  if (!command) {
+    return responder.answer(fail(command.error()));
+  }
+  if ((*command)->name == "help") {
+    return responder.answer(help_text());
+  }
+  const auto handler = handlers_.find((*command)->name);
+  if (handler == handlers_.end()) {
+    return responder.answer(
+        fail(Errc::kNotSupported, fmt::format("this engine does not know {}", (*command)->name)));
+  }
+  words->erase(words->begin());
+  handler->second({std::move(*words), connection.peer}, std::move(responder));
+}
+
+bool PacketServer::flush(Connection& connection) {
+  while (!connection.outgoing.empty()) {
+    std::string& packet = connection.outgoing.front();
+    const iovec part{packet.data(), packet.size()};
+    const Result<> sent =
+        os::send_packet(connection.socket, std::span(&part, 1), {}, os::Wait::kNo);
+    if (!sent) {
+      return sent.error().code() == Errc::kBusy;
+    }
+    connection.outgoing.pop_front();
+    extend(connection);
+  }
+  return true;
+}
+
+void PacketServer::deliver() {
+  for (auto& [id, packets] : mailbox_->take()) {
+    const auto connection = std::ranges::find(connections_, id, &Connection::id);
+    if (connection == connections_.end()) {
+      continue;  // it hung up
+    }
+    connection->busy = false;
+    connection->outgoing.assign(std::make_move_iterator(packets.begin()),
+                                std::make_move_iterator(packets.end()));
+    extend(*connection);
+    if (!flush(*connection)) {
+      connections_.erase(connection);
+    }
+  }
+}
+
+}  // namespace
+
+Result<std::unique_ptr<Server>> Server::start(UniqueFd listener, Handlers handlers,
+                                              const Clock& clock) {
+  UniqueFd wake(::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK));
+  if (!wake.valid()) {
+    return fail_errno(errno, "eventfd");
+  }
+  return std::make_unique<PacketServer>(std::move(listener), std::move(wake), std::move(handlers),
+                                        clock);
+}
+
+std::string help_text() {
+  std::string text;
+  for (const Command& command : kCommands) {
+    const std::string usage =
+        fmt::format("{}{}{}", command.name, command.syntax.empty() ? "" : " ", command.syntax);
+    text +=
+        fmt::format("{:26}{}{}\n", usage, command.help, command.who == kRoot ? " (root only)" : "");
+  }
+  return text;
+}
+
+}  // namespace larder::control
