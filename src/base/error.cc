@@ -91,9 +91,12 @@ std::string_view name_of(Errc code) {
   return text_of(code).name;
 }
 
+Error::Error(Errc code, std::string context) : Error(code, 0, std::move(context)) {}
+
 Error::Error(Errc code, int error_number, std::string context)
     : code_(code),
       error_number_(error_number != 0 ? error_number : text_of(code).error_number),
+      from_errno_(error_number != 0),
       context_(std::move(context)) {}
 
 Error Error::from_errno(int error_number, std::string context) {
@@ -101,11 +104,13 @@ Error Error::from_errno(int error_number, std::string context) {
 }
 
 std::string Error::message() const {
-  return fmt::format("{}: {}", context_, std::generic_category().message(error_number_));
+  return from_errno_
+             ? fmt::format("{}: {}", context_, std::generic_category().message(error_number_))
+             : context_;
 }
 
 Error Error::within(std::string_view where) const {
-  return {code_, error_number_, fmt::format("{}: {}", where, context_)};
+  return {code_, from_errno_ ? error_number_ : 0, fmt::format("{}: {}", where, context_)};
 }
 
 }  // namespace larder

@@ -32,8 +32,9 @@ enum class Errc {
 // Threads: a value; as safe as a std::string.
 class Error {
  public:
-  Error(Errc code, std::string context) : Error(code, 0, std::move(context)) {}
-
+  // `context` is the whole sentence.
+  Error(Errc code, std::string context);
+  // `error_number` adds to it what a system call or a server said; 0: the code's own.
   Error(Errc code, int error_number, std::string context);
 
   // `error_number` is an errno of a failed system call; the one place where it becomes a code.
@@ -47,7 +48,7 @@ class Error {
   // What, where and, for bad input, what to do: can be shown as it is.
   [[nodiscard]] const std::string& context() const { return context_; }
 
-  // The context with the errno's text behind it.
+  // The context, with the errno's text behind it if there was one.
   [[nodiscard]] std::string message() const;
   // The same error, told from further up: "where: context".
   [[nodiscard]] Error within(std::string_view where) const;
@@ -55,6 +56,7 @@ class Error {
  private:
   Errc code_;
   int error_number_;
+  bool from_errno_;
   std::string context_;
 };
 
