@@ -91,6 +91,8 @@ std::string_view name_of(Errc code) {
   return text_of(code).name;
 }
 
+Error::Error(Errc code, std::string context) : Error(code, 0, std::move(context)) {}
+
 Error::Error(Errc code, int error_number, std::string context)
     : code_(code),
       error_number_(error_number != 0 ? error_number : text_of(code).error_number),

@@ -101,7 +101,7 @@ Result<std::vector<std::string>> decode_line(std::string_view line) {
 
 std::vector<std::string> encode_reply(const Result<std::string>& reply) {
   if (!reply) {
-    std::string sentence = reply.error().context().substr(0, kMostSentenceBytes);
+    std::string sentence = reply.error().message().substr(0, kMostSentenceBytes);
     std::ranges::replace(sentence, '\n', ' ');
     return {fmt::format("{}{}\n", kError, sentence)};
   }

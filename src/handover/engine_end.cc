@@ -101,7 +101,7 @@ void EngineEnd::open_cache_directory(const std::string& path,
     } else if (answer->head.kind != MessageKind::kCacheOpened) {
       done(fail(Errc::kCorrupt, "the keeper answered another question"));
     } else if (answer->head.error_number != 0) {
-      done(fail_errno(answer->head.error_number, std::move(answer->text)));
+      done(fail(received_error(answer->head.error_number, std::move(answer->text))));
     } else {
       done(std::move(answer->descriptors.front()));
     }
@@ -121,7 +121,7 @@ void EngineEnd::report_ready(std::uint32_t mount_id) {
 void EngineEnd::report_failed(std::uint32_t mount_id, const Error& why) {
   Message news = make_message(MessageKind::kFailed, mount_id);
   news.head.error_number = why.error_number();
-  news.text = why.context().substr(0, kMostSentenceBytes);
+  news.text = why.message().substr(0, kMostSentenceBytes);
   tell(news);
 }
 

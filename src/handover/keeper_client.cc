@@ -98,7 +98,7 @@ Result<KeeperReply> KeeperClient::ask(const KeeperRequest& request, const Unique
     }
   }
   if (reply->error_number != 0) {
-    return fail_errno(reply->error_number, std::string(sentence_of(*reply)));
+    return fail(received_error(reply->error_number, std::string(sentence_of(*reply))));
   }
   return *reply;
 }

@@ -160,6 +160,10 @@ Result<Message> decode_message(Bytes bytes, std::vector<UniqueFd> descriptors) {
   return message;
 }
 
+Error received_error(std::int32_t error_number, std::string sentence) {
+  return {Error::from_errno(error_number, "").code(), std::move(sentence)};
+}
+
 std::string encode_hello(const Hello& hello) {
   std::string text;
   append_line(text, "runtime_dir", hello.runtime_directory);

@@ -122,6 +122,9 @@ struct Message {
 // What receive_message does with the bytes of a packet.
 [[nodiscard]] Result<Message> decode_message(Bytes bytes, std::vector<UniqueFd> descriptors);
 
+// An error that travelled as errno and whole sentence (Error::message() of the sender).
+[[nodiscard]] Error received_error(std::int32_t error_number, std::string sentence);
+
 // ---- What the keeper tells each engine at its start.
 
 struct Hello {

@@ -368,7 +368,7 @@ void Keeper::on_failed(const Message& message) {
   }
   mounts_.remove(message.head.mount_id);
   log_warning("mount {} failed: {}", message.head.mount_id, message.text);
-  const Error why = Error::from_errno(message.head.error_number, message.text);
+  const Error why = handover::received_error(message.head.error_number, message.text);
   answer_awaiting(message.head.mount_id, &why);
 }
 
@@ -445,7 +445,7 @@ void Keeper::on_open_cache(const Message& message) {
       answer.descriptors.push_back(std::move(*directory));
     } else {
       answer.head.error_number = directory.error().error_number();
-      answer.text = directory.error().context().substr(0, handover::kMostSentenceBytes);
+      answer.text = directory.error().message().substr(0, handover::kMostSentenceBytes);
     }
   };
   if (!lanes_->post("cache-open", std::move(job))) {
@@ -603,7 +603,7 @@ void Keeper::reply(const Client& client, const Error* why, std::uint32_t mount_i
   answer.engine_pid = engine_ ? engine_->pid() : 0;
   if (why != nullptr) {
     answer.error_number = why->error_number();
-    put_sentence(answer, why->context());
+    put_sentence(answer, why->message());
   }
   const iovec part{&answer, sizeof answer};
   // A client that does not listen any more has itself to blame.
