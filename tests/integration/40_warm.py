@@ -149,8 +149,8 @@ class Warm(MountedCase):
         self.start_fresh()
         status = self.larder.status()
         mount = status["mounts"][0]
-        self.assertEqual(mount["server_bytes"], 0)
-        self.assertGreater(mount["cache_bytes"], 0)
+        self.assertEqual(mount["bytes_from_server"], 0)
+        self.assertGreater(mount["bytes_from_cache"], 0)
 
 
 if __name__ == "__main__":
