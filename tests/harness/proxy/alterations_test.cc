@@ -2,10 +2,9 @@
 #include "alterations.h"
 
 #include <algorithm>
-#include <array>
 #include <cstddef>
 #include <cstdint>
-#include <string_view>
+#include <initializer_list>
 #include <vector>
 
 #include <gtest/gtest.h>

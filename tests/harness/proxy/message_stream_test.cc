@@ -2,12 +2,9 @@
 // change.
 #include "message_stream.h"
 
-#include <algorithm>
 #include <cstddef>
-#include <functional>
-#include <random>
 #include <string>
-#include <utility>
+#include <string_view>
 #include <vector>
 
 #include <gtest/gtest.h>

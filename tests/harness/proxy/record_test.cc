@@ -5,6 +5,8 @@
 #include <cstddef>
 #include <random>
 #include <string>
+#include <string_view>
+#include <utility>
 #include <vector>
 
 #include <gtest/gtest.h>
