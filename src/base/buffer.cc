@@ -72,7 +72,7 @@ class BufferPool::Shelf {
   }
 
  private:
-  Mutex mutex_{LockRank::kStats};
+  Mutex mutex_{LockRank::kBuffers};
   std::array<std::vector<std::byte*>, kLargestShift - kSmallestShift + 1> free_ GUARDED_BY(mutex_);
   std::size_t kept_bytes_ GUARDED_BY(mutex_) = 0;
 };

@@ -81,7 +81,7 @@ class Gate {
   }
 
   CondVar empty_;
-  Mutex mutex_{LockRank::kStats};
+  Mutex mutex_{LockRank::kGate};
   std::size_t inside_ GUARDED_BY(mutex_) = 0;
   bool closed_ GUARDED_BY(mutex_) = false;
 };

@@ -95,7 +95,7 @@ class BackendObject {
   // to the end of the file) become present; the ragged ends of `from` are left out.
   [[nodiscard]] virtual Result<> write(std::uint64_t offset, Bytes from) = 0;
   // The server confirmed, after the last piece, that this still is the version: from now on it may
-  // be handed out for passthrough. Requires has_everything().
+  // be handed out for passthrough. kNotFound: a range was found corrupt and dropped meanwhile.
   [[nodiscard]] virtual Result<> mark_complete() = 0;
   // A descriptor of the backing file for registration with the kernel; verified as
   // docs/on-disk-format.md says, exactly as long as the file. Requires complete().

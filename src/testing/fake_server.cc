@@ -79,7 +79,7 @@ void FakeServer::write_file(std::uint64_t fileid, std::string content) {
   node.attributes.size = node.content.size();
   node.attributes.used = node.content.size();
   stamp(node);
-  node.history.push_back({clock_.now(), node.content});
+  node.history.push_back({clock_.now(), node.content, node.attributes});
 }
 
 void FakeServer::append(std::uint64_t fileid, std::string_view more) {

@@ -52,6 +52,7 @@ class FakeServer {
   struct Moment {
     MonotonicTime from;
     std::string content;
+    netfs::Attributes attributes;
   };
 
   [[nodiscard]] const std::vector<Moment>& history(std::uint64_t fileid) const;

@@ -93,7 +93,9 @@ class MemoryObject final : public fscache::BackendObject {
   }
 
   Result<> mark_complete() override {
-    CHECK(has_everything());
+    if (!has_everything()) {
+      return fail(Errc::kNotFound, "a range was lost meanwhile");
+    }
     stored_->complete = true;
     return {};
   }
