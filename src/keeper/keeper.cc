@@ -38,6 +38,7 @@
 #include "base/unique_fd.h"
 #include "handover/lines.h"
 #include "handover/messages.h"
+#include "handover/paths.h"
 #include "keeper/cache_directory.h"
 #include "keeper/engine_link.h"
 #include "keeper/engine_process.h"
@@ -456,7 +457,7 @@ void Keeper::on_open_cache(const Message& message) {
 // The engine talks to the network; what it may have opened and given to it by root is only what
 // root named in a mount.
 bool Keeper::may_be_a_cache(const std::string& path) const {
-  return path == kDefaultCacheDirectory ||
+  return path == handover::kDefaultCacheDirectory ||
          std::ranges::any_of(mounts_.all(), [&path](const auto& entry) {
            return handover::has_line(entry.second.spec, "cache", path);
          });
