@@ -183,9 +183,11 @@ void add_mount_commands(CLI::App& app, Arguments& arguments, Action& action) {
   CLI::App* const mount = app.add_subcommand("mount", "Mount a source through the cache");
   mount->add_option("source", arguments.source, "nfs://server/export, or a directory")->required();
   mount->add_option("mountpoint", arguments.path, "an existing directory")->required();
-  mount->add_option("-o", arguments.options, "options, separated by commas (see larder(8))");
+  mount->add_option("-o", arguments.options, "options, separated by commas (see larder(8))")
+      ->join(',');
   mount->add_option("--cache", arguments.cache, "cache directory, or none")
       ->type_name("DIR")
+      ->take_last()
       ->default_str(handover::kDefaultCacheDirectory);
   mount->callback([&action] { action = do_mount; });
 
@@ -232,6 +234,7 @@ int run_commands(int argc, char** argv, const Serve& serve) {
   app.add_option("--runtime-dir", arguments.keeper.runtime_directory,
                  "where keeper and engine have their sockets")
       ->type_name("DIR")
+      ->take_last()
       ->capture_default_str();
   app.add_option("--log-level", arguments.keeper.log_level, "of a keeper that is started")
       ->check(CLI::IsMember({"error", "warning", "info", "debug"}))
