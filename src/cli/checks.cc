@@ -3,15 +3,16 @@
 #include <array>
 #include <cerrno>
 #include <climits>
-#include <cstdlib>
+#include <expected>
 #include <filesystem>
-#include <memory>
 #include <string>
 #include <string_view>
 #include <system_error>
+#include <utility>
 #include <vector>
 
 #include <fmt/format.h>
+#include <stdlib.h>
 #include <sys/stat.h>
 
 #include "base/error.h"

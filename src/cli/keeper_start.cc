@@ -10,7 +10,6 @@
 #include <string>
 #include <string_view>
 #include <system_error>
-#include <utility>
 
 #include <fcntl.h>
 #include <fmt/format.h>
@@ -66,7 +65,7 @@ void report(std::string_view text) {
     log_error("{}", served.error().message());
     report(served.error().message());
   }
-  std::exit(served ? 0 : 1);
+  std::exit(served ? 0 : 1);  // NOLINT(concurrency-mt-unsafe): the keeper has joined its threads
 }
 
 Result<> make_runtime_directory(const std::string& path) {
@@ -172,7 +171,7 @@ Result<> ensure_keeper(const Serve& serve, const ServeOptions& options) {
   }
   const bool by_systemd =
       options.runtime_directory == handover::kDefaultRuntimeDirectory && has_unit();
-  Result<> started = by_systemd ? start_unit() : start_in_background(serve, options);
+  const Result<> started = by_systemd ? start_unit() : start_in_background(serve, options);
   // Somebody else may have been faster: then it runs, and all is well.
   return started || client.pids() ? Result<>() : started;
 }

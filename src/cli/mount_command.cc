@@ -6,19 +6,16 @@
 #include <cerrno>
 #include <chrono>
 #include <climits>
-#include <csignal>
-#include <cstddef>
-#include <cstdint>
 #include <cstring>
 #include <fstream>
 #include <string>
 #include <string_view>
-#include <utility>
 #include <vector>
 
 #include <fcntl.h>
 #include <fmt/format.h>
 #include <fmt/ranges.h>
+#include <signal.h>
 #include <sys/mount.h>
 #include <sys/sysmacros.h>
 #include <unistd.h>
@@ -65,13 +62,13 @@ class SignalsHeld {
     for (const int number : kEndingSignals) {
       ::sigaddset(&held, number);
     }
-    ::sigprocmask(SIG_BLOCK, &held, &before_);
+    ::pthread_sigmask(SIG_BLOCK, &held, &before_);
   }
 
   SignalsHeld(const SignalsHeld&) = delete;
   SignalsHeld& operator=(const SignalsHeld&) = delete;
 
-  ~SignalsHeld() { ::sigprocmask(SIG_SETMASK, &before_, nullptr); }
+  ~SignalsHeld() { ::pthread_sigmask(SIG_SETMASK, &before_, nullptr); }
 
  private:
   sigset_t before_{};
@@ -137,7 +134,7 @@ Result<> call_mount(const handover::MountSpec& spec, const UniqueFd& fuse) {
   const std::string data = fmt::format(
       "fd={},rootmode=40000,user_id=0,group_id=0,allow_other,default_permissions,max_read=1048576",
       fuse.get());
-  if (::mount(spec.source.c_str(), spec.mountpoint.c_str(), kMountType.data(),
+  if (::mount(spec.source.c_str(), spec.mountpoint.c_str(), std::string(kMountType).c_str(),
               flags_of(spec.options), data.c_str()) == 0) {
     return {};
   }

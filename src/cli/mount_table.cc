@@ -8,9 +8,9 @@
 #include <string>
 #include <string_view>
 #include <system_error>
+#include <utility>
 #include <vector>
 
-#include "base/error.h"
 #include "base/result.h"
 
 namespace larder::cli {
@@ -79,7 +79,7 @@ std::vector<MountEntry> parse_mount_table(std::string_view text) {
 }
 
 Result<std::vector<MountEntry>> read_mount_table() {
-  std::ifstream stream("/proc/self/mountinfo");
+  const std::ifstream stream("/proc/self/mountinfo");
   std::ostringstream text;
   text << stream.rdbuf();
   if (!stream) {
