@@ -3,6 +3,7 @@
 #include <cerrno>
 #include <chrono>
 #include <cstddef>
+#include <expected>
 #include <span>
 #include <string>
 #include <vector>

@@ -14,9 +14,9 @@
 
 namespace larder::control {
 
-inline constexpr std::size_t kMostLineBytes = 16 * 1024;
+inline constexpr std::size_t kMostLineBytes = 16384;
 inline constexpr std::size_t kMostWords = 16;
-inline constexpr std::size_t kMostPacketBytes = 32 * 1024;
+inline constexpr std::size_t kMostPacketBytes = 32768;
 inline constexpr std::size_t kMostBodyBytes = std::size_t{8} * 1024 * 1024;
 
 // Without a newline. kInvalid: an empty word, too many words, too long a line.

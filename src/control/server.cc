@@ -7,8 +7,10 @@
 #include <cstddef>
 #include <cstdint>
 #include <deque>
+#include <iterator>
 #include <list>
 #include <memory>
+#include <span>
 #include <string>
 #include <string_view>
 #include <utility>
@@ -268,8 +270,7 @@ void PacketServer::make_room(const Connection& newcomer) {
 }
 
 bool PacketServer::receive(Connection& connection) {
-  std::array<std::byte, kMostLineBytes + 1>
-      buffer;  // NOLINT(cppcoreguidelines-pro-type-member-init)
+  std::array<std::byte, kMostLineBytes + 1> buffer{};
   const Result<os::Packet> packet = os::receive_packet(connection.socket, buffer, os::Wait::kNo);
   if (!packet) {
     if (packet.error().code() == Errc::kBusy) {

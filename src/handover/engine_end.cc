@@ -2,6 +2,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <expected>
 #include <functional>
 #include <memory>
 #include <string>
@@ -134,16 +135,14 @@ void EngineEnd::report_stopping() {
 }
 
 void EngineEnd::ask(Message question, Answer answer) {
-  bool hung_up = false;
   {
     const MutexLock lock(mutex_);
-    hung_up = hung_up_;
     question.head.request = ++last_request_;
-    if (!hung_up) {
-      unanswered_.emplace(question.head.request, std::move(answer));
+    if (!hung_up_) {
+      unanswered_.emplace(question.head.request, std::exchange(answer, nullptr));
     }
   }
-  if (hung_up) {
+  if (answer) {
     answer(keeper_gone());
     return;
   }

@@ -5,6 +5,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
+#include <expected>
 #include <string>
 #include <string_view>
 #include <utility>
@@ -124,6 +125,7 @@ Result<> send_message(const UniqueFd& socket, const Message& message, os::Wait w
   MessageHead head = message.head;
   head.text_length = static_cast<std::uint32_t>(message.text.size());
   std::vector<int> descriptors;
+  descriptors.reserve(message.descriptors.size());
   for (const UniqueFd& descriptor : message.descriptors) {
     descriptors.push_back(descriptor.get());
   }
@@ -133,8 +135,7 @@ Result<> send_message(const UniqueFd& socket, const Message& message, os::Wait w
 }
 
 Result<Message> receive_message(const UniqueFd& socket, os::Wait wait) {
-  std::array<std::byte, kMostMessageBytes>
-      buffer;  // NOLINT(cppcoreguidelines-pro-type-member-init)
+  std::array<std::byte, kMostMessageBytes> buffer{};
   os::Packet packet = TRY(os::receive_packet(socket, buffer, wait));
   return decode_message(Bytes(buffer).first(packet.length), std::move(packet.descriptors));
 }

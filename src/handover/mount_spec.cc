@@ -1,5 +1,6 @@
 #include "handover/mount_spec.h"
 
+#include <algorithm>
 #include <array>
 #include <charconv>
 #include <cstddef>
@@ -108,17 +109,15 @@ Result<> refuse(std::string_view word) {
 
 // True: `name` is one of those with a number, and was set.
 Result<bool> apply_number(MountOptions& options, std::string_view name, std::string_view value) {
-  for (const Seconds& entry : kSeconds) {
-    if (entry.name == name) {
-      options.*entry.member = TRY(number_of(name, value, 0, kMostSeconds));
-      return true;
-    }
+  const auto* const seconds = std::ranges::find(kSeconds, name, &Seconds::name);
+  if (seconds != kSeconds.end()) {
+    options.*seconds->member = TRY(number_of(name, value, 0, kMostSeconds));
+    return true;
   }
-  for (const Number& entry : kNumbers) {
-    if (entry.name == name) {
-      options.*entry.member = TRY(number_of(name, value, entry.least, entry.most));
-      return true;
-    }
+  const auto* const number = std::ranges::find(kNumbers, name, &Number::name);
+  if (number != kNumbers.end()) {
+    options.*number->member = TRY(number_of(name, value, number->least, number->most));
+    return true;
   }
   if (name == "actimeo") {
     set_all_times(options, TRY(number_of(name, value, 0, kMostSeconds)));
@@ -168,8 +167,8 @@ std::vector<std::string> words_of(const MountOptions& options) {
     }
   }
   for (const Number& entry : kNumbers) {
-    if (options.*entry.member) {
-      words.push_back(fmt::format("{}={}", entry.name, *(options.*entry.member)));
+    if (const std::optional<std::uint32_t> value = options.*entry.member) {
+      words.push_back(fmt::format("{}={}", entry.name, *value));
     }
   }
   words.insert(words.end(), options.adapter.begin(), options.adapter.end());
@@ -193,20 +192,30 @@ Result<std::string> encode_spec(const MountSpec& spec) {
   return text;
 }
 
+namespace {
+
+Result<> apply_line(MountSpec& spec, std::string_view key, std::string value) {
+  if (key == "option") {
+    return apply_option(spec.options, value);
+  }
+  if (key == "source") {
+    spec.source = std::move(value);
+  } else if (key == "mountpoint") {
+    spec.mountpoint = std::move(value);
+  } else if (key == "cache") {
+    spec.cache = std::move(value);
+  } else {
+    return fail(Errc::kInvalid, fmt::format("unknown line \"{}\" in a mount's description", key));
+  }
+  return {};
+}
+
+}  // namespace
+
 Result<MountSpec> decode_spec(std::string_view text) {
   MountSpec spec;
   for (auto& [key, value] : TRY(parse_lines(text))) {
-    if (key == "source") {
-      spec.source = std::move(value);
-    } else if (key == "mountpoint") {
-      spec.mountpoint = std::move(value);
-    } else if (key == "cache") {
-      spec.cache = std::move(value);
-    } else if (key == "option") {
-      TRY(apply_option(spec.options, value));
-    } else {
-      return fail(Errc::kInvalid, fmt::format("unknown line \"{}\" in a mount's description", key));
-    }
+    TRY(apply_line(spec, key, std::move(value)));
   }
   if (spec.source.empty() || !spec.mountpoint.starts_with('/')) {
     return fail(Errc::kInvalid, "a mount's description without source or mount point");

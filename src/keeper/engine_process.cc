@@ -2,11 +2,9 @@
 
 #include <array>
 #include <cerrno>
-#include <csignal>
 #include <cstdint>
 #include <cstdlib>
 #include <string>
-#include <utility>
 #include <vector>
 
 #include <fcntl.h>
@@ -15,6 +13,7 @@
 #include <linux/capability.h>
 #include <linux/close_range.h>
 #include <pwd.h>
+#include <signal.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
@@ -98,7 +97,7 @@ bool reset_signals() {
   }
   sigset_t none;
   ::sigemptyset(&none);
-  return ::sigprocmask(SIG_SETMASK, &none, nullptr) == 0;
+  return ::pthread_sigmask(SIG_SETMASK, &none, nullptr) == 0;
 }
 
 bool prepare_child(const LaunchPlan& plan) {
@@ -229,7 +228,8 @@ Result<EngineProcess> start_engine(const std::string& program, const EngineUser&
 
 std::string reap(const EngineProcess& engine) {
   siginfo_t info{};
-  if (::waitid(P_PIDFD, static_cast<id_t>(engine.pidfd.get()), &info, WEXITED) != 0) {
+  if (::waitid(P_PIDFD, static_cast<id_t>(engine.pidfd.get()), &info,
+               WEXITED) != 0) {  // NOLINT(misc-include-cleaner): of <sys/wait.h>
     return "ended unseen";
   }
   return info.si_code == CLD_EXITED ? fmt::format("ended with exit code {}", info.si_status)

@@ -1,18 +1,17 @@
 #include "keeper/keeper.h"
 
 #include <algorithm>
-#include <array>
 #include <cerrno>
 #include <chrono>
-#include <csignal>
 #include <cstddef>
 #include <cstdint>
 #include <cstdlib>
 #include <cstring>
-#include <deque>
+#include <iterator>
 #include <list>
 #include <memory>
 #include <optional>
+#include <span>
 #include <string>
 #include <string_view>
 #include <utility>
@@ -21,6 +20,7 @@
 #include <fcntl.h>
 #include <fmt/format.h>
 #include <poll.h>
+#include <signal.h>
 #include <sys/eventfd.h>
 #include <sys/ioctl.h>
 #include <sys/resource.h>
@@ -38,6 +38,7 @@
 #include "base/unique_fd.h"
 #include "handover/lines.h"
 #include "handover/messages.h"
+#include "handover/paths.h"
 #include "keeper/cache_directory.h"
 #include "keeper/engine_link.h"
 #include "keeper/engine_process.h"
@@ -123,7 +124,7 @@ Result<UniqueFd> watch_signals() {
   }
   ::signal(SIGPIPE, SIG_IGN);  // stderr may be a pipe whose reader is gone
   ::signal(SIGHUP, SIG_IGN);
-  ::sigprocmask(SIG_BLOCK, &watched, nullptr);
+  ::pthread_sigmask(SIG_BLOCK, &watched, nullptr);
   UniqueFd descriptor(::signalfd(-1, &watched, SFD_CLOEXEC | SFD_NONBLOCK));
   if (!descriptor.valid()) {
     return fail_errno(errno, "signalfd");
@@ -456,7 +457,7 @@ void Keeper::on_open_cache(const Message& message) {
 // The engine talks to the network; what it may have opened and given to it by root is only what
 // root named in a mount.
 bool Keeper::may_be_a_cache(const std::string& path) const {
-  return path == kDefaultCacheDirectory ||
+  return path == handover::kDefaultCacheDirectory ||
          std::ranges::any_of(mounts_.all(), [&path](const auto& entry) {
            return handover::has_line(entry.second.spec, "cache", path);
          });

@@ -5,14 +5,12 @@
 #include <string>
 
 #include "base/result.h"
+#include "handover/paths.h"
 
 namespace larder::keeper {
 
-inline constexpr const char* kDefaultRuntimeDirectory = "/run/larder";
-inline constexpr const char* kDefaultCacheDirectory = "/var/cache/larder";
-
 struct KeeperOptions {
-  std::string runtime_directory = kDefaultRuntimeDirectory;
+  std::string runtime_directory = handover::kDefaultRuntimeDirectory;
   std::string engine_program;  // "": the larder-engine that belongs to this program
   std::string log_level = "info";
   std::function<void()> on_started = {};  // called once it answers; may be empty

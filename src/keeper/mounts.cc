@@ -1,6 +1,5 @@
 #include "keeper/mounts.h"
 
-#include <cstddef>
 #include <cstdint>
 #include <deque>
 #include <string>

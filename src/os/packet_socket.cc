@@ -4,6 +4,7 @@
 #include <cerrno>
 #include <cstddef>
 #include <cstring>
+#include <expected>
 #include <span>
 #include <string>
 #include <utility>

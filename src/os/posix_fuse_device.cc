@@ -4,6 +4,7 @@
 #include <cerrno>
 #include <cstddef>
 #include <cstdint>
+#include <expected>
 #include <memory>
 #include <span>
 #include <utility>
@@ -39,14 +40,7 @@ class PosixFuseDevice final : public FuseDevice {
       if (length >= 0) {
         return buffer.first(static_cast<std::size_t>(length));
       }
-      // ENOENT: the request was interrupted before anybody read it.
-      if (errno == EAGAIN) {
-        TRY(wait_for_request());
-      } else if (is_unmounted(errno)) {
-        return fail(Errc::kNotFound, "the filesystem was unmounted");
-      } else if (errno != EINTR && errno != ENOENT) {
-        return fail_errno(errno, "read of /dev/fuse");
-      }
+      TRY(recover(errno));
     }
     return stopped();
   }
@@ -70,6 +64,21 @@ class PosixFuseDevice final : public FuseDevice {
   }
 
  private:
+  // After a failed read: success when it is worth trying again.
+  Result<> recover(int error_number) {
+    if (error_number == EAGAIN) {
+      return wait_for_request();
+    }
+    if (is_unmounted(error_number)) {
+      return fail(Errc::kNotFound, "the filesystem was unmounted");
+    }
+    // ENOENT: the request was interrupted before anybody read it.
+    if (error_number != EINTR && error_number != ENOENT) {
+      return fail_errno(error_number, "read of /dev/fuse");
+    }
+    return {};
+  }
+
   Result<> wait_for_request() {
     std::array<pollfd, 2> descriptors{{{fuse_.get(), POLLIN, 0}, {stop_.get(), POLLIN, 0}}};
     if (::poll(descriptors.data(), descriptors.size(), -1) < 0 && errno != EINTR) {

@@ -7,6 +7,7 @@
 //   nonsense   sends what only the keeper may send
 //   backing    as ready, but asks for a backing id of an unnamed file first, closes it again and
 //              tells in the sentence of a failure what came out
+//   gone       the probe refuses it
 //   cache      asks for the cache directory of the spec and for /etc, and tells as above
 #include <array>
 #include <atomic>
@@ -32,11 +33,13 @@
 #include <unistd.h>
 
 #include "base/bytes.h"
+#include "base/clock.h"
 #include "base/error.h"
 #include "base/log.h"
 #include "base/result.h"
 #include "base/thread.h"
 #include "base/unique_fd.h"
+#include "control/server.h"
 #include "handover/engine_end.h"
 #include "handover/messages.h"
 #include "handover/mount_spec.h"
@@ -193,6 +196,30 @@ class ScriptedEngine {
   std::list<UniqueFd> silent_;
 };
 
+control::Handlers handlers() {
+  control::Handlers by_name;
+  by_name["version"] = [](const control::Request&, control::Responder responder) {
+    responder.answer("scripted");
+  };
+  by_name["status"] = [](const control::Request&, control::Responder responder) {
+    responder.answer(R"({"engine":{"pid":7,"uptime_s":1},"caches":[],"mounts":[]})");
+  };
+  by_name["flush"] = [](const control::Request& request, control::Responder responder) {
+    responder.answer(request.arguments[0]);
+  };
+  by_name["probe"] = [](const control::Request& request, control::Responder responder) {
+    const bool with_options = request.arguments.size() > 1;
+    if (request.arguments[0] == "gone") {
+      responder.answer(fail(Errc::kInvalid, "the server is gone"));
+    } else if (with_options && request.arguments[1].find("fancy") != std::string::npos) {
+      responder.answer(fail(Errc::kInvalid, "unknown option \"fancy\""));
+    } else {
+      responder.answer("");
+    }
+  };
+  return by_name;
+}
+
 int run() {
   set_log_name("scripted-engine");
   auto end = handover::EngineEnd::adopt(UniqueFd(handover::kChannelDescriptor));
@@ -200,6 +227,8 @@ int run() {
     log_error("{}", end.error().message());
     return 1;
   }
+  const SteadyClock clock;
+  const auto control = control::Server::start((*end)->take_control_socket(), handlers(), clock);
   ScriptedEngine engine(**end);
   std::promise<void> stopped;
   (*end)->start({.take_mount = [&](handover::MountOrder order) { engine.take(std::move(order)); },

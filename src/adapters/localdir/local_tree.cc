@@ -1,0 +1,230 @@
+#include "adapters/localdir/local_tree.h"
+
+#include <algorithm>
+#include <array>
+#include <cerrno>
+#include <cstddef>
+#include <cstdint>
+#include <cstring>
+#include <expected>
+#include <memory>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include <fcntl.h>
+#include <fmt/format.h>
+#include <linux/openat2.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <sys/sysmacros.h>
+#include <unistd.h>
+
+#include "base/bytes.h"
+#include "base/error.h"
+#include "base/mutex.h"
+#include "base/result.h"
+#include "base/unique_fd.h"
+#include "netfs/attributes.h"
+
+namespace larder::localdir {
+
+namespace {
+
+using netfs::Attributes;
+using netfs::FileHandle;
+using netfs::FileType;
+using netfs::Timestamp;
+
+constexpr std::size_t kMostDepth = 1000;  // of directories; PATH_MAX allows two thousand
+
+struct Identity {
+  std::uint64_t device = 0;
+  std::uint64_t inode = 0;
+  std::uint64_t birth = 0;  // nanoseconds, 0 where the filesystem does not tell
+};
+
+FileType type_of(std::uint32_t mode) {
+  switch (mode & S_IFMT) {
+    case S_IFDIR:
+      return FileType::kDirectory;
+    case S_IFBLK:
+      return FileType::kBlockDevice;
+    case S_IFCHR:
+      return FileType::kCharacterDevice;
+    case S_IFLNK:
+      return FileType::kSymlink;
+    case S_IFSOCK:
+      return FileType::kSocket;
+    case S_IFIFO:
+      return FileType::kFifo;
+    default:
+      return FileType::kRegular;
+  }
+}
+
+Timestamp timestamp_of(const statx_timestamp& time) {
+  return {time.tv_sec, time.tv_nsec};
+}
+
+FoundFile found_from(const struct statx& status) {
+  Attributes attributes;
+  attributes.type = type_of(status.stx_mode);
+  attributes.mode = status.stx_mode & 07777U;
+  attributes.link_count = status.stx_nlink;
+  attributes.uid = status.stx_uid;
+  attributes.gid = status.stx_gid;
+  attributes.size = status.stx_size;
+  attributes.used = status.stx_blocks * 512;
+  attributes.device_major = status.stx_rdev_major;
+  attributes.device_minor = status.stx_rdev_minor;
+  attributes.fsid = makedev(status.stx_dev_major, status.stx_dev_minor);
+  attributes.fileid = status.stx_ino;
+  attributes.accessed = timestamp_of(status.stx_atime);
+  attributes.modified = timestamp_of(status.stx_mtime);
+  attributes.changed = timestamp_of(status.stx_ctime);
+  Identity identity{attributes.fsid, attributes.fileid, 0};
+  if ((status.stx_mask & STATX_BTIME) != 0) {
+    identity.birth = static_cast<std::uint64_t>(status.stx_btime.tv_sec) * 1'000'000'000U +
+                     status.stx_btime.tv_nsec;
+  }
+  return {FileHandle(bytes_of_object(identity)), attributes};
+}
+
+// Never through a link, never into another filesystem, never above `directory`.
+Result<OpenedFile> open_beneath(const UniqueFd& directory, const std::string& path) {
+  open_how how{};
+  how.flags = O_PATH | O_NOFOLLOW | O_CLOEXEC;
+  how.resolve = RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS | RESOLVE_NO_MAGICLINKS | RESOLVE_NO_XDEV;
+  OpenedFile opened;
+  opened.path.reset(
+      static_cast<int>(::syscall(SYS_openat2, directory.get(), path.c_str(), &how, sizeof how)));
+  if (!opened.path.valid()) {
+    return remote_failure(errno, path);
+  }
+  opened.found = TRY(examine(opened.path));
+  return opened;
+}
+
+std::unexpected<Error> stale() {
+  return fail(Error(Errc::kStale, ESTALE, "the file is not where it was"));
+}
+
+}  // namespace
+
+std::unexpected<Error> remote_failure(int error_number, const std::string& what) {
+  return fail(Error(error_number == ESTALE ? Errc::kStale : Errc::kRemote, error_number, what));
+}
+
+Result<FoundFile> examine(const UniqueFd& descriptor) {
+  struct statx status{};
+  if (::statx(descriptor.get(), "", AT_EMPTY_PATH | AT_NO_AUTOMOUNT,
+              STATX_BASIC_STATS | STATX_BTIME, &status) != 0) {
+    return remote_failure(errno, "statx");
+  }
+  return found_from(status);
+}
+
+Result<std::unique_ptr<LocalTree>> LocalTree::open(const std::string& path,
+                                                   std::size_t most_entries) {
+  UniqueFd root(::open(path.c_str(), O_PATH | O_DIRECTORY | O_CLOEXEC));
+  if (!root.valid()) {
+    return fail_errno(errno, fmt::format("the source directory {}", path));
+  }
+  if (::faccessat(root.get(), ".", R_OK | X_OK, 0) != 0) {
+    return fail(Error(Errc::kPermission, EACCES,
+                      fmt::format("the source directory {} is not open to the engine's user (uid "
+                                  "{}): `chmod o+rx`, or choose another",
+                                  path, ::geteuid())));
+  }
+  FoundFile found = TRY(examine(root));
+  return std::unique_ptr<LocalTree>(new LocalTree(std::move(root), std::move(found), most_entries));
+}
+
+Result<OpenedFile> LocalTree::find(const FileHandle& handle) {
+  if (handle == root_file_.handle) {
+    return open_beneath(root_, ".");
+  }
+  for (const std::string& path : paths_of(handle)) {
+    Result<OpenedFile> opened = open_beneath(root_, path);
+    if (opened && opened->found.handle == handle) {
+      return opened;
+    }
+    if (!opened && opened.error().error_number() != ENOENT &&
+        opened.error().error_number() != ENOTDIR) {
+      return opened;
+    }
+  }
+  return stale();
+}
+
+Result<OpenedFile> LocalTree::look_up(const UniqueFd& directory, const FileHandle& directory_handle,
+                                      const std::string& name) {
+  Result<OpenedFile> opened = open_beneath(directory, name);
+  if (opened) {
+    remember(opened->found.handle, {directory_handle, name});
+  }
+  return opened;
+}
+
+std::vector<std::string> LocalTree::paths_of(const FileHandle& handle) {
+  const MutexLock lock(mutex_);
+  std::vector<std::string> paths;
+  if (const Entry* const entry = use(handle)) {
+    for (const Place& place : entry->places) {
+      std::string path;
+      if (append_path(place, path)) {
+        paths.push_back(std::move(path));
+      }
+    }
+  }
+  return paths;
+}
+
+// False when a directory on the way is not known any more.
+bool LocalTree::append_path(const Place& place, std::string& path) {
+  std::vector<std::string> names{place.name};
+  FileHandle directory = place.directory;
+  while (!(directory == root_file_.handle)) {
+    const Entry* const entry = use(directory);
+    if (entry == nullptr || names.size() > kMostDepth) {
+      return false;
+    }
+    names.push_back(entry->places.front().name);
+    directory = entry->places.front().directory;
+  }
+  for (auto name = names.rbegin(); name != names.rend(); ++name) {
+    path += path.empty() ? *name : "/" + *name;
+  }
+  return true;
+}
+
+LocalTree::Entry* LocalTree::use(const FileHandle& handle) {
+  const auto found = by_handle_.find(handle);
+  if (found == by_handle_.end()) {
+    return nullptr;
+  }
+  by_use_.splice(by_use_.begin(), by_use_, found->second);
+  return &*found->second;
+}
+
+void LocalTree::remember(const FileHandle& handle, Place place) {
+  const MutexLock lock(mutex_);
+  Entry* entry = use(handle);
+  if (entry == nullptr) {
+    by_use_.push_front({handle, {}});
+    by_handle_.emplace(handle, by_use_.begin());
+    entry = &by_use_.front();
+  }
+  std::erase(entry->places, place);
+  entry->places.insert(entry->places.begin(), std::move(place));
+  if (entry->places.size() > kMostNames) {
+    entry->places.pop_back();
+  }
+  if (by_use_.size() > most_entries_) {
+    by_handle_.erase(by_use_.back().handle);
+    by_use_.pop_back();
+  }
+}
+
+}  // namespace larder::localdir

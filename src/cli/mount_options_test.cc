@@ -1,0 +1,53 @@
+// A word of fstab that is taken for something else would mount with the wrong rights, or not at
+// all.
+#include "cli/mount_options.h"
+
+#include <string>
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include "base/error.h"
+#include "base/result.h"
+
+namespace larder::cli {
+namespace {
+
+TEST(MountOptionsTest, IgnoresWhatConcernsMount8AndSystemd) {
+  const auto words = parse_option_words(
+      "defaults,_netdev,noauto,nofail,user,x-systemd.automount,x-gvfs-hide,comment=a b,noatime,,ro",
+      Caller::kMount8);
+  ASSERT_TRUE(words.has_value());
+  EXPECT_EQ(words->options, handover::MountOptions());
+  EXPECT_FALSE(words->asked_for_writing);
+}
+
+TEST(MountOptionsTest, TakesCacheAndRuntimeDirectoryOut) {
+  const auto words = parse_option_words("cache=/a b,runtime_dir=/run/x,noexec", Caller::kPerson);
+  ASSERT_TRUE(words.has_value());
+  EXPECT_EQ(words->cache, "/a b");
+  EXPECT_EQ(words->runtime_directory, "/run/x");
+  EXPECT_TRUE(words->options.noexec);
+  EXPECT_TRUE(words->options.adapter.empty());
+}
+
+TEST(MountOptionsTest, RefusesWritingToAPersonAndToleratesItFromMount8) {
+  EXPECT_THAT(parse_option_words("rw", Caller::kPerson).error().message(),
+              testing::HasSubstr("read-only"));
+  EXPECT_TRUE(parse_option_words("rw,nosuid", Caller::kMount8)->asked_for_writing);
+  EXPECT_FALSE(parse_option_words("rw,ro", Caller::kMount8)->asked_for_writing);
+}
+
+TEST(MountOptionsTest, RefusesRemounting) {
+  EXPECT_THAT(parse_option_words("remount", Caller::kMount8).error().message(),
+              testing::HasSubstr("unmount and mount again"));
+}
+
+TEST(MountOptionsTest, LeavesUnknownNamesForTheAdapter) {
+  const auto words = parse_option_words("vers=3,fancy", Caller::kPerson);
+  ASSERT_TRUE(words.has_value());
+  EXPECT_THAT(words->options.adapter, testing::ElementsAre("vers=3", "fancy"));
+}
+
+}  // namespace
+}  // namespace larder::cli
