@@ -133,18 +133,20 @@ void ShareConnector::on_port_reply(const RpcProgram& program, const Result<RpcRe
                    fmt::format("{}; or give the ports: ?nfsport=N&mountport=N", error.context()))));
     return;
   }
-  const Result<std::optional<std::uint16_t>> port = decode_getport(reply->results);
-  if (!port) {
-    finish(fail(told(port.error(), kPortmapProgram, kPortmapPort)));
-  } else if (*port == std::nullopt) {
-    finish(fail(
-        Errc::kNotSupported,
-        fmt::format("{} offers no version {} of the {} over TCP; enable NFSv3 at the "
-                    "server, or give its port: ?{}=N",
-                    url_.host, program.version, program.name, is_nfs ? "nfsport" : "mountport")));
-  } else {
-    next(port->value());
+  const Result<std::optional<std::uint16_t>> answer = decode_getport(reply->results);
+  if (!answer) {
+    finish(fail(told(answer.error(), kPortmapProgram, kPortmapPort)));
+    return;
   }
+  if (const std::optional<std::uint16_t> port = *answer) {
+    next(*port);
+    return;
+  }
+  finish(fail(
+      Errc::kNotSupported,
+      fmt::format("{} offers no version {} of the {} over TCP; enable NFSv3 at the server, "
+                  "or give its port: ?{}=N",
+                  url_.host, program.version, program.name, is_nfs ? "nfsport" : "mountport")));
 }
 
 void ShareConnector::mount(std::uint16_t port) {
