@@ -1,7 +1,6 @@
 #include "os/resolver.h"
 
 #include <cerrno>
-#include <cstdint>
 #include <cstring>
 #include <memory>
 #include <string>
@@ -10,7 +9,6 @@
 
 #include <fmt/format.h>
 #include <netdb.h>
-#include <netinet/in.h>
 #include <sys/socket.h>
 
 #include "base/error.h"

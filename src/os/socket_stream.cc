@@ -85,6 +85,11 @@ struct Resolution {
   Mutex mutex{LockRank::kNetwork};
   std::optional<Result<Addresses>> answer GUARDED_BY(mutex);
   WakeUp wake;
+
+  std::optional<Result<Addresses>> take_answer() EXCLUDES(mutex) {
+    const MutexLock lock(mutex);
+    return std::exchange(answer, std::nullopt);
+  }
 };
 
 class SocketStream final : public Stream {
@@ -169,21 +174,24 @@ Error SocketStream::refusal(int error_number) const {
 
 void SocketStream::send(OutgoingMessage message) {
   CHECK(!message.head.empty() || !message.body.empty(), "a message of nothing");
-  bool dropped = false;
+  std::move_only_function<void()> dropped;
+  bool is_dropped = false;
   {
     const MutexLock lock(mutex_);
-    dropped = ended_;
-    if (!dropped) {
+    if (!ended_) {
       queue_.push_back({std::move(message), 0});
       if (!connected_ || sending_ || no_room_) {
         return;
       }
       sending_ = true;
+    } else {
+      dropped = std::move(message.done);
+      is_dropped = true;
     }
   }
-  if (dropped) {
-    if (message.done) {
-      message.done();
+  if (is_dropped) {
+    if (dropped) {
+      dropped();
     }
     return;
   }
@@ -313,11 +321,8 @@ Result<Addresses> SocketStream::resolve() {
   });
   const Clock::time_point deadline = Clock::now() + options_.connect_timeout;
   while (!closing_) {
-    {
-      const MutexLock lock(resolution_->mutex);
-      if (resolution_->answer) {
-        return std::move(*resolution_->answer);
-      }
+    if (std::optional<Result<Addresses>> answer = resolution_->take_answer()) {
+      return std::move(*answer);
     }
     const auto left = std::chrono::ceil<std::chrono::milliseconds>(deadline - Clock::now());
     if (left.count() <= 0) {
@@ -454,10 +459,9 @@ Error SocketStream::serve() {
       if ((event.events & EPOLLOUT) != 0) {
         resume_sending();
       }
-      if ((event.events & (EPOLLIN | EPOLLHUP | EPOLLERR)) != 0) {
-        if (std::optional<Error> end = receive()) {
-          return std::move(*end);
-        }
+      const bool readable = (event.events & (EPOLLIN | EPOLLHUP | EPOLLERR)) != 0;
+      if (std::optional<Error> end = readable ? receive() : std::nullopt) {
+        return std::move(*end);
       }
     }
     if (!run_tasks()) {

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cstddef>
+#include <cstdint>
 #include <cstring>
 #include <memory>
 #include <utility>
@@ -55,17 +56,22 @@ class FakeStream final : public os::Stream {
     if (!peer_->ended_) {
       peer_->sent_.insert(peer_->sent_.end(), message.head.begin(), message.head.end());
       peer_->sent_.insert(peer_->sent_.end(), message.body.begin(), message.body.end());
-      if (connector_.on_sent_) {
-        peer_->post([&connector = connector_, peer = peer_.get()] {
-          if (!peer->ended_) {
-            connector.on_sent_(peer->shared_from_this());
-          }
-        });
-      }
+      tell_sent();
     }
     if (message.done) {
       message.done();
     }
+  }
+
+  void tell_sent() {
+    if (!connector_.on_sent_) {
+      return;
+    }
+    peer_->post([&connector = connector_, peer = peer_.get()] {
+      if (!peer->ended_ && connector.on_sent_) {
+        connector.on_sent_(peer->shared_from_this());
+      }
+    });
   }
 
   FakeConnector& connector_;

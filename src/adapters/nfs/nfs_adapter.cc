@@ -21,7 +21,6 @@
 #include "adapters/nfs/share_connector.h"
 #include "adapters/nfs/url.h"
 #include "base/bytes.h"
-#include "base/check.h"
 #include "base/counter.h"
 #include "base/error.h"
 #include "base/executor.h"
@@ -150,7 +149,7 @@ void NfsAdapter::on_connected(Result<ShareConnector::Share> share, Done<netfs::S
     done(fail(Errc::kCancelled, "the mount was given up"));
     return;
   }
-  done(std::move(share->info));
+  done(share->info);
 }
 
 void NfsAdapter::submit(CallId id, RpcRequest request) {

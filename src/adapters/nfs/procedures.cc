@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cstddef>
 #include <cstdint>
+#include <expected>
 #include <optional>
 #include <string>
 #include <string_view>
@@ -15,6 +16,7 @@
 #include "adapters/nfs/rpc_call.h"
 #include "adapters/nfs/xdr.h"
 #include "base/bytes.h"
+#include "base/error.h"
 #include "base/result.h"
 #include "netfs/adapter.h"
 #include "netfs/attributes.h"
@@ -249,7 +251,7 @@ Result<netfs::LookupReply> decode_lookup(Bytes results) {
   reply.handle = take_handle(in);
   reply.attributes = take_optional_attributes(in);
   reply.directory_attributes = take_optional_attributes(in);
-  return if_sensible(in, "LOOKUP", std::move(reply));
+  return if_sensible(in, "LOOKUP", reply);
 }
 
 Result<netfs::AccessReply> decode_access(Bytes results) {
@@ -258,7 +260,7 @@ Result<netfs::AccessReply> decode_access(Bytes results) {
   netfs::AccessReply reply;
   reply.attributes = take_optional_attributes(in);
   reply.granted = in.u32();
-  return if_sensible(in, "ACCESS", std::move(reply));
+  return if_sensible(in, "ACCESS", reply);
 }
 
 Result<netfs::ReadlinkReply> decode_readlink(Bytes results) {
@@ -287,7 +289,7 @@ Result<netfs::ReadReply> decode_read(Bytes results, std::size_t data_length, std
   if (!sensible || (data_length == 0 && wanted > 0 && !reply.end)) {
     in.fail();
   }
-  return if_sensible(in, "READ", std::move(reply));
+  return if_sensible(in, "READ", reply);
 }
 
 DataPlace find_read_data(Bytes results) {
@@ -354,7 +356,7 @@ Result<FsinfoReply> decode_fsinfo(Bytes results) {
   if (reply.read_max == 0) {
     in.fail();
   }
-  return if_sensible(in, "FSINFO", std::move(reply));
+  return if_sensible(in, "FSINFO", reply);
 }
 
 Result<PathconfReply> decode_pathconf(Bytes results) {

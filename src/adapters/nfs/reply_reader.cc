@@ -15,6 +15,7 @@
 #include "base/bytes.h"
 #include "base/check.h"
 #include "base/endian.h"
+#include "base/error.h"
 #include "base/result.h"
 
 namespace larder::nfs {
@@ -54,7 +55,7 @@ void ReplyReader::begin_record() {
     head_ = {};
   }
   head_.clear();
-  target_.reset();
+  unclaim();
   results_at_ = 0;
   no_data_ = false;
   data_length_ = 0;
@@ -62,8 +63,8 @@ void ReplyReader::begin_record() {
 }
 
 void ReplyReader::abandon() {
-  if (target_) {
-    target_.reset();
+  if (claimed_) {
+    unclaim();
     part_ = Part::kSkip;
   }
 }
@@ -72,7 +73,7 @@ MutableBytes ReplyReader::next_buffer() {
   const std::size_t left = std::min(fragment_left_, data_length_ - data_filled_);
   direct_ = part_ == Part::kData && left > 0;
   if (direct_) {
-    return target_->destination.subspan(data_filled_, left);
+    return target_.destination.subspan(data_filled_, left);
   }
   const bool small = part_ != Part::kSkip && sink_.expects_data();
   return {staging_.get(), small ? kStagingBeforeData : kStagingBytes};
@@ -91,16 +92,17 @@ Result<> ReplyReader::received(std::size_t length) {
 }
 
 Result<> ReplyReader::feed(Bytes bytes) {
-  while (!bytes.empty()) {
+  Result<> result;
+  while (!bytes.empty() && result) {
     if (fragment_left_ == 0) {
-      TRY(feed_mark(bytes));
-      continue;
+      result = feed_mark(bytes);
+    } else {
+      const Bytes first = bytes.first(std::min(bytes.size(), fragment_left_));
+      bytes = bytes.subspan(first.size());
+      result = feed_record(first);
     }
-    const std::size_t length = std::min(bytes.size(), fragment_left_);
-    TRY(feed_record(bytes.first(length)));
-    bytes = bytes.subspan(length);
   }
-  return {};
+  return result;
 }
 
 Result<> ReplyReader::feed_mark(Bytes& bytes) {
@@ -144,15 +146,9 @@ Result<> ReplyReader::feed_record(Bytes bytes) {
       case Part::kHead:
         feed_head(bytes);
         break;
-      case Part::kData: {
-        const std::size_t length = std::min(bytes.size(), data_length_ - data_filled_);
-        if (length > 0) {
-          std::memcpy(target_->destination.data() + data_filled_, bytes.data(), length);
-        }
-        advance_data(length);
-        bytes = bytes.subspan(length);
+      case Part::kData:
+        feed_data(bytes);
         break;
-      }
       case Part::kSkip:
         bytes = {};
         break;
@@ -162,12 +158,21 @@ Result<> ReplyReader::feed_record(Bytes bytes) {
   return fragment_left_ == 0 && last_fragment_ ? end_record() : Result<>();
 }
 
+void ReplyReader::feed_data(Bytes& bytes) {
+  const std::size_t length = std::min(bytes.size(), data_length_ - data_filled_);
+  if (length > 0) {
+    std::memcpy(target_.destination.data() + data_filled_, bytes.data(), length);
+  }
+  advance_data(length);
+  bytes = bytes.subspan(length);
+}
+
 // Takes as much as belongs to the head, which may be less than is there when data follows.
 void ReplyReader::feed_head(Bytes& bytes) {
   std::size_t length = bytes.size();
   if (head_.size() < kReplyPrefixBytes) {
     length = std::min(length, kReplyPrefixBytes - head_.size());
-  } else if (target_ && !target_->destination.empty() && !no_data_) {
+  } else if (claimed_ && !target_.destination.empty() && !no_data_) {
     length = std::min(length, kMostHeadBeforeData - head_.size());
   }
   const std::size_t before = head_.size();
@@ -183,21 +188,17 @@ void ReplyReader::examine_head() {
   if (head_.size() < kReplyPrefixBytes) {
     return;
   }
-  if (!target_) {
-    const ReplyPrefix prefix = parse_reply_prefix(head_);
-    target_ = prefix.is_reply ? sink_.begin_reply(prefix.xid) : std::nullopt;
-    if (!target_) {
-      part_ = Part::kSkip;
-    }
+  if (!claimed_) {
+    claim();
     return;
   }
-  if (target_->destination.empty() || no_data_) {
+  if (target_.destination.empty() || no_data_) {
     return;  // looked at when it is complete
   }
   if (results_at_ == 0) {
     const ReplyHead reply = parse_reply_head(head_, false, program_);
     if (reply.verdict == ReplyHead::Verdict::kRefused) {
-      refuse(*reply.error);
+      refuse(reply.refusal());
       return;
     }
     results_at_ = reply.results_at;
@@ -210,8 +211,25 @@ void ReplyReader::examine_head() {
   }
 }
 
+void ReplyReader::claim() {
+  const ReplyPrefix prefix = parse_reply_prefix(head_);
+  const std::optional<ReplySink::Target> target =
+      prefix.is_reply ? sink_.begin_reply(prefix.xid) : std::nullopt;
+  claimed_ = target.has_value();
+  if (target) {
+    target_ = *target;
+  } else {
+    part_ = Part::kSkip;
+  }
+}
+
+void ReplyReader::unclaim() {
+  claimed_ = false;
+  target_ = {};
+}
+
 void ReplyReader::find_data() {
-  const DataPlace place = target_->find_data(Bytes(head_).subspan(results_at_));
+  const DataPlace place = target_.find_data(Bytes(head_).subspan(results_at_));
   switch (place.outcome) {
     case DataPlace::Outcome::kNeedMore:
       return;
@@ -224,9 +242,9 @@ void ReplyReader::find_data() {
     case DataPlace::Outcome::kFound:
       break;
   }
-  if (place.length > target_->destination.size()) {
+  if (place.length > target_.destination.size()) {
     refuse(Error(Errc::kCorrupt, fmt::format("the server sent {} bytes where {} were asked for",
-                                             place.length, target_->destination.size())));
+                                             place.length, target_.destination.size())));
     return;
   }
   CHECK(results_at_ + place.offset <= head_.size());
@@ -238,7 +256,7 @@ void ReplyReader::find_data() {
 
 void ReplyReader::advance_data(std::size_t length) {
   data_filled_ += length;
-  if (data_filled_ == data_length_ && target_) {
+  if (data_filled_ == data_length_ && claimed_) {
     // The padding goes nowhere; the reply is whole when its record is.
     part_ = Part::kSkip;
   }
@@ -249,21 +267,21 @@ Result<> ReplyReader::end_record() {
     return fail(Errc::kCorrupt,
                 fmt::format("a record of {} bytes, too short for a reply", record_length_));
   }
-  if (!target_) {
+  if (!claimed_) {
     begin_record();
     return {};
   }
   if (results_at_ == 0) {
-    ReplyHead reply = parse_reply_head(head_, true, program_);
+    const ReplyHead reply = parse_reply_head(head_, true, program_);
     if (reply.verdict != ReplyHead::Verdict::kAccepted) {
-      finish(fail(std::move(*reply.error)));
+      finish(fail(reply.refusal()));
       begin_record();
       return {};
     }
     results_at_ = reply.results_at;
   }
-  const bool found = !target_->destination.empty() && !no_data_ && part_ == Part::kSkip;
-  const bool wants_data = !target_->destination.empty() && !no_data_;
+  const bool found = !target_.destination.empty() && !no_data_ && part_ == Part::kSkip;
+  const bool wants_data = !target_.destination.empty() && !no_data_;
   if (wants_data && !found) {
     finish(fail(Errc::kCorrupt, "a reply to READ that ends too early"));
   } else {
@@ -280,7 +298,7 @@ void ReplyReader::refuse(Error error) {
 }
 
 void ReplyReader::finish(Result<RpcReply> reply) {
-  target_.reset();
+  unclaim();
   sink_.end_reply(std::move(reply));
 }
 

@@ -71,6 +71,9 @@ class ReplyReader {
   Result<> begin_fragment();
   Result<> feed_record(Bytes bytes);
   void feed_head(Bytes& bytes);
+  void feed_data(Bytes& bytes);
+  void claim();
+  void unclaim();
   void examine_head();
   void find_data();
   void advance_data(std::size_t length);
@@ -94,9 +97,10 @@ class ReplyReader {
 
   Part part_ = Part::kHead;
   std::vector<std::byte> head_;
-  std::optional<ReplySink::Target> target_;  // between begin_reply and end_reply
-  std::size_t results_at_ = 0;               // in head_; 0: not known yet
-  bool no_data_ = false;                     // the results were seen to have none
+  bool claimed_ = false;        // between begin_reply and end_reply
+  ReplySink::Target target_;    // while claimed_
+  std::size_t results_at_ = 0;  // in head_; 0: not known yet
+  bool no_data_ = false;        // the results were seen to have none
   std::size_t data_length_ = 0;
   std::size_t data_filled_ = 0;
 };

@@ -4,6 +4,7 @@
 #include <chrono>
 #include <cstddef>
 #include <cstdint>
+#include <deque>
 #include <memory>
 #include <optional>
 #include <string>
@@ -22,6 +23,7 @@
 #include "base/gate.h"
 #include "base/mutex.h"
 #include "base/result.h"
+#include "netfs/adapter.h"
 #include "os/stream.h"
 
 namespace larder::nfs {
@@ -115,15 +117,7 @@ void RpcClient::submit(netfs::CallId id, RpcRequest request) {
     const MutexLock lock(mutex_);
     refused = stopped_;
     if (!refused) {
-      give_new_xid(*call);
-      const MonotonicTime now = executor_.clock().now();
-      const bool inserted =
-          calls_.emplace(id, Entry{call, kQueued, now, now + timeout(), 0, 0, 0}).second;
-      CHECK(inserted, "call {} is in flight", id);
-      queues_.at(static_cast<std::size_t>(call->request.call_class)).push_back(call);
-      if (!armed_) {
-        arm(timeout());
-      }
+      enqueue(call);
     }
   }
   if (refused) {
@@ -131,6 +125,18 @@ void RpcClient::submit(netfs::CallId id, RpcRequest request) {
     return;
   }
   dispatch();
+}
+
+void RpcClient::enqueue(const RpcCallRef& call) {
+  give_new_xid(*call);
+  const MonotonicTime now = executor_.clock().now();
+  const bool inserted =
+      calls_.emplace(call->id, Entry{call, kQueued, now, now + timeout(), 0, 0, 0}).second;
+  CHECK(inserted, "call {} is in flight", call->id);
+  queues_.at(static_cast<std::size_t>(call->request.call_class)).push_back(call);
+  if (!armed_) {
+    arm(timeout());
+  }
 }
 
 // Hands on what has room, one call at a time: no lock is held while a connection sends.
@@ -352,29 +358,32 @@ bool RpcClient::extend(Entry& entry, MonotonicTime now) const {
   return true;
 }
 
+bool RpcClient::timed_out(Entry& entry, MonotonicTime now) const {
+  if (entry.deadline > now || extend(entry, now)) {
+    return false;
+  }
+  ++entry.timeouts;
+  entry.tried_at = now;
+  entry.deadline = now + timeout();
+  return true;
+}
+
 void RpcClient::check_deadlines() {
   const Gate::Pass pass = active_.enter();
   if (!pass) {
     return;
   }
   std::vector<netfs::CallId> over;
-  std::vector<bool> broken(connections_.size());
+  std::vector<std::size_t> hit;  // places of calls that timed out
   {
     const MutexLock lock(mutex_);
     armed_ = false;
     const MonotonicTime now = executor_.clock().now();
     std::optional<MonotonicTime> next;
     for (auto& [id, entry] : calls_) {
-      if (entry.deadline <= now && !extend(entry, now)) {
-        ++entry.timeouts;
-        entry.tried_at = now;
-        entry.deadline = now + timeout();
-        if (entry.place < connections_.size()) {
-          broken[entry.place] = true;
-        }
-        if (out_of_patience(entry)) {
-          over.push_back(id);
-        }
+      if (timed_out(entry, now)) {
+        hit.push_back(entry.place);
+        over.insert(over.end(), out_of_patience(entry) ? 1 : 0, id);
       }
       next = next ? std::min(*next, entry.deadline) : entry.deadline;
     }
@@ -384,7 +393,7 @@ void RpcClient::check_deadlines() {
   }
   end_early(over, RpcCall::Wish::kTimedOut);
   for (std::size_t i = 0; i < connections_.size(); ++i) {
-    if (broken[i]) {
+    if (std::ranges::find(hit, i) != hit.end()) {
       connections_[i]->break_off(
           fmt::format("no answer for {} ms",
                       std::chrono::duration_cast<std::chrono::milliseconds>(timeout()).count()));

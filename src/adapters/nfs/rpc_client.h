@@ -61,6 +61,8 @@ class RpcClient final : public std::enable_shared_from_this<RpcClient>,
   [[nodiscard]] static std::shared_ptr<RpcClient> make(RpcClientSettings settings,
                                                        Executor& executor,
                                                        os::StreamConnector& connector);
+  RpcClient(const RpcClient&) = delete;
+  RpcClient& operator=(const RpcClient&) = delete;
   ~RpcClient() override;
 
   // Begins to connect before the first call asks for it.
@@ -126,6 +128,9 @@ class RpcClient final : public std::enable_shared_from_this<RpcClient>,
   [[nodiscard]] Duration timeout() const;
   void arm(Duration delay) REQUIRES(mutex_);
   void check_deadlines() EXCLUDES(mutex_);
+  void enqueue(const RpcCallRef& call) REQUIRES(mutex_);
+  // True: the entry's present timeout is over; counts it.
+  [[nodiscard]] bool timed_out(Entry& entry, MonotonicTime now) const REQUIRES(mutex_);
   [[nodiscard]] bool extend(Entry& entry, MonotonicTime now) const REQUIRES(mutex_);
   [[nodiscard]] bool out_of_patience(const Entry& entry) const;
   void end_early(const std::vector<netfs::CallId>& ids, RpcCall::Wish wish) EXCLUDES(mutex_);

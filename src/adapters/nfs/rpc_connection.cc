@@ -1,6 +1,7 @@
 #include "adapters/nfs/rpc_connection.h"
 
 #include <algorithm>
+#include <atomic>
 #include <chrono>
 #include <cstddef>
 #include <cstdint>
@@ -12,10 +13,13 @@
 
 #include <fmt/format.h>
 
+#include "adapters/nfs/reply_reader.h"
 #include "adapters/nfs/rpc_call.h"
-#include "adapters/nfs/rpc_message.h"
 #include "base/check.h"
+#include "base/clock.h"
+#include "base/error.h"
 #include "base/executor.h"
+#include "base/gate.h"
 #include "base/mutex.h"
 #include "base/result.h"
 #include "os/stream.h"
@@ -82,13 +86,7 @@ void RpcConnection::start(const RpcCallRef& call) {
     } else if (wish != RpcCall::Wish::kNone) {
       refused = error_of_wish(wish);
     } else {
-      const bool inserted = calls_.emplace(call->xid, call).second;
-      CHECK(inserted, "xid {} is in use", call->xid);
-      data_calls_ += call->request.destination.empty() ? 0 : 1;
-      unsent_.push_back(call);
-      if (state_ == State::kIdle) {
-        schedule_connect();
-      }
+      add(call);
     }
   }
   if (refused) {
@@ -96,6 +94,16 @@ void RpcConnection::start(const RpcCallRef& call) {
     return;
   }
   flush();
+}
+
+void RpcConnection::add(const RpcCallRef& call) {
+  const bool inserted = calls_.emplace(call->xid, call).second;
+  CHECK(inserted, "xid {} is in use", call->xid);
+  data_calls_ += call->request.destination.empty() ? 0 : 1;
+  unsent_.push_back(call);
+  if (state_ == State::kIdle) {
+    schedule_connect();
+  }
 }
 
 RpcCallRef RpcConnection::take(std::uint32_t xid) {

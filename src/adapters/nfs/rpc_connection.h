@@ -104,6 +104,8 @@ class RpcConnection final : public std::enable_shared_from_this<RpcConnection>,
 
   RpcConnection(Settings settings, Executor& executor, os::StreamConnector& connector,
                 RpcCounters& counters, Owner& owner);
+  RpcConnection(const RpcConnection&) = delete;
+  RpcConnection& operator=(const RpcConnection&) = delete;
   ~RpcConnection() override;
 
   // Begins to connect if there is no connection yet.
@@ -151,6 +153,7 @@ class RpcConnection final : public std::enable_shared_from_this<RpcConnection>,
 
   void let_go() EXCLUDES(mutex_);
   void flush() EXCLUDES(mutex_);
+  void add(const RpcCallRef& call) REQUIRES(mutex_);
   RpcCallRef take(std::uint32_t xid) REQUIRES(mutex_);
   std::vector<RpcCallRef> sort_out(bool unreachable) REQUIRES(mutex_);
   void schedule_connect() REQUIRES(mutex_);

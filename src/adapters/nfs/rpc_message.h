@@ -59,6 +59,11 @@ struct ReplyHead {
   Verdict verdict = Verdict::kIncomplete;
   std::size_t results_at = 0;
   std::optional<Error> error;
+
+  // Of kRefused.
+  [[nodiscard]] Error refusal() const {
+    return error.value_or(Error(Errc::kCorrupt, "a refusal without a reason"));
+  }
 };
 
 // Reads the head of a reply from the record's first bytes (xid included). `complete` says that the

@@ -5,7 +5,6 @@
 #include <cstdint>
 #include <memory>
 #include <optional>
-#include <string>
 #include <utility>
 #include <vector>
 
@@ -14,6 +13,7 @@
 #include "adapters/nfs/mount.h"
 #include "adapters/nfs/options.h"
 #include "adapters/nfs/procedures.h"
+#include "adapters/nfs/rpc_call.h"
 #include "adapters/nfs/rpc_client.h"
 #include "adapters/nfs/rpc_message.h"
 #include "adapters/nfs/url.h"
@@ -133,18 +133,20 @@ void ShareConnector::on_port_reply(const RpcProgram& program, const Result<RpcRe
                    fmt::format("{}; or give the ports: ?nfsport=N&mountport=N", error.context()))));
     return;
   }
-  const Result<std::optional<std::uint16_t>> port = decode_getport(reply->results);
-  if (!port) {
-    finish(fail(told(port.error(), kPortmapProgram, kPortmapPort)));
-  } else if (!*port) {
-    finish(fail(
-        Errc::kNotSupported,
-        fmt::format("{} offers no version {} of the {} over TCP; enable NFSv3 at the "
-                    "server, or give its port: ?{}=N",
-                    url_.host, program.version, program.name, is_nfs ? "nfsport" : "mountport")));
-  } else {
-    next(**port);
+  const Result<std::optional<std::uint16_t>> answer = decode_getport(reply->results);
+  if (!answer) {
+    finish(fail(told(answer.error(), kPortmapProgram, kPortmapPort)));
+    return;
   }
+  if (const std::optional<std::uint16_t> port = *answer) {
+    next(*port);
+    return;
+  }
+  finish(fail(
+      Errc::kNotSupported,
+      fmt::format("{} offers no version {} of the {} over TCP; enable NFSv3 at the server, "
+                  "or give its port: ?{}=N",
+                  url_.host, program.version, program.name, is_nfs ? "nfsport" : "mountport")));
 }
 
 void ShareConnector::mount(std::uint16_t port) {
@@ -226,15 +228,19 @@ void ShareConnector::finish(Result<Share> share) {
   {
     const MutexLock lock(mutex_);
     if (!stopped_) {
-      // By a timer: we may be on the thread of one of them.
-      drop_timer_ = executor_.timers().schedule(Duration::zero(), [weak = weak_from_this()] {
-        if (const auto self = weak.lock()) {
-          self->drop_clients();
-        }
-      });
+      schedule_drop();
     }
   }
   done_(std::move(share));
+}
+
+// By a timer: we may be on the thread of one of them.
+void ShareConnector::schedule_drop() {
+  drop_timer_ = executor_.timers().schedule(Duration::zero(), [weak = weak_from_this()] {
+    if (const auto self = weak.lock()) {
+      self->drop_clients();
+    }
+  });
 }
 
 void ShareConnector::drop_clients() {

@@ -60,6 +60,7 @@ class ShareConnector final : public std::enable_shared_from_this<ShareConnector>
             netfs::Done<RpcReply> done);
   [[nodiscard]] Error told(const Error& error, const RpcProgram& program, std::uint16_t port) const;
   void finish(Result<Share> share) EXCLUDES(mutex_);
+  void schedule_drop() REQUIRES(mutex_);
   void drop_clients() EXCLUDES(mutex_);
 
   const NfsUrl url_;

@@ -4,6 +4,7 @@
 #include <charconv>
 #include <cstddef>
 #include <cstdint>
+#include <expected>
 #include <string>
 #include <string_view>
 #include <system_error>
@@ -116,8 +117,10 @@ Result<> apply_query(NfsUrl& url, std::string_view whole, std::string_view query
   while (!query.empty()) {
     const std::string_view parameter = query.substr(0, query.find('&'));
     query.remove_prefix(std::min(query.size(), parameter.size() + 1));
-    if (!parameter.empty()) {
-      TRY(apply_parameter(url, whole, parameter));
+    const Result<> applied =
+        parameter.empty() ? Result<>() : apply_parameter(url, whole, parameter);
+    if (!applied) {
+      return applied;
     }
   }
   return {};
@@ -128,7 +131,7 @@ Result<NfsUrl> parse_with_scheme(std::string_view text) {
   auto [host, rest] = TRY(split_host(text, text.substr(kScheme.size())));
   url.host = std::move(host);
   const std::size_t question = rest.find('?');
-  std::string_view authority_and_path = rest.substr(0, question);
+  const std::string_view authority_and_path = rest.substr(0, question);
   const std::size_t slash = authority_and_path.find('/');
   const std::string_view authority = authority_and_path.substr(0, slash);
   if (!authority.empty()) {
