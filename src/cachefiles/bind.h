@@ -1,0 +1,34 @@
+// Bind: from a directory to a cache that may be used: lock, format, generation.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <vector>
+
+#include "base/result.h"
+#include "cachefiles/cache.h"
+#include "cachefiles/epochs.h"
+#include "cachefiles/space.h"
+#include "cachefiles/state_file.h"
+#include "os/filesystem.h"
+
+namespace larder::cachefiles {
+
+// What bind found and opened.
+struct Bound {
+  std::unique_ptr<os::Directory> root, cache, graveyard, maps, meta;
+  std::unique_ptr<os::File> lock;  // the cache is ours as long as it is open
+  std::unique_ptr<StateFile> state_file;
+  CacheState state;                   // the one of this life, with a new generation
+  std::vector<PastGenerations> past;  // what counts of former lives
+  LastEnd last_end = LastEnd::kClean;
+  bool fresh = false;  // the cache was made just now
+  Limits limits;
+};
+
+// As bind_cache. The new generation is not stored yet: nothing may be stamped with it.
+[[nodiscard]] Result<Bound> open_cache_directory(std::unique_ptr<os::Directory> root,
+                                                 os::Filesystem& filesystem,
+                                                 const CacheOptions& options);
+
+}  // namespace larder::cachefiles

@@ -1,0 +1,333 @@
+#include "cachefiles/cache.h"
+
+#include <algorithm>
+#include <atomic>
+#include <chrono>
+#include <cstddef>
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <string>
+#include <string_view>
+#include <utility>
+
+#include <fmt/format.h>
+
+#include "base/bytes.h"
+#include "base/clock.h"
+#include "base/error.h"
+#include "base/log.h"
+#include "base/mutex.h"
+#include "base/result.h"
+#include "base/thread_annotations.h"
+#include "cachefiles/bind.h"
+#include "cachefiles/cache_fan_out.h"
+#include "cachefiles/core.h"
+#include "cachefiles/epochs.h"
+#include "cachefiles/layout.h"
+#include "cachefiles/state_file.h"
+#include "cachefiles/volume.h"
+#include "culling/culling.h"
+#include "fscache/backend.h"
+#include "os/filesystem.h"
+
+namespace larder::cachefiles {
+namespace {
+
+// The files and directories at the top, about.
+constexpr std::uint64_t kFixedBytes = 64 * 1024;
+// What may be used before the state file must say so.
+constexpr std::uint64_t kHeadroom = std::uint64_t{1} << 30U;
+constexpr Duration kIdle = std::chrono::seconds(30);
+constexpr Duration kCountFor = std::chrono::milliseconds(50);
+constexpr double kMostStampSeconds = 86400;
+constexpr double kStampPart = 64;
+constexpr int kMostFruitlessSlices = 16;
+
+class Cache final : public fscache::Backend {
+ public:
+  Cache(Bound&& bound, os::Filesystem& filesystem, const CacheOptions& options, const Clock& clock)
+      : path_(options.path_for_messages),
+        least_stamp_seconds_(options.least_stamp_seconds),
+        core_(filesystem, clock, bound.limits, bound.state.generation, std::move(bound.past),
+              options.most_open_files),
+        fan_out_(core_, volumes_),
+        lock_(std::move(bound.lock)),
+        state_file_(std::move(bound.state_file)),
+        state_(std::move(bound.state)),
+        pace_(clock.now()),
+        rotation_(state_.rotation),
+        counting_(bound.last_end != LastEnd::kClean) {
+    core_.root = std::move(bound.root);
+    core_.cache = std::move(bound.cache);
+    core_.graveyard = std::move(bound.graveyard);
+    core_.maps = std::move(bound.maps);
+    core_.meta = std::move(bound.meta);
+    core_.stamp_seconds = least_stamp_seconds_;
+    if (bound.fresh) {
+      state_.used_bytes = kFixedBytes;
+    }
+    core_.space.set_totals(state_.used_bytes, state_.objects, !counting_);
+    if (counting_) {
+      core_.accounts.begin_round();
+    }
+  }
+
+  // The last part of bind: what lies on the disk is known, and the new generation stored.
+  Result<> start() {
+    TRY(core_.cache->list([this](const os::DirectoryEntry& entry) {
+      if (entry.name.starts_with('I')) {
+        (void)volumes_.find_or_add(core_, std::string_view(entry.name).substr(1));
+      }
+      return true;
+    }));
+    TRY(look_at_filesystem());
+    return store_state(false);
+  }
+
+  Result<std::unique_ptr<fscache::BackendVolume>> open_volume(std::string_view key) override {
+    if (!core_.usable()) {
+      return fail(Errc::kCacheDead, "the cache was given up");
+    }
+    if (key.empty() || key.find('/') != std::string_view::npos ||
+        key.find('\0') != std::string_view::npos) {
+      return fail(Errc::kInvalid, fmt::format("not a volume key: \"{}\"", key));
+    }
+    const std::string shorter = short_volume_key(key);
+    if (shorter != key) {
+      TRY(keep_whole_key(shorter, key));
+    }
+    return std::make_unique<OpenVolume>(volumes_.find_or_add(core_, shorter));
+  }
+
+  Duration run_maintenance() override {
+    if (!core_.usable()) {
+      return std::chrono::hours(1);
+    }
+    const Result<Duration> next = maintain();
+    if (!next) {
+      (void)core_.note(next.error());
+      return kIdle;
+    }
+    return *next;
+  }
+
+  void set_maintenance_wake(std::move_only_function<void()> wake) override {
+    core_.set_wake(std::move(wake));
+  }
+
+  Result<> withdraw() override {
+    if (!core_.usable()) {
+      return fail(Errc::kCacheDead, core_.trouble());
+    }
+    while (counting_) {
+      TRY(count_some(kCountFor));
+    }
+    TRY(close_epoch());
+    // What carries no stamp (names taken away, times of last use) too.
+    const Result<> synced = core_.root->sync_filesystem();
+    if (!synced) {
+      return fail(core_.note(Error(Errc::kIo, synced.error().error_number(), "syncfs")));
+    }
+    const Result<> stored = store_state(true);
+    if (!stored) {
+      return fail(core_.note(stored.error()));
+    }
+    return {};
+  }
+
+  fscache::BackendStatus status() const override {
+    fscache::BackendStatus status;
+    status.path = path_;
+    status.used_bytes = core_.space.used_bytes();
+    status.limit_bytes = core_.space.limit_bytes();
+    status.objects = core_.space.objects();
+    status.objects_exact = core_.space.exact();
+    status.culling = core_.space.culling();
+    status.trouble = core_.trouble();
+    if (status.trouble.empty() && core_.space.stopped()) {
+      status.trouble = "the cache's filesystem is too full: nothing new is cached";
+    }
+    status.culled_objects = core_.counters.culled_objects.value();
+    status.culled_bytes = core_.counters.culled_bytes.value();
+    status.corrupt_ranges = core_.counters.corrupt_ranges.value();
+    return status;
+  }
+
+  bool usable() const override { return core_.usable(); }
+
+ private:
+  Result<> keep_whole_key(const std::string& shorter, std::string_view key) {
+    const Result<std::unique_ptr<os::File>> file = core_.meta->create_file(shorter, kFileMode);
+    if (!file) {
+      if (file.error().code() == Errc::kExists) {
+        return {};
+      }
+      return fail(core_.note(file.error()));
+    }
+    return (*file)->write_at(0, bytes_of(key));
+  }
+
+  // Room and the filesystem's time.
+  Result<> look_at_filesystem() {
+    core_.space.note_filesystem(TRY(core_.root->space()));
+    TRY(lock_->set_accessed_now());
+    core_.set_file_time(TRY(lock_->stat()).accessed);
+    return {};
+  }
+
+  Result<Duration> maintain() {
+    TRY(look_at_filesystem());
+    if (counting_) {
+      TRY(count_some(kCountFor));
+    }
+    TRY(cull());
+    const std::uint64_t fresh = core_.epochs.fresh_bytes();
+    if (fresh > 0 && pace_.due_in(core_.clock.now(), fresh) == Duration{}) {
+      TRY(close_epoch());
+    } else if (core_.space.near_ceiling()) {
+      TRY(store_state(false));
+    }
+    if (counting_) {
+      return Duration{};
+    }
+    if (core_.epochs.fresh_bytes() == 0) {
+      return kIdle;
+    }
+    return std::max<Duration>(pace_.due_in(core_.clock.now(), core_.epochs.fresh_bytes()),
+                              std::chrono::seconds(1));
+  }
+
+  Result<> count_some(Duration at_most) {
+    const MonotonicTime begin = core_.clock.now();
+    const std::uint64_t large_from = culling::large_from(core_.space.limit_bytes());
+    while (next_counted_ < fan_out_.directories()) {
+      TRY(fan_out_.count(next_counted_++, large_, large_from));
+      if (core_.clock.now() - begin > at_most) {
+        return {};
+      }
+    }
+    counting_ = false;
+    large_known_ = true;
+    core_.accounts.finish_round(kFixedBytes);
+    log_info("cache {}: {} objects, {} bytes", path_, core_.space.objects(),
+             core_.space.used_bytes());
+    return {};
+  }
+
+  Result<> cull() {
+    if (core_.space.to_free().bytes == 0 && core_.space.to_free().files == 0) {
+      return {};
+    }
+    // An upper bound is no reason to throw anything away.
+    while (counting_) {
+      TRY(count_some(kCountFor));
+    }
+    if (!large_known_) {
+      TRY(fan_out_.find_large(large_, culling::large_from(core_.space.used_bytes())));
+      large_known_ = true;
+    }
+    int fruitless = 0;
+    for (;;) {
+      const ToFree wanted = core_.space.to_free();
+      if ((wanted.bytes == 0 && wanted.files == 0) || fruitless >= kMostFruitlessSlices) {
+        break;
+      }
+      const culling::Share share{core_.space.used_bytes(), core_.space.objects(), wanted.bytes,
+                                 wanted.files};
+      const culling::Freed freed = TRY(rotation_.cull_slice(
+          fan_out_, large_, share, core_.file_time(), least_stamp_seconds_));
+      fruitless = freed.files == 0 ? fruitless + 1 : 0;
+      core_.space.note_filesystem(TRY(core_.root->space()));
+    }
+    core_.stamp_seconds =
+        std::max(least_stamp_seconds_,
+                 std::min(rotation_.oldest_seconds() / kStampPart, kMostStampSeconds));
+    return {};
+  }
+
+  // A failed sync leaves the kernel's memory and the disk apart: the cache is given up, and what was
+  // not durable before will not count when it is bound again.
+  Result<> close_epoch() {
+    const MonotonicTime began = core_.clock.now();
+    const Result<bool> closed =
+        core_.epochs.close([this](std::uint32_t epoch) -> Result<> {
+          TRY(state_file_->note_doubt(core_.epochs.generation(), epoch));
+          return core_.root->sync_filesystem();
+        });
+    if (!closed) {
+      const Error error(Errc::kIo, closed.error().error_number(),
+                        "writing back to the disk failed, what was written last is dropped");
+      const Result<> stored = store_state(false);
+      if (!stored) {
+        log_warning("cache {}: {}", path_, stored.error().message());
+      }
+      return fail(core_.note(error));
+    }
+    pace_.closed(began, core_.clock.now());
+    if (*closed) {
+      const Result<> stored = store_state(false);
+      if (!stored) {
+        return fail(core_.note(stored.error()));
+      }
+    }
+    return {};
+  }
+
+  // The ceiling is on the disk before use may reach it.
+  Result<> store_state(bool clean) {
+    const std::uint64_t used = core_.space.used_bytes();
+    const std::uint64_t ceiling = std::min(core_.space.limit_bytes(), used + kHeadroom);
+    state_.clean = clean;
+    state_.durable_epoch = core_.epochs.durable_epoch();
+    state_.used_bytes = used;
+    state_.objects = core_.space.objects();
+    state_.rotation = rotation_.cursor();
+    state_.ceiling_bytes = std::max(ceiling, used);
+    core_.space.set_ceiling(std::min(state_.ceiling_bytes, ceiling_));
+    TRY(state_file_->store(state_));
+    ceiling_ = state_.ceiling_bytes;
+    core_.space.set_ceiling(ceiling_);
+    return {};
+  }
+
+  const std::string path_;
+  const double least_stamp_seconds_;
+  Core core_;
+  Volumes volumes_;
+
+  // Of the thread that maintains.
+  CacheFanOut fan_out_;
+  std::unique_ptr<os::File> lock_;
+  std::unique_ptr<StateFile> state_file_;
+  CacheState state_;
+  std::uint64_t ceiling_ = 0;
+  EpochPace pace_;
+  culling::Rotation rotation_;
+  culling::LargeObjects large_;
+  bool large_known_ = false;
+  bool counting_;
+  std::size_t next_counted_ = 0;
+};
+
+}  // namespace
+
+Result<std::unique_ptr<fscache::Backend>> bind_cache(std::unique_ptr<os::Directory> root,
+                                                     os::Filesystem& filesystem,
+                                                     const CacheOptions& options,
+                                                     const Clock& clock) {
+  Bound bound = TRY(open_cache_directory(std::move(root), filesystem, options));
+  const LastEnd last_end = bound.last_end;
+  auto cache = std::make_unique<Cache>(std::move(bound), filesystem, options, clock);
+  const Result<> started = cache->start();
+  if (!started) {
+    return fail(started.error().within(fmt::format("the cache {}", options.path_for_messages)));
+  }
+  if (last_end == LastEnd::kMachine || last_end == LastEnd::kUnknown) {
+    log_info("cache {}: was not shut down cleanly; what may have been lost is fetched again",
+             options.path_for_messages);
+  }
+  return cache;
+}
+
+}  // namespace larder::cachefiles

@@ -1,0 +1,37 @@
+// A cache in a directory: how it is brought online. The format is in docs/on-disk-format.md.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <string>
+
+#include "base/clock.h"
+#include "base/result.h"
+#include "cachefiles/space.h"
+#include "fscache/backend.h"
+#include "os/filesystem.h"
+
+namespace larder::cachefiles {
+
+struct CacheOptions {
+  std::string tag;
+  std::string path_for_messages;
+  std::uint64_t size_limit_bytes = 0;  // 0: a tenth of the filesystem, at most 20 GiB
+  Percentages blocks;                  // brun, bcull, bstop
+  Percentages files;                   // frun, fcull, fstop
+  std::size_t most_open_files = 6000;  // descriptors of objects that may be closed when idle
+  double least_stamp_seconds = 60;     // a stamp of last use is not written again before
+};
+
+// Brings the cache in `root` online: an empty directory is made one, one of ours is locked, its
+// format checked, and what a crash may have taken is known from then on.
+// Blocks. `filesystem` and `clock` outlive the cache.
+// Errors: kBusy (another process has it), kInvalid (not empty and not ours, another format, limits
+// that make no sense), kNotSupported (no extended attributes or no unnamed files there), kIo; the
+// context is a sentence with the path.
+[[nodiscard]] Result<std::unique_ptr<fscache::Backend>> bind_cache(
+    std::unique_ptr<os::Directory> root, os::Filesystem& filesystem, const CacheOptions& options,
+    const Clock& clock);
+
+}  // namespace larder::cachefiles

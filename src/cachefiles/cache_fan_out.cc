@@ -1,0 +1,221 @@
+#include "cachefiles/cache_fan_out.h"
+
+#include <cstddef>
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <utility>
+
+#include "base/error.h"
+#include "base/log.h"
+#include "base/mutex.h"
+#include "base/result.h"
+#include "cachefiles/core.h"
+#include "cachefiles/in_use.h"
+#include "cachefiles/layout.h"
+#include "cachefiles/object.h"
+#include "cachefiles/volume.h"
+#include "culling/culling.h"
+#include "fscache/backend.h"
+#include "os/filesystem.h"
+
+namespace larder::cachefiles {
+namespace {
+
+std::uint8_t index_of(std::size_t directory) {
+  return static_cast<std::uint8_t>(directory % kFanOut);
+}
+
+}  // namespace
+
+Volume& Volumes::find_or_add(Core& core, std::string_view key) {
+  const MutexLock lock(mutex_);
+  for (const std::unique_ptr<Volume>& volume : volumes_) {
+    if (volume->key() == key) {
+      return *volume;
+    }
+  }
+  return *volumes_.emplace_back(std::make_unique<Volume>(core, std::string(key)));
+}
+
+std::size_t Volumes::size() const {
+  const MutexLock lock(mutex_);
+  return volumes_.size();
+}
+
+Volume& Volumes::at(std::size_t index) {
+  const MutexLock lock(mutex_);
+  return *volumes_[index];
+}
+
+std::size_t CacheFanOut::directories() {
+  return volumes_.size() * kFanOut;
+}
+
+Result<> CacheFanOut::list(std::size_t directory,
+                           const std::function<void(culling::Candidate&&)>& visit) {
+  Result<std::unique_ptr<os::Directory>> opened =
+      volumes_.at(directory / kFanOut).open_fan_out(index_of(directory), false);
+  if (!opened) {
+    if (opened.error().code() == Errc::kNotFound) {
+      return {};
+    }
+    return fail(core_.note(opened.error()));
+  }
+  const Result<> listed = (*opened)->list([&](const os::DirectoryEntry& entry) {
+    if (is_data_file(entry.name)) {
+      const Result<os::FileStat> stat = (*opened)->stat(entry.name);
+      if (stat && stat->type == os::NodeType::kFile) {
+        visit({entry.name, *stat, stat->allocated});
+      }
+    }
+    return true;
+  });
+  if (!listed) {
+    return fail(core_.note(listed.error()));
+  }
+  return {};
+}
+
+bool CacheFanOut::in_use(std::size_t directory, std::string_view name) {
+  return volumes_.at(directory / kFanOut).in_use().in_use(name);
+}
+
+Result<culling::Candidate> CacheFanOut::look_at(std::size_t directory, std::string_view name) {
+  const std::unique_ptr<os::Directory> opened =
+      TRY(volumes_.at(directory / kFanOut).open_fan_out(index_of(directory), false));
+  const os::FileStat stat = TRY(opened->stat(name));
+  return culling::Candidate{std::string(name), stat, stat.allocated};
+}
+
+Result<culling::Freed> CacheFanOut::cull(std::size_t directory, const culling::Candidate& object) {
+  Volume& volume = volumes_.at(directory / kFanOut);
+  const std::optional<InUse::Claim> claim = volume.in_use().claim_unused(object.name);
+  if (!claim) {
+    return fail(Errc::kBusy, object.name);
+  }
+  const culling::Candidate now = TRY(look_at(directory, object.name));
+  if (now.stat.accessed != object.stat.accessed || now.stat.inode != object.stat.inode) {
+    return fail(Errc::kBusy, object.name);  // used in the meantime
+  }
+  const Removed removed = TRY(volume.remove(index_of(directory), object.name));
+  if (!removed.existed) {
+    return fail(Errc::kNotFound, object.name);
+  }
+  core_.accounts.change(&volume.account(index_of(directory)),
+                        -static_cast<std::int64_t>(removed.bytes), -1);
+  core_.counters.culled_objects.add();
+  core_.counters.culled_bytes.add(removed.bytes);
+  return culling::Freed{removed.bytes, 1};
+}
+
+// Of one nobody has open.
+void CacheFanOut::reap_orphan(Volume& volume, std::uint8_t index, std::string_view name) {
+  const std::optional<InUse::Claim> claim = volume.in_use().claim_unused(name);
+  if (!claim) {
+    return;
+  }
+  const Result<std::unique_ptr<os::Directory>> data = volume.open_fan_out(index, false);
+  const Result<os::FileStat> stat =
+      data ? (*data)->stat(name) : Result<os::FileStat>(fail(data.error()));
+  if (stat || stat.error().code() != Errc::kNotFound) {
+    return;
+  }
+  const Result<Removed> removed = volume.remove(index, name);
+  if (removed) {
+    log_debug("{}: a map log without its object, removed", name);
+  }
+}
+
+Result<std::uint64_t> CacheFanOut::tally_maps(Volume& volume, std::uint8_t index) {
+  const Result<std::unique_ptr<os::Directory>> maps = volume.map_fan_out(index, false);
+  if (!maps) {
+    if (maps.error().code() == Errc::kNotFound) {
+      return 0;
+    }
+    return fail(core_.note(maps.error()));
+  }
+  volume.account_directory(index, **maps, true);
+  const Result<std::unique_ptr<os::Directory>> data = volume.open_fan_out(index, false);
+  std::uint64_t bytes = 0;
+  const Result<> listed = (*maps)->list([&](const os::DirectoryEntry& entry) {
+    if (volume.in_use().in_use(entry.name)) {
+      return true;
+    }
+    const Result<os::FileStat> object =
+        data ? (*data)->stat(entry.name) : Result<os::FileStat>(fail(data.error()));
+    if (!object && object.error().code() == Errc::kNotFound) {
+      reap_orphan(volume, index, entry.name);
+      return true;
+    }
+    const Result<os::FileStat> stat = (*maps)->stat(entry.name);
+    bytes += stat ? stat->allocated : 0;
+    return true;
+  });
+  if (!listed) {
+    return fail(core_.note(listed.error()));
+  }
+  return bytes;
+}
+
+Result<CacheFanOut::Tally> CacheFanOut::tally(std::size_t directory, culling::LargeObjects& large,
+                                              std::uint64_t large_from) {
+  Volume& volume = volumes_.at(directory / kFanOut);
+  const std::uint8_t index = index_of(directory);
+  Tally tally;
+  TRY(list(directory, [&](culling::Candidate&& object) {
+    ++tally.objects;
+    bool open = false;
+    volume.in_use().look_at(object.name, [&](const Object& user) {
+      tally.bytes += user.linked_bytes();
+      open = true;
+    });
+    tally.bytes += open ? 0 : object.bytes;
+    if (object.bytes >= large_from) {
+      large.add(directory, object.name, object.bytes);
+    }
+  }));
+  tally.bytes += TRY(tally_maps(volume, index));
+  const Result<std::unique_ptr<os::Directory>> data = volume.open_fan_out(index, false);
+  if (data) {
+    volume.account_directory(index, **data, false);
+  }
+  return tally;
+}
+
+Result<> CacheFanOut::count(std::size_t directory, culling::LargeObjects& large,
+                            std::uint64_t large_from) {
+  DirectoryAccount& account = volumes_.at(directory / kFanOut).account(index_of(directory));
+  for (;;) {
+    (void)TRY(tally(directory, large, large_from));  // settles what the directories themselves take
+    const std::uint64_t before = core_.accounts.changes_of(account);
+    const Tally found = TRY(tally(directory, large, large_from));
+    if (core_.accounts.counted(account, before, found.bytes, found.objects)) {
+      return {};
+    }
+  }
+}
+
+Result<> CacheFanOut::find_large(culling::LargeObjects& large, std::uint64_t large_from) {
+  for (std::size_t directory = 0; directory < directories(); ++directory) {
+    Volume& volume = volumes_.at(directory / kFanOut);
+    const Result<std::unique_ptr<os::Directory>> maps =
+        volume.map_fan_out(index_of(directory), false);
+    if (!maps) {
+      continue;
+    }
+    TRY((*maps)->list([&](const os::DirectoryEntry& entry) {
+      const Result<culling::Candidate> object = look_at(directory, entry.name);
+      if (object && object->bytes >= large_from) {
+        large.add(directory, entry.name, object->bytes);
+      }
+      return true;
+    }));
+  }
+  return {};
+}
+
+}  // namespace larder::cachefiles

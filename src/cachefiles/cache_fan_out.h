@@ -1,0 +1,69 @@
+// CacheFanOut: a cache's directories, as the culler and the count see them.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <deque>
+#include <functional>
+#include <memory>
+#include <string>
+#include <string_view>
+
+#include "base/mutex.h"
+#include "base/result.h"
+#include "base/thread_annotations.h"
+#include "cachefiles/core.h"
+#include "cachefiles/volume.h"
+#include "culling/culling.h"
+
+namespace larder::cachefiles {
+
+// The volumes of a cache, open or not; none is ever taken away while it is online.
+// Threads: any. Life: the cache's.
+class Volumes {
+ public:
+  // The volume of a key, as it stands in the directory's name.
+  [[nodiscard]] Volume& find_or_add(Core& core, std::string_view key) EXCLUDES(mutex_);
+  [[nodiscard]] std::size_t size() const EXCLUDES(mutex_);
+  [[nodiscard]] Volume& at(std::size_t index) EXCLUDES(mutex_);
+
+ private:
+  mutable Mutex mutex_{LockRank::kCache};
+  std::deque<std::unique_ptr<Volume>> volumes_ GUARDED_BY(mutex_);
+};
+
+// Directory i is fan-out i % 256 of volume i / 256. Threads: one.
+class CacheFanOut final : public culling::FanOut {
+ public:
+  CacheFanOut(Core& core, Volumes& volumes) : core_(core), volumes_(volumes) {}
+
+  std::size_t directories() override;
+  Result<> list(std::size_t directory,
+                const std::function<void(culling::Candidate&&)>& visit) override;
+  bool in_use(std::size_t directory, std::string_view name) override;
+  Result<culling::Freed> cull(std::size_t directory, const culling::Candidate& object) override;
+  Result<culling::Candidate> look_at(std::size_t directory, std::string_view name) override;
+
+  // Counts one directory into the round of the accounts, and removes map logs without an object.
+  [[nodiscard]] Result<> count(std::size_t directory, culling::LargeObjects& large,
+                               std::uint64_t large_from);
+
+  // Finds the large objects: only they have map logs.
+  [[nodiscard]] Result<> find_large(culling::LargeObjects& large, std::uint64_t large_from);
+
+ private:
+  struct Tally {
+    std::uint64_t bytes = 0;
+    std::uint64_t objects = 0;
+  };
+
+  [[nodiscard]] Result<Tally> tally(std::size_t directory, culling::LargeObjects& large,
+                                    std::uint64_t large_from);
+  [[nodiscard]] Result<std::uint64_t> tally_maps(Volume& volume, std::uint8_t index);
+  void reap_orphan(Volume& volume, std::uint8_t index, std::string_view name);
+
+  Core& core_;
+  Volumes& volumes_;
+};
+
+}  // namespace larder::cachefiles

@@ -1,0 +1,126 @@
+#include "cachefiles/core.h"
+
+#include <array>
+#include <atomic>
+#include <cerrno>
+#include <chrono>
+#include <cstddef>
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <string>
+#include <string_view>
+#include <utility>
+
+#include <fmt/format.h>
+
+#include "base/endian.h"
+#include "base/error.h"
+#include "base/log.h"
+#include "base/mutex.h"
+#include "base/result.h"
+#include "os/filesystem.h"
+
+namespace larder::cachefiles {
+namespace {
+
+// Of this process or machine; says nothing about the disk.
+bool is_shortage(int error_number) {
+  return error_number == EMFILE || error_number == ENFILE || error_number == ENOMEM;
+}
+
+}  // namespace
+
+Error Core::note(Error error) {
+  if (error.code() == Errc::kNoSpace) {
+    space.note_disk_full();
+    wake();
+  } else if (error.error_number() == EROFS) {
+    set_partial_trouble("the cache's filesystem is read-only: nothing new is cached");
+  } else if (is_shortage(error.error_number())) {
+    log_warning("the cache: {}", error.message());
+  } else if (error.code() == Errc::kIo) {
+    if (!dead_.exchange(true, std::memory_order_acq_rel)) {
+      const std::string sentence =
+          fmt::format("the cache's disk failed ({}); nothing is cached until it is bound again",
+                      error.message());
+      log_warning("{}", sentence);
+      {
+        const MutexLock lock(mutex_);
+        trouble_ = sentence;
+      }
+      wake();
+    }
+  }
+  return error;
+}
+
+std::string Core::trouble() const {
+  const MutexLock lock(mutex_);
+  return trouble_.empty() ? partial_trouble_ : trouble_;
+}
+
+void Core::set_partial_trouble(std::string sentence) {
+  const MutexLock lock(mutex_);
+  partial_trouble_ = std::move(sentence);
+}
+
+void Core::set_wake(std::move_only_function<void()> wake) {
+  const MutexLock lock(mutex_);
+  wake_ = std::make_shared<std::move_only_function<void()>>(std::move(wake));
+}
+
+void Core::wake() {
+  std::shared_ptr<std::move_only_function<void()>> wake;
+  {
+    const MutexLock lock(mutex_);
+    wake = wake_;
+  }
+  if (wake != nullptr && *wake) {
+    (*wake)();
+  }
+}
+
+void Core::set_file_time(os::FileTime now) {
+  const MutexLock lock(mutex_);
+  file_time_ = now;
+  file_time_taken_ = clock.now();
+}
+
+os::FileTime Core::file_time() const {
+  const MutexLock lock(mutex_);
+  const auto since = std::chrono::duration_cast<std::chrono::nanoseconds>(clock.now() -
+                                                                          file_time_taken_);
+  const std::int64_t nanoseconds = file_time_.nanoseconds + since.count();
+  return {file_time_.seconds + nanoseconds / 1'000'000'000,
+          static_cast<std::uint32_t>(nanoseconds % 1'000'000'000)};
+}
+
+Result<std::uint64_t> Core::random() {
+  std::array<std::byte, 8> bytes{};
+  TRY(filesystem.random_bytes(bytes));
+  return load_be<std::uint64_t>(bytes.data());
+}
+
+Result<bool> Core::bury(os::Directory& directory, std::string_view name) {
+  const Result<os::FileStat> found = directory.stat(name);
+  if (!found) {
+    if (found.error().code() == Errc::kNotFound) {
+      return false;
+    }
+    return fail(note(found.error()));
+  }
+  Result<> gone;
+  if (found->type == os::NodeType::kDirectory) {
+    const std::string grave = fmt::format("x{:x}x{:x}x", TRY(random()), ++buried_);
+    gone = directory.rename(name, *graveyard, grave);
+  } else {
+    gone = directory.unlink(name);
+  }
+  if (!gone && gone.error().code() != Errc::kNotFound) {
+    return fail(note(gone.error()));
+  }
+  return true;
+}
+
+}  // namespace larder::cachefiles

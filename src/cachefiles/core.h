@@ -1,0 +1,96 @@
+// Core: what all parts of one cache share: its directories, its limits, its epochs, its health.
+#pragma once
+
+#include <atomic>
+#include <cstddef>
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <string>
+#include <string_view>
+
+#include "base/clock.h"
+#include "base/counter.h"
+#include "base/error.h"
+#include "base/mutex.h"
+#include "base/result.h"
+#include "base/thread_annotations.h"
+#include "cachefiles/accounts.h"
+#include "cachefiles/epochs.h"
+#include "cachefiles/open_files.h"
+#include "cachefiles/space.h"
+#include "os/filesystem.h"
+
+namespace larder::cachefiles {
+
+struct CoreCounters {
+  Counter corrupt_ranges;    // checksums that did not fit
+  Counter damaged_objects;   // label, length, map log or type that made no sense
+  Counter undurable;         // dropped because a crash may have taken them
+  Counter culled_objects;
+  Counter culled_bytes;
+};
+
+// Life: owned by the cache, outlives its volumes and objects. Threads: any.
+struct Core {
+  Core(os::Filesystem& the_filesystem, const Clock& the_clock, const Limits& limits,
+       std::uint32_t generation, std::vector<PastGenerations> past, std::size_t most_open_files)
+      : filesystem(the_filesystem),
+        clock(the_clock),
+        space(limits),
+        accounts(space),
+        epochs(generation, std::move(past)),
+        open_files(most_open_files) {}
+
+  Core(const Core&) = delete;
+  Core& operator=(const Core&) = delete;
+  ~Core() = default;
+
+  os::Filesystem& filesystem;
+  const Clock& clock;
+  std::unique_ptr<os::Directory> root, cache, graveyard, maps, meta;
+
+  Space space;
+  Accounts accounts;
+  Epochs epochs;
+  OpenFiles open_files;
+  CoreCounters counters;
+
+  // Seconds after which a stamp of last use is old enough to be written again.
+  std::atomic<double> stamp_seconds{60};
+
+  [[nodiscard]] bool usable() const { return !dead_.load(std::memory_order_acquire); }
+
+  // Looks at an error of the disk. An I/O error ends the cache's use, with a sentence for the
+  // status; a full disk starts culling. Returns it, for `return fail(core.note(error))`.
+  Error note(Error error) EXCLUDES(mutex_);
+  [[nodiscard]] std::string trouble() const EXCLUDES(mutex_);
+  // A sentence about something that stopped only part of the work; "" takes it back.
+  void set_partial_trouble(std::string sentence) EXCLUDES(mutex_);
+
+  void set_wake(std::move_only_function<void()> wake) EXCLUDES(mutex_);
+  void wake() EXCLUDES(mutex_);
+
+  // The time by which the filesystem stamps its files.
+  void set_file_time(os::FileTime now) EXCLUDES(mutex_);
+  [[nodiscard]] os::FileTime file_time() const EXCLUDES(mutex_);
+
+  // A fresh random number.
+  [[nodiscard]] Result<std::uint64_t> random();
+
+  // Takes an unexpected name out of the way: a directory moves to the graveyard, all else is
+  // unlinked. True: something was there.
+  Result<bool> bury(os::Directory& directory, std::string_view name);
+
+ private:
+  std::atomic<bool> dead_{false};
+  std::atomic<std::uint64_t> buried_{0};
+  mutable Mutex mutex_{LockRank::kStats};
+  std::string trouble_ GUARDED_BY(mutex_);
+  std::string partial_trouble_ GUARDED_BY(mutex_);
+  std::shared_ptr<std::move_only_function<void()>> wake_ GUARDED_BY(mutex_);
+  os::FileTime file_time_ GUARDED_BY(mutex_);
+  MonotonicTime file_time_taken_ GUARDED_BY(mutex_);
+};
+
+}  // namespace larder::cachefiles

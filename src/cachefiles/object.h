@@ -1,0 +1,154 @@
+// An object: one version of one file, and its backing file.
+#pragma once
+
+#include <atomic>
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "base/byte_range.h"
+#include "base/bytes.h"
+#include "base/mutex.h"
+#include "base/range_set.h"
+#include "base/result.h"
+#include "base/thread_annotations.h"
+#include "base/unique_fd.h"
+#include "cachefiles/content_map.h"
+#include "cachefiles/epochs.h"
+#include "cachefiles/label.h"
+#include "cachefiles/map_log.h"
+#include "cachefiles/object_log.h"
+#include "cachefiles/open_files.h"
+#include "cachefiles/stamp.h"
+#include "cachefiles/volume.h"
+#include "fscache/backend.h"
+#include "os/filesystem.h"
+
+namespace larder::cachefiles {
+
+// The order on disk: data, then label and map record, then the name. What has a name is described by
+// its label; the data files of small objects (kMostSmallBytes) are complete or not there.
+// Life: its user's; registered in the volume's InUse as long as it lives. Threads: any; the lock is
+// held for what is in memory only.
+class Object final : public fscache::BackendObject {
+ public:
+  [[nodiscard]] static Result<std::unique_ptr<fscache::BackendObject>> open(
+      Volume& volume, const fscache::ObjectDescription& description);
+  [[nodiscard]] static Result<> discard(Volume& volume, std::string_view key);
+
+  Object(Volume& volume, const fscache::ObjectDescription& description);
+  ~Object() override;
+
+  fscache::ReadPlan plan_read(ByteRange wanted) const override EXCLUDES(mutex_);
+  bool has_everything() const override EXCLUDES(mutex_);
+  bool complete() const override EXCLUDES(mutex_);
+
+  bool racy() const override { return racy_; }
+
+  void supersede() override { superseded_ = true; }
+
+  Result<> read(std::uint64_t offset, MutableBytes into) override EXCLUDES(mutex_);
+  Result<> write(std::uint64_t offset, Bytes from) override EXCLUDES(mutex_);
+  Result<> mark_complete() override EXCLUDES(mutex_);
+  Result<UniqueFd> open_for_passthrough() override EXCLUDES(mutex_);
+
+  void note_use() override { used_ = true; }
+
+  // What the accounts hold for it under its directory; for the count of that directory.
+  [[nodiscard]] std::uint64_t linked_bytes() const { return linked_bytes_; }
+
+ private:
+  enum class Naming : std::uint8_t {
+    kNone,     // no name
+    kLinking,  // a thread is giving it one
+    kLinked,   // it has a name
+    kLost,     // it had one, or will never get one
+  };
+
+  // ---- Opening. By the holder of the claim.
+  [[nodiscard]] Result<> load();
+  // False: there is nothing that can be used, and what is there is to be taken away.
+  [[nodiscard]] Result<bool> load_file(const std::shared_ptr<os::Directory>& directory,
+                                       std::shared_ptr<os::File> file);
+  [[nodiscard]] Result<bool> check_label(os::File& file, Label& label);
+  [[nodiscard]] Result<bool> load_map() EXCLUDES(mutex_);
+  void apply_record(const MapRecord& record) REQUIRES(mutex_);
+  // Takes what lies under a name off the disk, and its bytes off the accounts.
+  [[nodiscard]] static Result<> clear_name(Volume& volume, std::uint8_t index,
+                                           std::string_view name);
+  // Supersedes the open objects of a name and takes the name from them and the disk.
+  [[nodiscard]] static Result<> clear_claimed(Volume& volume, std::uint8_t index,
+                                              std::string_view name);
+  // This object's file is about to lose its name. True: it had one.
+  [[nodiscard]] bool give_up_name() EXCLUDES(mutex_);
+
+  // ---- Reading.
+  [[nodiscard]] Result<> check_pieces(os::File& file, const std::vector<MapPiece>& pieces,
+                                      ByteRange range, MutableBytes into);
+  [[nodiscard]] Result<> check_piece(os::File& file, const MapPiece& piece, MutableBytes bytes,
+                                     bool already_read);
+  void drop_corrupt(ByteRange piece) EXCLUDES(mutex_);
+  // The backing file is not what the label says: begin anew.
+  void lose_file(std::string_view why) EXCLUDES(mutex_);
+  [[nodiscard]] Result<> verify_everything(os::File& file) EXCLUDES(mutex_);
+
+  // ---- Writing.
+  [[nodiscard]] Result<> write_missing(ByteRange run, Bytes from) EXCLUDES(mutex_);
+  [[nodiscard]] Result<std::shared_ptr<os::File>> file_for_writing() EXCLUDES(mutex_);
+  [[nodiscard]] Result<std::shared_ptr<os::File>> make_file();
+  [[nodiscard]] Result<> charge(std::uint64_t bytes) EXCLUDES(mutex_);
+  void uncharge(std::uint64_t bytes) EXCLUDES(mutex_);
+
+  // ---- Its name.
+  [[nodiscard]] bool worth_a_name() const REQUIRES(mutex_);
+  // Links it when it has something worth keeping. Takes the claim.
+  [[nodiscard]] Result<> commit() EXCLUDES(mutex_);
+  [[nodiscard]] Result<> commit_claimed() EXCLUDES(mutex_);
+  [[nodiscard]] Result<> install_log(Stamp stamp) EXCLUDES(mutex_);
+  [[nodiscard]] Result<> write_label(os::File& file, Stamp stamp) EXCLUDES(mutex_);
+  [[nodiscard]] Result<> seal(bool complete) EXCLUDES(mutex_);
+  void finish() EXCLUDES(mutex_);
+  void stamp_last_use() EXCLUDES(mutex_);
+  void correct_charge() EXCLUDES(mutex_);
+
+  Volume& volume_;
+  Core& core_;
+  const fscache::ObjectDescription description_;
+  const std::string name_;
+  const std::uint8_t index_;
+  const bool small_;
+  DirectoryAccount& account_;
+
+  // Written before the object is known to others.
+  bool racy_;
+  bool registered_ = false;
+  bool loaded_ = false;
+  os::FileTime accessed_;  // at load
+
+  std::atomic<bool> superseded_{false};
+  std::atomic<bool> used_{false};
+  std::atomic<std::uint64_t> linked_bytes_{0};
+  BackingFile file_;
+  ObjectLog log_;
+
+  mutable Mutex mutex_{LockRank::kObject};
+  CondVar changed_;  // creating_, naming_
+  ContentMap map_ GUARDED_BY(mutex_);
+  RangeSet writing_ GUARDED_BY(mutex_);               // being written by some thread
+  std::uint64_t drops_ GUARDED_BY(mutex_) = 0;        // times that something left the map
+  std::uint64_t incarnation_ GUARDED_BY(mutex_) = 0;  // backing files that it has lost
+  bool has_file_ GUARDED_BY(mutex_) = false;
+  bool creating_ GUARDED_BY(mutex_) = false;
+  Naming naming_ GUARDED_BY(mutex_) = Naming::kNone;
+  bool complete_ GUARDED_BY(mutex_) = false;
+  bool written_ GUARDED_BY(mutex_) = false;  // since it was opened
+  bool sealed_ GUARDED_BY(mutex_) = false;   // nothing was written since seal_
+  MapRecord seal_ GUARDED_BY(mutex_);
+  Stamp label_stamp_ GUARDED_BY(mutex_);
+  std::uint64_t charged_ GUARDED_BY(mutex_) = 0;
+};
+
+}  // namespace larder::cachefiles

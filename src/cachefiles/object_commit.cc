@@ -1,0 +1,328 @@
+// Object: from memory to a name on the disk, completion, and its end.
+#include <algorithm>
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <span>
+#include <utility>
+#include <vector>
+
+#include "base/bytes.h"
+#include "base/error.h"
+#include "base/log.h"
+#include "base/mutex.h"
+#include "base/result.h"
+#include "base/unique_fd.h"
+#include "cachefiles/checksum.h"
+#include "cachefiles/content_map.h"
+#include "cachefiles/core.h"
+#include "cachefiles/epochs.h"
+#include "cachefiles/in_use.h"
+#include "cachefiles/label.h"
+#include "cachefiles/layout.h"
+#include "cachefiles/map_log.h"
+#include "cachefiles/object.h"
+#include "cachefiles/object_log.h"
+#include "cachefiles/stamp.h"
+#include "cachefiles/volume.h"
+#include "fscache/backend.h"
+#include "os/filesystem.h"
+
+namespace larder::cachefiles {
+
+bool Object::worth_a_name() const {
+  return has_file_ && (small_ ? map_.full() : !map_.present().empty());
+}
+
+Result<> Object::commit() {
+  {
+    const MutexLock lock(mutex_);
+    while (naming_ == Naming::kLinking) {
+      changed_.wait(mutex_);
+    }
+    if (naming_ != Naming::kNone || !worth_a_name()) {
+      return {};
+    }
+    naming_ = Naming::kLinking;
+  }
+  Result<> done;
+  {
+    const InUse::Claim claim = volume_.in_use().claim(name_);
+    if (!superseded_) {
+      done = commit_claimed();
+    }
+    const MutexLock lock(mutex_);
+    if (naming_ == Naming::kLinking) {
+      naming_ = Naming::kNone;
+    }
+    changed_.notify_all();
+  }
+  if (!done) {
+    return fail(core_.note(done.error()));
+  }
+  return {};
+}
+
+// The order counts: label and map log before the name.
+Result<> Object::commit_claimed() {
+  {
+    const MutexLock lock(mutex_);
+    if (!worth_a_name()) {
+      return {};  // lost its file while we waited
+    }
+  }
+  const Epochs::Lease lease = core_.epochs.begin(kLabelBytes);
+  const std::shared_ptr<os::File> file = TRY(file_.get());
+  TRY(write_label(*file, lease.stamp()));
+  const std::shared_ptr<os::Directory> directory = TRY(volume_.fan_out(index_, true));
+  if (!small_) {
+    TRY(install_log(lease.stamp()));
+  }
+  Result<> linked = directory->link(*file, name_);
+  if (!linked && linked.error().code() == Errc::kExists) {
+    TRY(core_.bury(*directory, name_));
+    linked = directory->link(*file, name_);
+  }
+  if (!linked) {
+    log_.reset();  // the pieces are in the map: the next try writes a new one
+    return linked;
+  }
+  const os::FileStat stat = TRY(file->stat());
+  file_.set_name(directory, name_, stat);
+  {
+    const MutexLock lock(mutex_);
+    naming_ = Naming::kLinked;
+    core_.accounts.linked(account_, charged_);
+    linked_bytes_ = charged_;
+  }
+  volume_.account_directory(index_, *directory, false);
+  return {};
+}
+
+Result<> Object::write_label(os::File& file, Stamp stamp) {
+  Label label;
+  {
+    const MutexLock lock(mutex_);
+    label.size = description_.size;
+    label.coherency = description_.coherency;
+    label.stamp = stamp;
+    label.small = small_;
+    label.racy = racy_;
+    if (small_) {
+      label.complete = complete_;
+      const std::vector<MapPiece> pieces = map_.pieces();
+      label.checksum = crc32c_combine(identity_checksum(volume_.key(), description_),
+                                      pieces.front().checksum, description_.size);
+    }
+    label_stamp_ = stamp;
+  }
+  return file.set_xattr(kLabelName, encode_label(label));
+}
+
+Result<> Object::install_log(Stamp stamp) {
+  const std::unique_ptr<os::Directory> directory = TRY(volume_.map_fan_out(index_, true));
+  MapHeader header;
+  header.size = description_.size;
+  header.coherency = description_.coherency;
+  header.digest = digest_of_object(volume_.key(), description_.key);
+  header.nonce = TRY(core_.random());
+  // What waits was in the map before it waited; what comes from here on waits until the start.
+  log_.forget_waiting();
+  std::vector<MapPiece> pieces;
+  {
+    const MutexLock lock(mutex_);
+    pieces = map_.pieces();
+  }
+  const MapRecordBytes first = encode_map_header(header);
+  std::vector<std::byte> bytes(first.begin(), first.end());
+  for (const MapRecord& record : records_of(pieces, stamp)) {
+    const MapRecordBytes encoded = encode_map_record(record, header.nonce);
+    bytes.insert(bytes.end(), encoded.begin(), encoded.end());
+  }
+  std::unique_ptr<os::File> file = TRY(directory->make_tmpfile(kFileMode));
+  TRY(file->write_at(0, bytes));
+  TRY(core_.bury(*directory, name_));  // an older version's
+  TRY(directory->link(*file, name_));
+  TRY(log_.start(std::move(file), header.nonce, bytes.size(), stamp));
+  volume_.account_directory(index_, *directory, true);
+  return {};
+}
+
+Result<> Object::seal(bool complete) {
+  const std::shared_ptr<os::File> file = TRY(file_.get());
+  const os::FileStat stat = TRY(file->stat());
+  const Epochs::Lease lease = core_.epochs.begin(kMapRecordBytes);
+  MapRecord record;
+  record.type = MapRecordType::kSealed;
+  record.stamp = lease.stamp();
+  record.complete = complete;
+  record.modified = stat.modified;
+  TRY(log_.append({record}));
+  const MutexLock lock(mutex_);
+  sealed_ = true;
+  seal_ = record;
+  return {};
+}
+
+Result<> Object::mark_complete() {
+  if (!core_.usable()) {
+    return fail(Errc::kCacheDead, "the cache was given up");
+  }
+  bool relabel = false;
+  Stamp stamp;
+  {
+    const MutexLock lock(mutex_);
+    if (!map_.full()) {
+      return fail(Errc::kInvalid, "bytes are missing");
+    }
+    if (complete_) {
+      return {};
+    }
+    complete_ = true;
+    if (description_.size == 0) {
+      return {};
+    }
+    relabel = small_ && naming_ == Naming::kLinked;
+    stamp = label_stamp_;
+  }
+  Result<> done = commit();
+  if (done && relabel) {
+    // With the old stamp: the bytes that it speaks of are those of then.
+    const Result<std::shared_ptr<os::File>> file = file_.get();
+    done = file ? write_label(**file, stamp) : Result<>(fail(file.error()));
+  }
+  if (done && !small_) {
+    done = seal(true);
+  }
+  if (!done) {
+    const MutexLock lock(mutex_);
+    complete_ = false;
+    return fail(core_.note(done.error()));
+  }
+  return {};
+}
+
+Result<> Object::verify_everything(os::File& file) {
+  std::vector<MapPiece> pieces;
+  {
+    const MutexLock lock(mutex_);
+    pieces = map_.unverified_in({0, description_.size});
+  }
+  std::vector<std::byte> bytes;
+  for (const MapPiece& piece : pieces) {
+    bytes.resize(static_cast<std::size_t>(piece.range.length));
+    TRY(check_piece(file, piece, bytes, false));
+  }
+  return {};
+}
+
+Result<UniqueFd> Object::open_for_passthrough() {
+  if (!core_.usable()) {
+    return fail(Errc::kCacheDead, "the cache was given up");
+  }
+  bool sealed = false;
+  MapRecord seal_record;
+  {
+    const MutexLock lock(mutex_);
+    if (!complete_ || !has_file_) {
+      return fail(Errc::kInvalid, "the object is not complete");
+    }
+    sealed = sealed_;
+    seal_record = seal_;
+  }
+  const std::shared_ptr<os::File> file = TRY(file_.get());
+  const Result<os::FileStat> stat = file->stat();
+  if (!stat) {
+    return fail(core_.note(stat.error()));
+  }
+  if (stat->size != description_.size) {
+    lose_file("the backing file has another size than the file");
+    return fail(Errc::kCorrupt, "the backing file has another size than the file");
+  }
+  const bool trusted = !small_ && sealed && seal_record.modified == stat->modified &&
+                       !core_.epochs.needs_verification(seal_record.stamp);
+  if (!trusted) {
+    TRY(verify_everything(*file));
+    if (!small_) {
+      const Result<> sealed_again = seal(true);
+      if (!sealed_again) {
+        return fail(core_.note(sealed_again.error()));
+      }
+    }
+  }
+  return file->duplicate_descriptor();
+}
+
+void Object::stamp_last_use() {
+  if (!used_ || !loaded_) {
+    return;  // what was made in this life carries the time of its making
+  }
+  const os::FileTime now = core_.file_time();
+  const auto age = static_cast<double>(now.seconds - accessed_.seconds);
+  if (age < core_.stamp_seconds) {
+    return;
+  }
+  const Result<std::shared_ptr<os::File>> file = file_.get();
+  const Result<> stamped = file ? (*file)->set_accessed_now() : Result<>(fail(file.error()));
+  if (!stamped) {
+    (void)core_.note(stamped.error());
+  }
+}
+
+void Object::correct_charge() {
+  const Result<std::shared_ptr<os::File>> file = file_.get();
+  const Result<os::FileStat> stat =
+      file ? (*file)->stat() : Result<os::FileStat>(fail(file.error()));
+  const std::uint64_t log_bytes = log_.allocated();
+  const MutexLock lock(mutex_);
+  if (!stat || naming_ != Naming::kLinked) {
+    return;
+  }
+  const std::uint64_t real = stat->allocated + log_bytes;
+  core_.accounts.change(
+      &account_, static_cast<std::int64_t>(real) - static_cast<std::int64_t>(charged_), 0);
+  charged_ = real;
+  linked_bytes_ = real;
+}
+
+void Object::finish() {
+  bool written = false;
+  bool seal_it = false;
+  if (core_.usable() && !superseded_) {
+    const Result<> done = commit();
+    {
+      const MutexLock lock(mutex_);
+      written = written_;
+      seal_it = !small_ && written_ && !sealed_ && naming_ == Naming::kLinked;
+    }
+    const Result<> sealed = seal_it ? seal(complete()) : Result<>();
+    if (!sealed) {
+      (void)core_.note(sealed.error());
+    }
+    if (!done) {
+      log_debug("{}: not kept: {}", name_, done.error().message());
+    }
+    stamp_last_use();
+  }
+  const InUse::Claim claim = volume_.in_use().claim(name_);
+  if (superseded_ && give_up_name()) {
+    const Result<Removed> removed = volume_.remove(index_, name_);
+    if (!removed) {
+      log_debug("{}: {}", name_, removed.error().message());
+    }
+  }
+  if (written) {
+    correct_charge();
+  }
+  {
+    const MutexLock lock(mutex_);
+    if (naming_ != Naming::kLinked) {
+      core_.accounts.change(nullptr, -static_cast<std::int64_t>(charged_), 0);
+    }
+  }
+  file_.close();
+  log_.stop();
+  volume_.in_use().unmark(name_, this);
+}
+
+}  // namespace larder::cachefiles

@@ -1,0 +1,143 @@
+#include "cachefiles/space.h"
+
+#include <algorithm>
+#include <cstdint>
+
+#include "base/error.h"
+#include "base/mutex.h"
+#include "base/result.h"
+#include "os/filesystem.h"
+
+namespace larder::cachefiles {
+namespace {
+
+std::uint64_t share(std::uint64_t whole, unsigned percent) {
+  return whole / 100 * percent + whole % 100 * percent / 100;
+}
+
+std::uint64_t plus(std::uint64_t value, std::int64_t change) {
+  const auto sum = static_cast<std::int64_t>(value) + change;
+  return sum > 0 ? static_cast<std::uint64_t>(sum) : 0;
+}
+
+std::uint64_t lacking(std::uint64_t wanted, std::uint64_t there) {
+  return wanted > there ? wanted - there : 0;
+}
+
+// Free bytes of the filesystem, less what was taken since it was asked.
+std::uint64_t free_bytes(const os::FilesystemSpace& space, std::int64_t taken) {
+  return plus(space.available_blocks * space.block_size, -taken);
+}
+
+}  // namespace
+
+bool Space::stopped_locked() const {
+  const std::uint64_t whole = filesystem_.blocks * filesystem_.block_size;
+  return disk_full_ ||
+         free_bytes(filesystem_, since_statfs_) < share(whole, limits_.blocks.stop) ||
+         filesystem_.free_files < share(filesystem_.files, limits_.files.stop);
+}
+
+bool Space::wanted_locked() const {
+  const std::uint64_t whole = filesystem_.blocks * filesystem_.block_size;
+  return disk_full_ ||
+         lacking(limits_.size_bytes, used_) < share(limits_.size_bytes, limits_.blocks.cull) ||
+         free_bytes(filesystem_, since_statfs_) < share(whole, limits_.blocks.cull) ||
+         filesystem_.free_files < share(filesystem_.files, limits_.files.cull);
+}
+
+Result<> Space::reserve(std::uint64_t bytes) {
+  const MutexLock lock(mutex_);
+  if (used_ + bytes > std::min(limits_.size_bytes, ceiling_) || stopped_locked()) {
+    return fail(Errc::kNoSpace, "the cache is full");
+  }
+  used_ += bytes;
+  since_statfs_ += static_cast<std::int64_t>(bytes);
+  return {};
+}
+
+void Space::adjust(std::int64_t bytes, std::int64_t objects) {
+  const MutexLock lock(mutex_);
+  used_ = plus(used_, bytes);
+  since_statfs_ += bytes;
+  objects_ = plus(objects_, objects);
+}
+
+void Space::set_totals(std::uint64_t bytes, std::uint64_t objects, bool exact) {
+  const MutexLock lock(mutex_);
+  used_ = bytes;
+  objects_ = objects;
+  exact_ = exact;
+}
+
+void Space::note_filesystem(const os::FilesystemSpace& found) {
+  const MutexLock lock(mutex_);
+  filesystem_ = found;
+  since_statfs_ = 0;
+  if (found.available_blocks * found.block_size >
+      share(found.blocks * found.block_size, limits_.blocks.stop)) {
+    disk_full_ = false;
+  }
+}
+
+void Space::note_disk_full() {
+  const MutexLock lock(mutex_);
+  disk_full_ = true;
+}
+
+void Space::set_ceiling(std::uint64_t bytes) {
+  const MutexLock lock(mutex_);
+  ceiling_ = bytes;
+}
+
+bool Space::near_ceiling() const {
+  const MutexLock lock(mutex_);
+  return ceiling_ < limits_.size_bytes && used_ + used_ / 64 + (std::uint64_t{16} << 20U) > ceiling_;
+}
+
+ToFree Space::to_free() {
+  const MutexLock lock(mutex_);
+  if (wanted_locked()) {
+    culling_ = true;
+  }
+  if (!culling_) {
+    return {};
+  }
+  const std::uint64_t whole = filesystem_.blocks * filesystem_.block_size;
+  ToFree wanted;
+  wanted.bytes = std::max(
+      lacking(share(limits_.size_bytes, limits_.blocks.run), lacking(limits_.size_bytes, used_)),
+      lacking(share(whole, limits_.blocks.run), free_bytes(filesystem_, since_statfs_)));
+  wanted.files = lacking(share(filesystem_.files, limits_.files.run), filesystem_.free_files);
+  if (wanted.bytes == 0 && wanted.files == 0) {
+    culling_ = false;
+  }
+  return wanted;
+}
+
+std::uint64_t Space::used_bytes() const {
+  const MutexLock lock(mutex_);
+  return used_;
+}
+
+std::uint64_t Space::objects() const {
+  const MutexLock lock(mutex_);
+  return objects_;
+}
+
+bool Space::exact() const {
+  const MutexLock lock(mutex_);
+  return exact_;
+}
+
+bool Space::culling() const {
+  const MutexLock lock(mutex_);
+  return culling_;
+}
+
+bool Space::stopped() const {
+  const MutexLock lock(mutex_);
+  return stopped_locked();
+}
+
+}  // namespace larder::cachefiles

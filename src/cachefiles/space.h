@@ -1,0 +1,86 @@
+// Space: how much the cache may use, and how much it does.
+//
+// Two limits: the shares of the filesystem that must stay free (brun, bcull, bstop; frun, fcull,
+// fstop for inodes), and a size in bytes which holds at every moment, whatever is being filled and
+// whatever unlinked files are still open. Room is reserved before it is used.
+#pragma once
+
+#include <cstdint>
+#include <utility>
+
+#include "base/mutex.h"
+#include "base/result.h"
+#include "base/thread_annotations.h"
+#include "os/filesystem.h"
+
+namespace larder::cachefiles {
+
+// Percent that must be free: above run culling stops, below cull it starts, below stop nothing new
+// is kept. stop < cull < run < 100.
+struct Percentages {
+  unsigned run = 10;
+  unsigned cull = 7;
+  unsigned stop = 3;
+};
+
+struct Limits {
+  std::uint64_t size_bytes = 0;
+  Percentages blocks, files;
+};
+
+// What should be freed now; nothing when both are zero.
+struct ToFree {
+  std::uint64_t bytes = 0;
+  std::uint64_t files = 0;
+};
+
+// Threads: any. Life: the cache's.
+class Space {
+ public:
+  explicit Space(const Limits& limits) : limits_(limits) {}
+
+  // Takes `bytes` of room, or kNoSpace.
+  [[nodiscard]] Result<> reserve(std::uint64_t bytes) EXCLUDES(mutex_);
+  // Takes or gives back, whatever the limits say: what is on the disk counts.
+  void adjust(std::int64_t bytes, std::int64_t objects = 0) EXCLUDES(mutex_);
+  // At bind and after a round of counting.
+  void set_totals(std::uint64_t bytes, std::uint64_t objects, bool exact) EXCLUDES(mutex_);
+
+  // What statfs says now, and what the disk itself said (no space).
+  void note_filesystem(const os::FilesystemSpace& found) EXCLUDES(mutex_);
+  void note_disk_full() EXCLUDES(mutex_);
+
+  // Until the next state is written use must not pass this.
+  void set_ceiling(std::uint64_t bytes) EXCLUDES(mutex_);
+  [[nodiscard]] bool near_ceiling() const EXCLUDES(mutex_);
+
+  // Culling starts and stops here.
+  [[nodiscard]] ToFree to_free() EXCLUDES(mutex_);
+
+  [[nodiscard]] std::uint64_t used_bytes() const EXCLUDES(mutex_);
+  [[nodiscard]] std::uint64_t objects() const EXCLUDES(mutex_);
+  [[nodiscard]] bool exact() const EXCLUDES(mutex_);
+  [[nodiscard]] bool culling() const EXCLUDES(mutex_);
+  // The filesystem is too full to keep anything new.
+  [[nodiscard]] bool stopped() const EXCLUDES(mutex_);
+
+  [[nodiscard]] std::uint64_t limit_bytes() const { return limits_.size_bytes; }
+
+ private:
+  [[nodiscard]] bool stopped_locked() const REQUIRES(mutex_);
+  [[nodiscard]] bool wanted_locked() const REQUIRES(mutex_);
+
+  const Limits limits_;
+
+  mutable Mutex mutex_{LockRank::kStats};
+  std::uint64_t used_ GUARDED_BY(mutex_) = 0;
+  std::uint64_t objects_ GUARDED_BY(mutex_) = 0;
+  std::uint64_t ceiling_ GUARDED_BY(mutex_) = UINT64_MAX;
+  std::int64_t since_statfs_ GUARDED_BY(mutex_) = 0;  // bytes taken since the filesystem was asked
+  os::FilesystemSpace filesystem_ GUARDED_BY(mutex_);
+  bool exact_ GUARDED_BY(mutex_) = false;
+  bool culling_ GUARDED_BY(mutex_) = false;
+  bool disk_full_ GUARDED_BY(mutex_) = false;
+};
+
+}  // namespace larder::cachefiles

@@ -1,0 +1,137 @@
+#include "cachefiles/volume.h"
+
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <string_view>
+#include <utility>
+
+#include <fmt/format.h>
+
+#include "base/error.h"
+#include "base/mutex.h"
+#include "base/result.h"
+#include "cachefiles/core.h"
+#include "cachefiles/in_use.h"
+#include "cachefiles/key.h"
+#include "cachefiles/layout.h"
+#include "cachefiles/object.h"
+#include "fscache/backend.h"
+#include "os/filesystem.h"
+
+namespace larder::cachefiles {
+
+Volume::Volume(Core& core, std::string key)
+    : core_(core), key_(std::move(key)), hash_(hash_of_volume(key_)) {}
+
+std::uint8_t Volume::fan_out_of(std::string_view object_key) const {
+  return static_cast<std::uint8_t>(hash_of_key(hash_, object_key) & 0xFFU);
+}
+
+Result<std::unique_ptr<os::Directory>> Volume::open_beneath(os::Directory& parent,
+                                                            std::string_view name, bool create) {
+  Result<std::unique_ptr<os::Directory>> opened = parent.open_directory(name);
+  if (opened || (!create && opened.error().code() == Errc::kNotFound)) {
+    return opened;
+  }
+  // Something else has the name: a file, a symbolic link, another mount.
+  if (opened.error().code() != Errc::kNotFound) {
+    if (core_.note(opened.error()).code() == Errc::kIo) {
+      return opened;
+    }
+    core_.counters.damaged_objects.add();
+    TRY(core_.bury(parent, name));
+    if (!create) {
+      return fail(Errc::kNotFound, std::string(name));
+    }
+  }
+  const Result<> made = parent.make_directory(name, kDirectoryMode);
+  if (!made && made.error().code() != Errc::kExists) {
+    return fail(core_.note(made.error()));
+  }
+  return parent.open_directory(name);
+}
+
+Result<std::shared_ptr<os::Directory>> Volume::fan_out(std::uint8_t index, bool create) {
+  {
+    const MutexLock lock(mutex_);
+    if (fan_out_[index] != nullptr) {
+      return fan_out_[index];
+    }
+  }
+  std::shared_ptr<os::Directory> opened = TRY(open_fan_out(index, create));
+  const MutexLock lock(mutex_);
+  if (fan_out_[index] == nullptr) {
+    fan_out_[index] = std::move(opened);
+  }
+  return fan_out_[index];
+}
+
+void Volume::forget_fan_out(std::uint8_t index) {
+  std::shared_ptr<os::Directory> closed;
+  const MutexLock lock(mutex_);
+  closed = std::exchange(fan_out_[index], nullptr);
+}
+
+Result<std::unique_ptr<os::Directory>> Volume::open_fan_out(std::uint8_t index, bool create) {
+  const std::unique_ptr<os::Directory> volume =
+      TRY(open_beneath(*core_.cache, volume_directory(key_), create));
+  return open_beneath(*volume, fan_out_directory(index), create);
+}
+
+Result<std::unique_ptr<os::Directory>> Volume::map_fan_out(std::uint8_t index, bool create) {
+  const std::unique_ptr<os::Directory> volume =
+      TRY(open_beneath(*core_.maps, volume_directory(key_), create));
+  return open_beneath(*volume, fan_out_directory(index), create);
+}
+
+void Volume::account_directory(std::uint8_t index, os::Directory& directory, bool map_directory) {
+  const Result<os::FileStat> stat = directory.stat_self();
+  if (stat) {
+    core_.accounts.directory_itself(accounts_[index], stat->allocated, map_directory);
+  }
+}
+
+Result<Removed> Volume::remove(std::uint8_t index, std::string_view name) {
+  Removed removed;
+  const Result<std::unique_ptr<os::Directory>> maps = map_fan_out(index, false);
+  if (maps) {
+    const Result<os::FileStat> stat = (*maps)->stat(name);
+    removed.bytes += stat ? stat->allocated : 0;
+    TRY(core_.bury(**maps, name));
+  } else if (maps.error().code() != Errc::kNotFound) {
+    return fail(core_.note(maps.error()));
+  }
+  const Result<std::shared_ptr<os::Directory>> data = fan_out(index, false);
+  if (data) {
+    const Result<os::FileStat> stat = (*data)->stat(name);
+    if (stat && stat->type == os::NodeType::kFile) {
+      removed.existed = true;
+      removed.bytes += stat->allocated;
+    }
+    TRY(core_.bury(**data, name));
+  } else if (data.error().code() != Errc::kNotFound) {
+    return fail(core_.note(data.error()));
+  }
+  return removed;
+}
+
+Result<std::unique_ptr<fscache::BackendObject>> OpenVolume::open_object(
+    const fscache::ObjectDescription& description) {
+  if (!volume_.core().usable()) {
+    return fail(Errc::kCacheDead, "the cache was given up");
+  }
+  if (description.key.empty() || description.key.size() > 128) {
+    return fail(Errc::kInvalid, fmt::format("a key of {} bytes", description.key.size()));
+  }
+  if (description.size > ContentMap::kMostFileBytes) {
+    return fail(Errc::kNotSupported, fmt::format("a file of {} bytes", description.size));
+  }
+  return Object::open(volume_, description);
+}
+
+Result<> OpenVolume::discard(std::string_view key) {
+  return Object::discard(volume_, key);
+}
+
+}  // namespace larder::cachefiles

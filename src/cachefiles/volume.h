@@ -1,0 +1,89 @@
+// A volume: one directory I<key>, its 256 directories of fan-out, and those of its map logs.
+#pragma once
+
+#include <array>
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <string_view>
+
+#include "base/mutex.h"
+#include "base/result.h"
+#include "base/thread_annotations.h"
+#include "cachefiles/accounts.h"
+#include "cachefiles/core.h"
+#include "cachefiles/in_use.h"
+#include "cachefiles/layout.h"
+#include "fscache/backend.h"
+#include "os/filesystem.h"
+
+namespace larder::cachefiles {
+
+// What was taken off the disk.
+struct Removed {
+  bool existed = false;
+  std::uint64_t bytes = 0;  // of the data file and its map log
+};
+
+// A volume on disk, whether somebody has it open or not.
+// Threads: any. Life: the cache's.
+class Volume {
+ public:
+  // `key` as it stands in the directory's name.
+  Volume(Core& core, std::string key);
+
+  [[nodiscard]] Core& core() { return core_; }
+
+  [[nodiscard]] const std::string& key() const { return key_; }
+
+  [[nodiscard]] InUse& in_use() { return in_use_; }
+
+  [[nodiscard]] std::uint8_t fan_out_of(std::string_view object_key) const;
+
+  // kNotFound when the directory does not exist and `create` does not ask for it.
+  [[nodiscard]] Result<std::shared_ptr<os::Directory>> fan_out(std::uint8_t index, bool create)
+      EXCLUDES(mutex_);
+  // The open directory is not the one with the name any more.
+  void forget_fan_out(std::uint8_t index) EXCLUDES(mutex_);
+  // As fan_out, but it is not kept open: for who looks at all of them.
+  [[nodiscard]] Result<std::unique_ptr<os::Directory>> open_fan_out(std::uint8_t index,
+                                                                    bool create);
+  [[nodiscard]] Result<std::unique_ptr<os::Directory>> map_fan_out(std::uint8_t index, bool create);
+
+  [[nodiscard]] DirectoryAccount& account(std::uint8_t index) { return accounts_[index]; }
+
+  // Looks how large a directory of fan-out itself has become.
+  void account_directory(std::uint8_t index, os::Directory& directory, bool map_directory);
+
+  // Unlinks data file and map log of a name, by the holder of its claim. Buries what is neither.
+  Result<Removed> remove(std::uint8_t index, std::string_view name);
+
+ private:
+  [[nodiscard]] Result<std::unique_ptr<os::Directory>> open_beneath(os::Directory& parent,
+                                                                    std::string_view name,
+                                                                    bool create);
+
+  Core& core_;
+  const std::string key_;
+  const std::uint32_t hash_;
+  InUse in_use_;
+  std::array<DirectoryAccount, kFanOut> accounts_;  // guarded by Accounts
+
+  Mutex mutex_{LockRank::kCache};
+  std::array<std::shared_ptr<os::Directory>, kFanOut> fan_out_ GUARDED_BY(mutex_);
+};
+
+// A volume as its user holds it.
+class OpenVolume final : public fscache::BackendVolume {
+ public:
+  explicit OpenVolume(Volume& volume) : volume_(volume) {}
+
+  Result<std::unique_ptr<fscache::BackendObject>> open_object(
+      const fscache::ObjectDescription& description) override;
+  Result<> discard(std::string_view key) override;
+
+ private:
+  Volume& volume_;
+};
+
+}  // namespace larder::cachefiles
