@@ -49,8 +49,8 @@ std::vector<MapPiece> pieces_of(ByteRange run, Bytes from) {
   std::vector<MapPiece> pieces;
   for (std::uint64_t at = run.offset; at < run.end();) {
     const std::uint64_t end = std::min(run.end(), (at / kCellBytes + 1) * kCellBytes);
-    const Bytes part = from.subspan(static_cast<std::size_t>(at - run.offset),
-                                    static_cast<std::size_t>(end - at));
+    const Bytes part =
+        from.subspan(static_cast<std::size_t>(at - run.offset), static_cast<std::size_t>(end - at));
     pieces.push_back({ByteRange::between(at, end), crc32c(part)});
     at = end;
   }
@@ -193,8 +193,9 @@ Result<> Object::check_piece(os::File& file, const MapPiece& piece, MutableBytes
 
 void Object::drop_corrupt(ByteRange piece) {
   core_.counters.corrupt_ranges.add();
-  log_warning("{}: bytes at {} of the cache's copy do not fit their checksum; they are fetched again",
-              name_, piece.offset);
+  log_warning(
+      "{}: bytes at {} of the cache's copy do not fit their checksum; they are fetched again",
+      name_, piece.offset);
   if (small_) {
     lose_file("its bytes do not fit their checksum");
     return;
@@ -259,8 +260,7 @@ Result<> Object::write(std::uint64_t offset, Bytes from) {
     return fail(Errc::kStale, "there is a newer version");
   }
   TRY(fault_point("cachefiles.write"));
-  const ByteRange run =
-      ByteRange{offset, from.size()}.intersection({0, description_.size});
+  const ByteRange run = ByteRange{offset, from.size()}.intersection({0, description_.size});
   std::vector<ByteRange> missing;
   bool name_it = false;
   {
@@ -300,9 +300,8 @@ Result<> Object::write(std::uint64_t offset, Bytes from) {
 
 Result<> Object::write_missing(ByteRange run, Bytes from) {
   const std::vector<MapPiece> pieces = pieces_of(run, from);
-  const std::uint64_t room =
-      run.rounded_out(kUnitBytes).length +
-      (small_ ? 0 : kRecordCharge * (pieces.size() / kMostCells + 1));
+  const std::uint64_t room = run.rounded_out(kUnitBytes).length +
+                             (small_ ? 0 : kRecordCharge * (pieces.size() / kMostCells + 1));
   TRY(charge(room));
   std::uint64_t incarnation = 0;
   {
@@ -311,8 +310,7 @@ Result<> Object::write_missing(ByteRange run, Bytes from) {
   }
   const Epochs::Lease lease = core_.epochs.begin(run.length);
   const Result<std::shared_ptr<os::File>> file = file_for_writing();
-  const Result<> put =
-      file ? (*file)->write_at(run.offset, from) : Result<>(fail(file.error()));
+  const Result<> put = file ? (*file)->write_at(run.offset, from) : Result<>(fail(file.error()));
   if (!put) {
     uncharge(room);
     return fail(core_.note(put.error()));
@@ -389,7 +387,7 @@ Result<> Object::charge(std::uint64_t bytes) {
       linked_bytes_ = linked ? charged_ : 0;
     }
   }
-  if (!reserved) {
+  if (!reserved || core_.space.near_ceiling()) {
     core_.wake();
   }
   return reserved;

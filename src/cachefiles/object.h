@@ -29,10 +29,10 @@
 
 namespace larder::cachefiles {
 
-// The order on disk: data, then label and map record, then the name. What has a name is described by
-// its label; the data files of small objects (kMostSmallBytes) are complete or not there.
-// Life: its user's; registered in the volume's InUse as long as it lives. Threads: any; the lock is
-// held for what is in memory only.
+// The order on disk: data, then label and map record, then the name. What has a name is described
+// by its label; the data files of small objects (kMostSmallBytes) are complete or not there. Life:
+// its user's; registered in the volume's InUse as long as it lives. Threads: any; the lock is held
+// for what is in memory only.
 class Object final : public fscache::BackendObject {
  public:
   [[nodiscard]] static Result<std::unique_ptr<fscache::BackendObject>> open(

@@ -279,8 +279,8 @@ void Object::correct_charge() {
     return;
   }
   const std::uint64_t real = stat->allocated + log_bytes;
-  core_.accounts.change(
-      &account_, static_cast<std::int64_t>(real) - static_cast<std::int64_t>(charged_), 0);
+  core_.accounts.change(&account_,
+                        static_cast<std::int64_t>(real) - static_cast<std::int64_t>(charged_), 0);
   charged_ = real;
   linked_bytes_ = real;
 }

@@ -108,8 +108,7 @@ Result<> Object::load() {
     }
     return fail(core_.note(directory.error()));
   }
-  Result<std::unique_ptr<os::File>> file =
-      (*directory)->open_file(name_, os::OpenMode::kReadWrite);
+  Result<std::unique_ptr<os::File>> file = (*directory)->open_file(name_, os::OpenMode::kReadWrite);
   if (!file && file.error().code() == Errc::kNotFound) {
     return {};
   }
@@ -181,9 +180,8 @@ Result<bool> Object::load_file(const std::shared_ptr<os::Directory>& directory,
   const MutexLock lock(mutex_);
   if (small_) {
     // The checksum covers whose bytes they are, and then the bytes: take the first part off.
-    const std::uint32_t bytes_sum =
-        crc32c_combine(identity_checksum(volume_.key(), description_), label.checksum,
-                       description_.size);
+    const std::uint32_t bytes_sum = crc32c_combine(identity_checksum(volume_.key(), description_),
+                                                   label.checksum, description_.size);
     const std::uint32_t sums[] = {bytes_sum};
     map_.add({0, description_.size}, sums, false);
     complete_ = label.complete;

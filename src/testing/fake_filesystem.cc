@@ -285,7 +285,9 @@ class FakeFile final : public os::File {
     TRY(state_->enter(boot_));
     const std::uint64_t size = inode_->seen.size;
     const std::size_t length =
-        offset >= size ? 0 : static_cast<std::size_t>(std::min<std::uint64_t>(into.size(), size - offset));
+        offset >= size
+            ? 0
+            : static_cast<std::size_t>(std::min<std::uint64_t>(into.size(), size - offset));
     for (std::size_t done = 0; done < length;) {
       const std::uint64_t at = offset + done;
       const std::size_t in_block = at % kBlockBytes;
