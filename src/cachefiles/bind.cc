@@ -32,7 +32,7 @@ namespace {
 constexpr std::uint64_t kMostDefaultBytes = std::uint64_t{20} << 30U;
 constexpr std::uint64_t kLeastBytes = std::uint64_t{1} << 20U;
 constexpr std::string_view kFormatWord = "larder cache ";  // what all formats begin with
-constexpr std::size_t kLockBytes = 8;  // generation, checksum
+constexpr std::size_t kLockBytes = 8;                      // generation, checksum
 
 using DirectoryPointer = std::unique_ptr<os::Directory>;
 

@@ -178,6 +178,14 @@ class Cache final : public fscache::Backend {
 
   Result<Duration> maintain() {
     TRY(look_at_filesystem());
+    const std::uint64_t damaged = core_.counters.damaged_objects.value();
+    if (damaged != counted_damaged_ && !counting_) {
+      // Somebody else changed the directory: the books may be wrong.
+      counting_ = true;
+      next_counted_ = 0;
+      core_.accounts.begin_round();
+    }
+    counted_damaged_ = damaged;
     if (counting_) {
       TRY(count_some(kCountFor));
     }
@@ -307,6 +315,7 @@ class Cache final : public fscache::Backend {
   bool large_known_ = false;
   bool counting_;
   std::size_t next_counted_ = 0;
+  std::uint64_t counted_damaged_ = 0;
 };
 
 }  // namespace
