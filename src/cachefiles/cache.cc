@@ -1,7 +1,6 @@
 #include "cachefiles/cache.h"
 
 #include <algorithm>
-#include <atomic>
 #include <chrono>
 #include <cstddef>
 #include <cstdint>
@@ -17,9 +16,7 @@
 #include "base/clock.h"
 #include "base/error.h"
 #include "base/log.h"
-#include "base/mutex.h"
 #include "base/result.h"
-#include "base/thread_annotations.h"
 #include "cachefiles/bind.h"
 #include "cachefiles/cache_fan_out.h"
 #include "cachefiles/core.h"
@@ -35,7 +32,7 @@ namespace larder::cachefiles {
 namespace {
 
 // The files and directories at the top, about.
-constexpr std::uint64_t kFixedBytes = 64 * 1024;
+constexpr std::uint64_t kFixedBytes = std::uint64_t{64} * 1024;
 // What may be used before the state file must say so: this, or an eighth of a small cache.
 constexpr std::uint64_t kMostHeadroom = std::uint64_t{1} << 30U;
 constexpr Duration kIdle = std::chrono::seconds(30);

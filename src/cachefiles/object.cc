@@ -19,7 +19,6 @@
 #include "base/log.h"
 #include "base/mutex.h"
 #include "base/result.h"
-#include "base/unique_fd.h"
 #include "cachefiles/checksum.h"
 #include "cachefiles/content_map.h"
 #include "cachefiles/core.h"
@@ -29,6 +28,7 @@
 #include "cachefiles/layout.h"
 #include "cachefiles/map_log.h"
 #include "cachefiles/object_log.h"
+#include "cachefiles/stamp.h"
 #include "cachefiles/volume.h"
 #include "fscache/backend.h"
 #include "os/filesystem.h"
@@ -43,7 +43,7 @@ constexpr std::uint64_t kLargeOverhead = 3 * std::uint64_t{4096};
 // A map record, and an extent of a fragmented file.
 constexpr std::uint64_t kRecordCharge = kMapRecordBytes + 32;
 // Then it gets its name: a crash of the engine shall not lose more.
-constexpr std::uint64_t kWorthAName = 1024 * 1024;
+constexpr std::uint64_t kWorthAName = std::uint64_t{1024} * 1024;
 
 std::vector<MapPiece> pieces_of(ByteRange run, Bytes from) {
   std::vector<MapPiece> pieces;
@@ -157,11 +157,17 @@ Result<> Object::check_pieces(os::File& file, const std::vector<MapPiece>& piece
                            static_cast<std::size_t>(inner.length));
     };
     if (range.contains(piece.range)) {
-      TRY(check_piece(file, piece, part_of(piece.range, range, into), true));
+      const Result<> fits = check_piece(file, piece, part_of(piece.range, range, into), true);
+      if (!fits) {
+        return fits;
+      }
       continue;
     }
     whole.resize(static_cast<std::size_t>(piece.range.length));
-    TRY(check_piece(file, piece, whole, false));
+    const Result<> fits = check_piece(file, piece, whole, false);
+    if (!fits) {
+      return fits;
+    }
     const ByteRange shared = range.intersection(piece.range);
     std::ranges::copy(part_of(shared, piece.range, whole), part_of(shared, range, into).begin());
   }
@@ -316,6 +322,7 @@ Result<> Object::write_missing(ByteRange run, Bytes from) {
     return fail(core_.note(put.error()));
   }
   std::vector<std::uint32_t> checksums;
+  checksums.reserve(pieces.size());
   for (const MapPiece& piece : pieces) {
     checksums.push_back(piece.checksum);
   }

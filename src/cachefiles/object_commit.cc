@@ -1,5 +1,4 @@
 // Object: from memory to a name on the disk, completion, and its end.
-#include <algorithm>
 #include <cstddef>
 #include <cstdint>
 #include <memory>

@@ -1,5 +1,4 @@
 // Object: from the disk to memory, and names taken away.
-#include <algorithm>
 #include <cstdint>
 #include <memory>
 #include <string>
@@ -117,7 +116,7 @@ Result<> Object::load() {
   }
   bool good = false;
   if (file) {
-    good = TRY(load_file(*directory, std::move(*file)));
+    good = TRY(load_file(*directory, std::shared_ptr<os::File>(std::move(*file))));
   } else {
     core_.counters.damaged_objects.add();
   }
@@ -155,7 +154,7 @@ Result<bool> Object::check_label(os::File& file, Label& label) {
 }
 
 Result<bool> Object::load_file(const std::shared_ptr<os::Directory>& directory,
-                               std::shared_ptr<os::File> file) {
+                               const std::shared_ptr<os::File>& file) {
   Label label;
   if (!TRY(check_label(*file, label))) {
     return false;
