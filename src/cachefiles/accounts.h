@@ -26,8 +26,7 @@ class Accounts {
  public:
   explicit Accounts(Space& space) : space_(space) {}
 
-  [[nodiscard]] Result<> reserve(DirectoryAccount* directory, std::uint64_t bytes)
-      EXCLUDES(mutex_);
+  [[nodiscard]] Result<> reserve(DirectoryAccount* directory, std::uint64_t bytes) EXCLUDES(mutex_);
   void change(DirectoryAccount* directory, std::int64_t bytes, std::int64_t objects)
       EXCLUDES(mutex_);
   // An open file got or lost its name.
@@ -48,8 +47,7 @@ class Accounts {
   void finish_round(std::uint64_t fixed_bytes) EXCLUDES(mutex_);
 
  private:
-  void note(DirectoryAccount* directory, std::int64_t bytes, std::int64_t objects)
-      REQUIRES(mutex_);
+  void note(DirectoryAccount* directory, std::int64_t bytes, std::int64_t objects) REQUIRES(mutex_);
 
   Space& space_;
   mutable Mutex mutex_{LockRank::kCache};

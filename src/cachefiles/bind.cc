@@ -31,7 +31,8 @@ namespace {
 
 constexpr std::uint64_t kMostDefaultBytes = std::uint64_t{20} << 30U;
 constexpr std::uint64_t kLeastBytes = std::uint64_t{1} << 20U;
-constexpr std::size_t kLockBytes = 8;  // generation, checksum
+constexpr std::string_view kFormatWord = "larder cache ";  // what all formats begin with
+constexpr std::size_t kLockBytes = 8;                      // generation, checksum
 
 using DirectoryPointer = std::unique_ptr<os::Directory>;
 
@@ -85,8 +86,8 @@ Result<bool> can_become_ours(os::Directory& root, const std::string& path) {
 
 Result<std::string> read_text(os::File& file) {
   std::string text(256, '\0');
-  const std::size_t got = TRY(
-      file.read_at(0, {reinterpret_cast<std::byte*>(text.data()), text.size()}));
+  const std::size_t got =
+      TRY(file.read_at(0, {reinterpret_cast<std::byte*>(text.data()), text.size()}));
   text.resize(got);
   return text;
 }
@@ -101,7 +102,7 @@ Result<bool> check_format(os::Directory& root, const std::string& path) {
   if (text == kFormatText) {
     return true;
   }
-  if (!text.empty()) {
+  if (text.starts_with(kFormatWord)) {
     const std::string line = text.substr(0, text.find('\n'));
     return fail(Errc::kInvalid,
                 fmt::format("the cache {} has a format that this version does not know (\"{}\"); "
@@ -149,6 +150,7 @@ Result<> probe(os::Directory& directory, const std::string& path) {
 
 Result<> make_format(os::Directory& root) {
   const std::unique_ptr<os::File> file = TRY(open_or_create(root, kFormatFile));
+  TRY(file->set_size(kFormatText.size()));
   TRY(file->write_at(0, bytes_of(kFormatText)));
   TRY(file->sync());
   return root.sync();
@@ -172,11 +174,10 @@ Result<> store_generation_in_lock(os::File& lock, std::uint32_t generation) {
   return lock.sync();
 }
 
-// How the last life ended. `locked_generation`: the one in the lock file, written before the state's;
-// a greater one means that the state is an old copy.
+// How the last life ended. `locked_generation`: the one in the lock file, written before the
+// state's; a greater one means that the state is an old copy.
 Result<LastEnd> last_end_of(const CacheState& last, const CacheState& now,
-                            std::uint32_t locked_generation, StateFile& file,
-                            os::Directory& root) {
+                            std::uint32_t locked_generation, StateFile& file, os::Directory& root) {
   const bool newest = locked_generation == last.generation || locked_generation == 0;
   if (newest && last.clean) {
     return LastEnd::kClean;
@@ -249,10 +250,9 @@ Result<Bound> open_cache_directory(std::unique_ptr<os::Directory> root, os::File
   const os::FilesystemSpace space = TRY(bound.root->space());
   bound.limits.blocks = options.blocks;
   bound.limits.files = options.files;
-  bound.limits.size_bytes =
-      options.size_limit_bytes != 0
-          ? options.size_limit_bytes
-          : std::min(space.blocks * space.block_size / 10, kMostDefaultBytes);
+  bound.limits.size_bytes = options.size_limit_bytes != 0
+                                ? options.size_limit_bytes
+                                : std::min(space.blocks * space.block_size / 10, kMostDefaultBytes);
   if (bound.last_end == LastEnd::kUnknown) {
     bound.state.used_bytes = bound.limits.size_bytes;  // until it was counted
   }

@@ -1,7 +1,6 @@
 #include "cachefiles/cache.h"
 
 #include <algorithm>
-#include <atomic>
 #include <chrono>
 #include <cstddef>
 #include <cstdint>
@@ -17,9 +16,7 @@
 #include "base/clock.h"
 #include "base/error.h"
 #include "base/log.h"
-#include "base/mutex.h"
 #include "base/result.h"
-#include "base/thread_annotations.h"
 #include "cachefiles/bind.h"
 #include "cachefiles/cache_fan_out.h"
 #include "cachefiles/core.h"
@@ -35,9 +32,9 @@ namespace larder::cachefiles {
 namespace {
 
 // The files and directories at the top, about.
-constexpr std::uint64_t kFixedBytes = 64 * 1024;
-// What may be used before the state file must say so.
-constexpr std::uint64_t kHeadroom = std::uint64_t{1} << 30U;
+constexpr std::uint64_t kFixedBytes = std::uint64_t{64} * 1024;
+// What may be used before the state file must say so: this, or an eighth of a small cache.
+constexpr std::uint64_t kMostHeadroom = std::uint64_t{1} << 30U;
 constexpr Duration kIdle = std::chrono::seconds(30);
 constexpr Duration kCountFor = std::chrono::milliseconds(50);
 constexpr double kMostStampSeconds = 86400;
@@ -178,6 +175,14 @@ class Cache final : public fscache::Backend {
 
   Result<Duration> maintain() {
     TRY(look_at_filesystem());
+    const std::uint64_t damaged = core_.counters.damaged_objects.value();
+    if (damaged != counted_damaged_ && !counting_) {
+      // Somebody else changed the directory: the books may be wrong.
+      counting_ = true;
+      next_counted_ = 0;
+      core_.accounts.begin_round();
+    }
+    counted_damaged_ = damaged;
     if (counting_) {
       TRY(count_some(kCountFor));
     }
@@ -235,26 +240,24 @@ class Cache final : public fscache::Backend {
       }
       const culling::Share share{core_.space.used_bytes(), core_.space.objects(), wanted.bytes,
                                  wanted.files};
-      const culling::Freed freed = TRY(rotation_.cull_slice(
-          fan_out_, large_, share, core_.file_time(), least_stamp_seconds_));
+      const culling::Freed freed = TRY(
+          rotation_.cull_slice(fan_out_, large_, share, core_.file_time(), least_stamp_seconds_));
       fruitless = freed.files == 0 ? fruitless + 1 : 0;
       core_.space.note_filesystem(TRY(core_.root->space()));
     }
-    core_.stamp_seconds =
-        std::max(least_stamp_seconds_,
-                 std::min(rotation_.oldest_seconds() / kStampPart, kMostStampSeconds));
+    core_.stamp_seconds = std::max(
+        least_stamp_seconds_, std::min(rotation_.oldest_seconds() / kStampPart, kMostStampSeconds));
     return {};
   }
 
-  // A failed sync leaves the kernel's memory and the disk apart: the cache is given up, and what was
-  // not durable before will not count when it is bound again.
+  // A failed sync leaves the kernel's memory and the disk apart: the cache is given up, and what
+  // was not durable before will not count when it is bound again.
   Result<> close_epoch() {
     const MonotonicTime began = core_.clock.now();
-    const Result<bool> closed =
-        core_.epochs.close([this](std::uint32_t epoch) -> Result<> {
-          TRY(state_file_->note_doubt(core_.epochs.generation(), epoch));
-          return core_.root->sync_filesystem();
-        });
+    const Result<bool> closed = core_.epochs.close([this](std::uint32_t epoch) -> Result<> {
+      TRY(state_file_->note_doubt(core_.epochs.generation(), epoch));
+      return core_.root->sync_filesystem();
+    });
     if (!closed) {
       const Error error(Errc::kIo, closed.error().error_number(),
                         "writing back to the disk failed, what was written last is dropped");
@@ -277,7 +280,8 @@ class Cache final : public fscache::Backend {
   // The ceiling is on the disk before use may reach it.
   Result<> store_state(bool clean) {
     const std::uint64_t used = core_.space.used_bytes();
-    const std::uint64_t ceiling = std::min(core_.space.limit_bytes(), used + kHeadroom);
+    const std::uint64_t headroom = std::min(kMostHeadroom, core_.space.limit_bytes() / 8);
+    const std::uint64_t ceiling = std::min(core_.space.limit_bytes(), used + headroom);
     state_.clean = clean;
     state_.durable_epoch = core_.epochs.durable_epoch();
     state_.used_bytes = used;
@@ -308,6 +312,7 @@ class Cache final : public fscache::Backend {
   bool large_known_ = false;
   bool counting_;
   std::size_t next_counted_ = 0;
+  std::uint64_t counted_damaged_ = 0;
 };
 
 }  // namespace

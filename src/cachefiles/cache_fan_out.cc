@@ -7,19 +7,18 @@
 #include <optional>
 #include <string>
 #include <string_view>
-#include <utility>
 
 #include "base/error.h"
 #include "base/log.h"
 #include "base/mutex.h"
 #include "base/result.h"
+#include "cachefiles/accounts.h"
 #include "cachefiles/core.h"
 #include "cachefiles/in_use.h"
 #include "cachefiles/layout.h"
 #include "cachefiles/object.h"
 #include "cachefiles/volume.h"
 #include "culling/culling.h"
-#include "fscache/backend.h"
 #include "os/filesystem.h"
 
 namespace larder::cachefiles {
@@ -207,13 +206,16 @@ Result<> CacheFanOut::find_large(culling::LargeObjects& large, std::uint64_t lar
     if (!maps) {
       continue;
     }
-    TRY((*maps)->list([&](const os::DirectoryEntry& entry) {
+    const Result<> listed = (*maps)->list([&](const os::DirectoryEntry& entry) {
       const Result<culling::Candidate> object = look_at(directory, entry.name);
       if (object && object->bytes >= large_from) {
         large.add(directory, entry.name, object->bytes);
       }
       return true;
-    }));
+    });
+    if (!listed) {
+      return fail(core_.note(listed.error()));
+    }
   }
   return {};
 }

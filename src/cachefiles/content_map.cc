@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <iterator>
 #include <span>
+#include <utility>
 #include <vector>
 
 #include "base/byte_range.h"
@@ -53,8 +54,7 @@ void ContentMap::insert(const Piece& piece) {
   at = pieces_.insert(at, piece);
   const auto join_with_next = [this](std::vector<Piece>::iterator left) {
     const auto right = std::next(left);
-    left->checksum =
-        crc32c_combine(left->checksum, right->checksum, range_of(*right).length);
+    left->checksum = crc32c_combine(left->checksum, right->checksum, range_of(*right).length);
     left->units = static_cast<std::uint16_t>(left->units + right->units);
     unverified_ -= left->verified ? 0 : 1;
     pieces_.erase(right);

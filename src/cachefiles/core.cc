@@ -89,8 +89,8 @@ void Core::set_file_time(os::FileTime now) {
 
 os::FileTime Core::file_time() const {
   const MutexLock lock(mutex_);
-  const auto since = std::chrono::duration_cast<std::chrono::nanoseconds>(clock.now() -
-                                                                          file_time_taken_);
+  const auto since =
+      std::chrono::duration_cast<std::chrono::nanoseconds>(clock.now() - file_time_taken_);
   const std::int64_t nanoseconds = file_time_.nanoseconds + since.count();
   return {file_time_.seconds + nanoseconds / 1'000'000'000,
           static_cast<std::uint32_t>(nanoseconds % 1'000'000'000)};

@@ -24,9 +24,9 @@
 namespace larder::cachefiles {
 
 struct CoreCounters {
-  Counter corrupt_ranges;    // checksums that did not fit
-  Counter damaged_objects;   // label, length, map log or type that made no sense
-  Counter undurable;         // dropped because a crash may have taken them
+  Counter corrupt_ranges;   // checksums that did not fit
+  Counter damaged_objects;  // label, length, map log or type that made no sense
+  Counter undurable;        // dropped because a crash may have taken them
   Counter culled_objects;
   Counter culled_bytes;
 };

@@ -6,6 +6,7 @@
 #include <cstdint>
 #include <functional>
 #include <iterator>
+#include <utility>
 #include <vector>
 
 #include "base/clock.h"
@@ -26,8 +27,7 @@ void join(std::vector<PastGenerations>& past) {
   std::vector<PastGenerations> joined;
   for (const PastGenerations& entry : past) {
     const bool alike = !joined.empty() && joined.back().durable == kWholeGeneration &&
-                       entry.durable == kWholeGeneration &&
-                       joined.back().verify == entry.verify &&
+                       entry.durable == kWholeGeneration && joined.back().verify == entry.verify &&
                        joined.back().last + 1 == entry.first;
     if (alike) {
       joined.back().last = entry.last;
@@ -51,8 +51,8 @@ std::vector<PastGenerations> past_of(const CacheState& last, LastEnd end,
   }
   std::vector<PastGenerations> past = last.past;
   const bool lost = end == LastEnd::kMachine;
-  past.push_back({last.generation, last.generation, lost ? last.durable_epoch : kWholeGeneration,
-                  false});
+  past.push_back(
+      {last.generation, last.generation, lost ? last.durable_epoch : kWholeGeneration, false});
   if (lost) {
     for (PastGenerations& entry : past) {
       entry.verify = true;

@@ -1,8 +1,8 @@
 // Epochs: which of what is on the disk survives a crash, without a sync for each file.
 //
-// Whatever is written carries a stamp. A stamp is held as a lease until data and record are written;
-// closing an epoch gives new leases the next one, waits for the old ones, syncs the filesystem, and
-// only then calls the epoch durable.
+// Whatever is written carries a stamp. A stamp is held as a lease until data and record are
+// written; closing an epoch gives new leases the next one, waits for the old ones, syncs the
+// filesystem, and only then calls the epoch durable.
 #pragma once
 
 #include <cstdint>
@@ -21,10 +21,10 @@ namespace larder::cachefiles {
 
 // How the last life of a cache ended, as far as its filesystem is concerned.
 enum class LastEnd : std::uint8_t {
-  kClean,     // withdrawn
-  kEngine,    // the engine died, the machine and the mount went on: nothing was lost
-  kMachine,   // power cut, crash, another mount instance: what was not durable may be lost
-  kUnknown,   // no state could be read: only what its checksum vouches for counts
+  kClean,    // withdrawn
+  kEngine,   // the engine died, the machine and the mount went on: nothing was lost
+  kMachine,  // power cut, crash, another mount instance: what was not durable may be lost
+  kUnknown,  // no state could be read: only what its checksum vouches for counts
 };
 
 // The generations before `generation` and what counts of them. `lost_after_epoch`: of the last

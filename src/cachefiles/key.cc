@@ -29,8 +29,8 @@ std::uint32_t byte_at(std::string_view text, std::size_t at) {
 
 // The four bytes at `at` as a word; past the end they are zero.
 std::uint32_t word_at(std::string_view key, std::size_t at, bool big_endian) {
-  std::uint32_t little = byte_at(key, at) | (byte_at(key, at + 1) << 8U) |
-                         (byte_at(key, at + 2) << 16U) | (byte_at(key, at + 3) << 24U);
+  const std::uint32_t little = byte_at(key, at) | (byte_at(key, at + 1) << 8U) |
+                               (byte_at(key, at + 2) << 16U) | (byte_at(key, at + 3) << 24U);
   return big_endian ? std::byteswap(little) : little;
 }
 
@@ -73,8 +73,9 @@ std::optional<std::string> uncook_words(std::string_view words, bool big_endian)
     const std::size_t end = std::min(words.find(','), words.size());
     std::uint32_t word = 0;
     if (end > 0) {
-      const auto [stop, error] = std::from_chars(words.data(), words.data() + end, word, 16);
-      if (error != std::errc() || stop != words.data() + end) {
+      const char* const last = std::next(words.data(), static_cast<std::ptrdiff_t>(end));
+      const auto [stop, error] = std::from_chars(words.data(), last, word, 16);
+      if (error != std::errc() || stop != last) {
         return std::nullopt;
       }
     }

@@ -62,8 +62,8 @@ std::string short_volume_key(std::string_view key) {
   }
   if (begin != std::string_view::npos) {
     const std::size_t end = key.rfind(',');
-    const std::string_view tail = end >= begin && end != std::string_view::npos ? key.substr(end)
-                                                                                : std::string_view();
+    const std::string_view tail =
+        end >= begin && end != std::string_view::npos ? key.substr(end) : std::string_view();
     std::string shorter = std::string(key.substr(0, begin)) + digest + std::string(tail);
     if (shorter.size() <= kMostKeyBytes) {
       return shorter;

@@ -29,8 +29,8 @@ inline constexpr unsigned kFanOut = 256;
 // Begins as a data file's name does.
 [[nodiscard]] bool is_data_file(std::string_view name);
 
-// A volume key as it can stand in a directory's name. Over 254 bytes its sixth field (the export) is
-// replaced by the SHA-256 of the whole key in hex, or, if that does not do, all behind the first
+// A volume key as it can stand in a directory's name. Over 254 bytes its sixth field (the export)
+// is replaced by the SHA-256 of the whole key in hex, or, if that does not do, all behind the first
 // field; the key itself is then kept in meta/.
 [[nodiscard]] std::string short_volume_key(std::string_view key);
 

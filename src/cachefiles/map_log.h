@@ -21,10 +21,10 @@
 
 namespace larder::cachefiles {
 
-inline constexpr std::uint64_t kUnitBytes = 4096;        // of the content map
-inline constexpr std::uint64_t kCellBytes = 64 * 1024;   // of a checksum
-inline constexpr std::size_t kMapRecordBytes = 128;      // the header too
-inline constexpr std::size_t kMostCells = 22;            // that a record's run may touch
+inline constexpr std::uint64_t kUnitBytes = 4096;                      // of the content map
+inline constexpr std::uint64_t kCellBytes = std::uint64_t{64} * 1024;  // of a checksum
+inline constexpr std::size_t kMapRecordBytes = 128;                    // the header too
+inline constexpr std::size_t kMostCells = 22;  // that a record's run may touch
 
 using MapRecordBytes = std::array<std::byte, kMapRecordBytes>;
 // SHA-256 of volume key and key, cut to 16 bytes: whose log it is.

@@ -19,7 +19,6 @@
 #include "base/log.h"
 #include "base/mutex.h"
 #include "base/result.h"
-#include "base/unique_fd.h"
 #include "cachefiles/checksum.h"
 #include "cachefiles/content_map.h"
 #include "cachefiles/core.h"
@@ -29,6 +28,7 @@
 #include "cachefiles/layout.h"
 #include "cachefiles/map_log.h"
 #include "cachefiles/object_log.h"
+#include "cachefiles/stamp.h"
 #include "cachefiles/volume.h"
 #include "fscache/backend.h"
 #include "os/filesystem.h"
@@ -43,14 +43,14 @@ constexpr std::uint64_t kLargeOverhead = 3 * std::uint64_t{4096};
 // A map record, and an extent of a fragmented file.
 constexpr std::uint64_t kRecordCharge = kMapRecordBytes + 32;
 // Then it gets its name: a crash of the engine shall not lose more.
-constexpr std::uint64_t kWorthAName = 1024 * 1024;
+constexpr std::uint64_t kWorthAName = std::uint64_t{1024} * 1024;
 
 std::vector<MapPiece> pieces_of(ByteRange run, Bytes from) {
   std::vector<MapPiece> pieces;
   for (std::uint64_t at = run.offset; at < run.end();) {
     const std::uint64_t end = std::min(run.end(), (at / kCellBytes + 1) * kCellBytes);
-    const Bytes part = from.subspan(static_cast<std::size_t>(at - run.offset),
-                                    static_cast<std::size_t>(end - at));
+    const Bytes part =
+        from.subspan(static_cast<std::size_t>(at - run.offset), static_cast<std::size_t>(end - at));
     pieces.push_back({ByteRange::between(at, end), crc32c(part)});
     at = end;
   }
@@ -157,11 +157,17 @@ Result<> Object::check_pieces(os::File& file, const std::vector<MapPiece>& piece
                            static_cast<std::size_t>(inner.length));
     };
     if (range.contains(piece.range)) {
-      TRY(check_piece(file, piece, part_of(piece.range, range, into), true));
+      const Result<> fits = check_piece(file, piece, part_of(piece.range, range, into), true);
+      if (!fits) {
+        return fits;
+      }
       continue;
     }
     whole.resize(static_cast<std::size_t>(piece.range.length));
-    TRY(check_piece(file, piece, whole, false));
+    const Result<> fits = check_piece(file, piece, whole, false);
+    if (!fits) {
+      return fits;
+    }
     const ByteRange shared = range.intersection(piece.range);
     std::ranges::copy(part_of(shared, piece.range, whole), part_of(shared, range, into).begin());
   }
@@ -193,8 +199,9 @@ Result<> Object::check_piece(os::File& file, const MapPiece& piece, MutableBytes
 
 void Object::drop_corrupt(ByteRange piece) {
   core_.counters.corrupt_ranges.add();
-  log_warning("{}: bytes at {} of the cache's copy do not fit their checksum; they are fetched again",
-              name_, piece.offset);
+  log_warning(
+      "{}: bytes at {} of the cache's copy do not fit their checksum; they are fetched again",
+      name_, piece.offset);
   if (small_) {
     lose_file("its bytes do not fit their checksum");
     return;
@@ -259,8 +266,7 @@ Result<> Object::write(std::uint64_t offset, Bytes from) {
     return fail(Errc::kStale, "there is a newer version");
   }
   TRY(fault_point("cachefiles.write"));
-  const ByteRange run =
-      ByteRange{offset, from.size()}.intersection({0, description_.size});
+  const ByteRange run = ByteRange{offset, from.size()}.intersection({0, description_.size});
   std::vector<ByteRange> missing;
   bool name_it = false;
   {
@@ -300,9 +306,8 @@ Result<> Object::write(std::uint64_t offset, Bytes from) {
 
 Result<> Object::write_missing(ByteRange run, Bytes from) {
   const std::vector<MapPiece> pieces = pieces_of(run, from);
-  const std::uint64_t room =
-      run.rounded_out(kUnitBytes).length +
-      (small_ ? 0 : kRecordCharge * (pieces.size() / kMostCells + 1));
+  const std::uint64_t room = run.rounded_out(kUnitBytes).length +
+                             (small_ ? 0 : kRecordCharge * (pieces.size() / kMostCells + 1));
   TRY(charge(room));
   std::uint64_t incarnation = 0;
   {
@@ -311,13 +316,13 @@ Result<> Object::write_missing(ByteRange run, Bytes from) {
   }
   const Epochs::Lease lease = core_.epochs.begin(run.length);
   const Result<std::shared_ptr<os::File>> file = file_for_writing();
-  const Result<> put =
-      file ? (*file)->write_at(run.offset, from) : Result<>(fail(file.error()));
+  const Result<> put = file ? (*file)->write_at(run.offset, from) : Result<>(fail(file.error()));
   if (!put) {
     uncharge(room);
     return fail(core_.note(put.error()));
   }
   std::vector<std::uint32_t> checksums;
+  checksums.reserve(pieces.size());
   for (const MapPiece& piece : pieces) {
     checksums.push_back(piece.checksum);
   }
@@ -389,7 +394,7 @@ Result<> Object::charge(std::uint64_t bytes) {
       linked_bytes_ = linked ? charged_ : 0;
     }
   }
-  if (!reserved) {
+  if (!reserved || core_.space.near_ceiling()) {
     core_.wake();
   }
   return reserved;

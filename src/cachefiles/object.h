@@ -29,10 +29,10 @@
 
 namespace larder::cachefiles {
 
-// The order on disk: data, then label and map record, then the name. What has a name is described by
-// its label; the data files of small objects (kMostSmallBytes) are complete or not there.
-// Life: its user's; registered in the volume's InUse as long as it lives. Threads: any; the lock is
-// held for what is in memory only.
+// The order on disk: data, then label and map record, then the name. What has a name is described
+// by its label; the data files of small objects (kMostSmallBytes) are complete or not there. Life:
+// its user's; registered in the volume's InUse as long as it lives. Threads: any; the lock is held
+// for what is in memory only.
 class Object final : public fscache::BackendObject {
  public:
   [[nodiscard]] static Result<std::unique_ptr<fscache::BackendObject>> open(
@@ -40,6 +40,8 @@ class Object final : public fscache::BackendObject {
   [[nodiscard]] static Result<> discard(Volume& volume, std::string_view key);
 
   Object(Volume& volume, const fscache::ObjectDescription& description);
+  Object(const Object&) = delete;
+  Object& operator=(const Object&) = delete;
   ~Object() override;
 
   fscache::ReadPlan plan_read(ByteRange wanted) const override EXCLUDES(mutex_);
@@ -72,7 +74,7 @@ class Object final : public fscache::BackendObject {
   [[nodiscard]] Result<> load();
   // False: there is nothing that can be used, and what is there is to be taken away.
   [[nodiscard]] Result<bool> load_file(const std::shared_ptr<os::Directory>& directory,
-                                       std::shared_ptr<os::File> file);
+                                       const std::shared_ptr<os::File>& file);
   [[nodiscard]] Result<bool> check_label(os::File& file, Label& label);
   [[nodiscard]] Result<bool> load_map() EXCLUDES(mutex_);
   void apply_record(const MapRecord& record) REQUIRES(mutex_);

@@ -1,5 +1,4 @@
 // Object: from memory to a name on the disk, completion, and its end.
-#include <algorithm>
 #include <cstddef>
 #include <cstdint>
 #include <memory>
@@ -279,8 +278,8 @@ void Object::correct_charge() {
     return;
   }
   const std::uint64_t real = stat->allocated + log_bytes;
-  core_.accounts.change(
-      &account_, static_cast<std::int64_t>(real) - static_cast<std::int64_t>(charged_), 0);
+  core_.accounts.change(&account_,
+                        static_cast<std::int64_t>(real) - static_cast<std::int64_t>(charged_), 0);
   charged_ = real;
   linked_bytes_ = real;
 }

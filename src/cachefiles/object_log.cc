@@ -41,7 +41,7 @@ Result<> ObjectLog::write(os::File& file, std::uint64_t nonce, std::uint64_t off
 Result<> ObjectLog::start(std::unique_ptr<os::File> file, std::uint64_t nonce, std::uint64_t bytes,
                           Stamp stamp) {
   std::vector<MapRecord> waited;
-  std::shared_ptr<os::File> shared = std::move(file);
+  const std::shared_ptr<os::File> shared = std::move(file);
   std::uint64_t offset = 0;
   {
     const MutexLock lock(mutex_);
@@ -146,12 +146,15 @@ Result<LoadedLog> load_log(os::File& file) {
   LoadedLog log;
   for (std::uint64_t offset = 0;; offset += kPart) {
     const std::size_t got = TRY(file.read_at(offset, part));
-    std::size_t at = 0;
     if (offset == 0) {
-      log.header = TRY(decode_map_header(Bytes(part).first(got)));
-      at = kMapRecordBytes;
+      const Result<MapHeader> header = decode_map_header(Bytes(part).first(got));
+      if (!header) {
+        return fail(header.error());
+      }
+      log.header = *header;
     }
-    for (; at + kMapRecordBytes <= got; at += kMapRecordBytes) {
+    for (std::size_t at = offset == 0 ? kMapRecordBytes : 0; at + kMapRecordBytes <= got;
+         at += kMapRecordBytes) {
       std::optional<MapRecord> record =
           decode_map_record(Bytes(part).subspan(at, kMapRecordBytes), log.header.nonce);
       if (record) {

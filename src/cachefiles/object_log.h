@@ -62,6 +62,7 @@ struct LoadedLog {
   std::vector<MapRecord> records;
   std::uint64_t bytes = 0;  // of the file, rounded up to whole records
 };
+
 [[nodiscard]] Result<LoadedLog> load_log(os::File& file);
 
 }  // namespace larder::cachefiles

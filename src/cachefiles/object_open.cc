@@ -1,5 +1,4 @@
 // Object: from the disk to memory, and names taken away.
-#include <algorithm>
 #include <cstdint>
 #include <memory>
 #include <string>
@@ -108,8 +107,7 @@ Result<> Object::load() {
     }
     return fail(core_.note(directory.error()));
   }
-  Result<std::unique_ptr<os::File>> file =
-      (*directory)->open_file(name_, os::OpenMode::kReadWrite);
+  Result<std::unique_ptr<os::File>> file = (*directory)->open_file(name_, os::OpenMode::kReadWrite);
   if (!file && file.error().code() == Errc::kNotFound) {
     return {};
   }
@@ -118,7 +116,7 @@ Result<> Object::load() {
   }
   bool good = false;
   if (file) {
-    good = TRY(load_file(*directory, std::move(*file)));
+    good = TRY(load_file(*directory, std::shared_ptr<os::File>(std::move(*file))));
   } else {
     core_.counters.damaged_objects.add();
   }
@@ -156,7 +154,7 @@ Result<bool> Object::check_label(os::File& file, Label& label) {
 }
 
 Result<bool> Object::load_file(const std::shared_ptr<os::Directory>& directory,
-                               std::shared_ptr<os::File> file) {
+                               const std::shared_ptr<os::File>& file) {
   Label label;
   if (!TRY(check_label(*file, label))) {
     return false;
@@ -181,9 +179,8 @@ Result<bool> Object::load_file(const std::shared_ptr<os::Directory>& directory,
   const MutexLock lock(mutex_);
   if (small_) {
     // The checksum covers whose bytes they are, and then the bytes: take the first part off.
-    const std::uint32_t bytes_sum =
-        crc32c_combine(identity_checksum(volume_.key(), description_), label.checksum,
-                       description_.size);
+    const std::uint32_t bytes_sum = crc32c_combine(identity_checksum(volume_.key(), description_),
+                                                   label.checksum, description_.size);
     const std::uint32_t sums[] = {bytes_sum};
     map_.add({0, description_.size}, sums, false);
     complete_ = label.complete;

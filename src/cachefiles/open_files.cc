@@ -66,8 +66,7 @@ Result<std::shared_ptr<os::File>> BackingFile::get() {
   if (directory == nullptr) {
     return fail(Errc::kNotFound, "no backing file");
   }
-  std::shared_ptr<os::File> opened =
-      TRY(directory->open_file(name_, os::OpenMode::kReadWrite));
+  std::shared_ptr<os::File> opened = TRY(directory->open_file(name_, os::OpenMode::kReadWrite));
   const os::FileStat stat = TRY(opened->stat());
   std::vector<std::shared_ptr<os::File>> surplus;
   const MutexLock lock(table_.mutex_);

@@ -33,8 +33,7 @@ std::uint64_t free_bytes(const os::FilesystemSpace& space, std::int64_t taken) {
 
 bool Space::stopped_locked() const {
   const std::uint64_t whole = filesystem_.blocks * filesystem_.block_size;
-  return disk_full_ ||
-         free_bytes(filesystem_, since_statfs_) < share(whole, limits_.blocks.stop) ||
+  return disk_full_ || free_bytes(filesystem_, since_statfs_) < share(whole, limits_.blocks.stop) ||
          filesystem_.free_files < share(filesystem_.files, limits_.files.stop);
 }
 
@@ -88,11 +87,12 @@ void Space::note_disk_full() {
 void Space::set_ceiling(std::uint64_t bytes) {
   const MutexLock lock(mutex_);
   ceiling_ = bytes;
+  near_ = bytes > used_ ? used_ + (bytes - used_) / 2 : 0;
 }
 
 bool Space::near_ceiling() const {
   const MutexLock lock(mutex_);
-  return ceiling_ < limits_.size_bytes && used_ + used_ / 64 + (std::uint64_t{16} << 20U) > ceiling_;
+  return ceiling_ < limits_.size_bytes && used_ > near_;
 }
 
 ToFree Space::to_free() {

@@ -52,6 +52,7 @@ class Space {
 
   // Until the next state is written use must not pass this.
   void set_ceiling(std::uint64_t bytes) EXCLUDES(mutex_);
+  // Less than half of the room below the ceiling is left, and the limit is further away.
   [[nodiscard]] bool near_ceiling() const EXCLUDES(mutex_);
 
   // Culling starts and stops here.
@@ -76,6 +77,7 @@ class Space {
   std::uint64_t used_ GUARDED_BY(mutex_) = 0;
   std::uint64_t objects_ GUARDED_BY(mutex_) = 0;
   std::uint64_t ceiling_ GUARDED_BY(mutex_) = UINT64_MAX;
+  std::uint64_t near_ GUARDED_BY(mutex_) = UINT64_MAX;
   std::int64_t since_statfs_ GUARDED_BY(mutex_) = 0;  // bytes taken since the filesystem was asked
   os::FilesystemSpace filesystem_ GUARDED_BY(mutex_);
   bool exact_ GUARDED_BY(mutex_) = false;

@@ -39,7 +39,7 @@ struct CacheState {
   std::uint64_t used_bytes = 0;
   std::uint64_t ceiling_bytes = 0;  // use never passed this until the next state was written
   std::uint64_t objects = 0;
-  std::uint64_t rotation = 0;  // the culler's cursor
+  std::uint64_t rotation = 0;         // the culler's cursor
   std::vector<PastGenerations> past;  // oldest first
 
   bool operator==(const CacheState&) const = default;
@@ -51,11 +51,13 @@ inline constexpr std::size_t kMostPastGenerations = 240;
 
 using StateSlot = std::array<std::byte, kStateSlotBytes>;
 [[nodiscard]] StateSlot encode_state(const CacheState& state, std::uint64_t sequence);
+
 // The state and its sequence number; nullopt when torn, empty or of another format.
 struct NumberedState {
   CacheState state;
   std::uint64_t sequence = 0;
 };
+
 [[nodiscard]] std::optional<NumberedState> decode_state(Bytes slot);
 
 // Threads: external synchronisation.

@@ -11,6 +11,7 @@
 #include "base/error.h"
 #include "base/mutex.h"
 #include "base/result.h"
+#include "cachefiles/content_map.h"
 #include "cachefiles/core.h"
 #include "cachefiles/in_use.h"
 #include "cachefiles/key.h"

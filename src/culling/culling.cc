@@ -18,8 +18,8 @@ namespace {
 
 constexpr std::uint32_t kStickyBit = 01000;
 constexpr double kNeverUsedAgain = 4.0;
-constexpr std::size_t kSlicePart = 8;           // an eighth of the directories
-constexpr double kMostOfADirectory = 4.0;       // a quarter
+constexpr std::size_t kSlicePart = 8;      // an eighth of the directories
+constexpr double kMostOfADirectory = 4.0;  // a quarter
 constexpr std::uint64_t kSmallCacheObjects = 16384;
 constexpr std::uint64_t kLargePart = 4096;
 
@@ -111,6 +111,8 @@ Result<Freed> Rotation::cull_large(FanOut& fan_out, LargeObjects& large, Due& du
     Result<Candidate> candidate = fan_out.look_at(place.directory, place.name);
     if (!candidate) {
       gone.push_back(place);
+    } else if (candidate->bytes < due.large_from) {
+      gone.push_back(place);  // the cache has grown: one of many now
     } else if (!is_pinned(candidate->stat)) {
       const double value = score(candidate->stat, due.now, due.stamp_seconds);
       known.push_back({value, place.directory, std::move(*candidate)});
@@ -157,8 +159,10 @@ Result<Freed> Rotation::cull_directories(FanOut& fan_out, std::size_t begin, std
     }));
   }
   std::ranges::make_heap(candidates, std::ranges::less(), &Scored::score);
+  // No directory loses more than a quarter at once, whatever others still owe.
+  std::size_t most = count == all ? candidates.size() : candidates.size() / 4 + 1;
   Freed freed;
-  while (due.anything() && !candidates.empty()) {
+  for (; due.anything() && !candidates.empty() && most > 0; --most) {
     std::ranges::pop_heap(candidates, std::ranges::less(), &Scored::score);
     const Scored next = std::move(candidates.back());
     candidates.pop_back();
@@ -183,21 +187,25 @@ Result<Freed> Rotation::cull_slice(FanOut& fan_out, LargeObjects& large, const S
   Due due;
   due.now = now;
   due.stamp_seconds = stamp_seconds;
-  due.large_from = large_from(share.used_bytes);
+  // A small cache is one sample, its large objects too.
+  const bool small = share.objects <= kSmallCacheObjects;
+  due.large_from = small ? UINT64_MAX : large_from(share.used_bytes);
   due.large = &large;
-  const double large_part =
-      share.used_bytes == 0
-          ? 0.0
-          : std::min(1.0, static_cast<double>(large.bytes()) / static_cast<double>(share.used_bytes));
+  const double large_part = share.used_bytes == 0
+                                ? 0.0
+                                : std::min(1.0, static_cast<double>(large.bytes()) /
+                                                    static_cast<double>(share.used_bytes));
   due.bytes = static_cast<double>(share.free_bytes) * large_part;
-  freed += TRY(cull_large(fan_out, large, due));
+  if (!small) {
+    freed += TRY(cull_large(fan_out, large, due));
+  }
 
   const std::size_t directories = fan_out.directories();
   if (directories == 0) {
     return freed;
   }
   const std::size_t slice = slice_of(directories, share);
-  const std::size_t group = share.objects <= kSmallCacheObjects ? slice : 1;
+  const std::size_t group = small ? slice : 1;
   // What the large ones overpaid is not asked of the others.
   double bytes = static_cast<double>(share.free_bytes) - static_cast<double>(freed.bytes);
   double files = static_cast<double>(share.free_files) - static_cast<double>(freed.files);

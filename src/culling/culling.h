@@ -1,8 +1,8 @@
 // Culling: which objects make room. By slices, without a table of everything.
 //
 // Keys are hashed over the directories of fan-out, so that each directory is a random sample of the
-// cache. To free something, the next directories in rotation each give their share of it, those with
-// the highest score first. Large objects are few, but hold much: they are known one by one.
+// cache. To free something, the next directories in rotation each give their share of it, those
+// with the highest score first. Large objects are few, but hold much: they are known one by one.
 // Pure: stat results in, decisions out. Memory: one directory's candidates.
 #pragma once
 

@@ -89,7 +89,7 @@ void check_name(std::string_view name) {
 // Opens beneath `directory`; neither another mount nor a symbolic link is ever crossed.
 Result<UniqueFd> open_beneath(int directory, const std::string& name, std::uint64_t flags,
                               std::uint64_t mode) {
-  struct open_how how {};
+  struct open_how how{};
   how.flags = flags | O_CLOEXEC;
   how.mode = mode;
   how.resolve = RESOLVE_BENEATH | RESOLVE_NO_XDEV | RESOLVE_NO_SYMLINKS;
@@ -138,8 +138,7 @@ class PosixFile final : public File {
 
   Result<> write_at(std::uint64_t offset, Bytes from) override {
     while (!from.empty()) {
-      const ssize_t put =
-          ::pwrite(fd_.get(), from.data(), from.size(), static_cast<off_t>(offset));
+      const ssize_t put = ::pwrite(fd_.get(), from.data(), from.size(), static_cast<off_t>(offset));
       if (put < 0) {
         if (errno == EINTR) {
           continue;
@@ -157,7 +156,7 @@ class PosixFile final : public File {
   }
 
   Result<FileStat> stat() override {
-    struct stat found {};
+    struct stat found{};
     TRY(check_call(::fstat(fd_.get(), &found), "fstat"));
     return to_file_stat(found);
   }
@@ -274,7 +273,7 @@ bool user_xattrs_work(int directory) {
 }
 
 std::uint64_t mount_id_of(int directory, unsigned mask) {
-  struct statx found {};
+  struct statx found{};
   if (::statx(directory, "", AT_EMPTY_PATH, mask, &found) != 0 || (found.stx_mask & mask) == 0) {
     return 0;
   }
@@ -328,7 +327,7 @@ class PosixDirectory final : public Directory {
       }
       return fail(std::move(fd).error());
     }
-    struct stat found {};
+    struct stat found{};
     TRY(check_call(::fstat(fd->get(), &found), "fstat"));
     if (!S_ISREG(found.st_mode)) {
       return fail(Errc::kInvalid, fmt::format("not a regular file: {}", name));
@@ -338,8 +337,8 @@ class PosixDirectory final : public Directory {
 
   Result<std::unique_ptr<File>> create_file(std::string_view name, std::uint32_t mode) override {
     check_name(name);
-    UniqueFd fd = TRY(open_beneath(fd_.get(), std::string(name),
-                                   O_RDWR | O_CREAT | O_EXCL | O_NOFOLLOW, mode));
+    UniqueFd fd = TRY(
+        open_beneath(fd_.get(), std::string(name), O_RDWR | O_CREAT | O_EXCL | O_NOFOLLOW, mode));
     return std::make_unique<PosixFile>(std::move(fd));
   }
 
@@ -375,9 +374,9 @@ class PosixDirectory final : public Directory {
     check_name(name);
     check_name(new_name);
     const int target = static_cast<PosixDirectory&>(to).fd_.get();
-    return check_call(::renameat(fd_.get(), std::string(name).c_str(), target,
-                                 std::string(new_name).c_str()),
-                      "rename");
+    return check_call(
+        ::renameat(fd_.get(), std::string(name).c_str(), target, std::string(new_name).c_str()),
+        "rename");
   }
 
   Result<> unlink(std::string_view name) override {
@@ -392,14 +391,14 @@ class PosixDirectory final : public Directory {
 
   Result<FileStat> stat(std::string_view name) override {
     check_name(name);
-    struct stat found {};
-    TRY(check_call(
-        ::fstatat(fd_.get(), std::string(name).c_str(), &found, AT_SYMLINK_NOFOLLOW), "stat"));
+    struct stat found{};
+    TRY(check_call(::fstatat(fd_.get(), std::string(name).c_str(), &found, AT_SYMLINK_NOFOLLOW),
+                   "stat"));
     return to_file_stat(found);
   }
 
   Result<FileStat> stat_self() override {
-    struct stat found {};
+    struct stat found{};
     TRY(check_call(::fstat(fd_.get(), &found), "fstat"));
     return to_file_stat(found);
   }
@@ -425,7 +424,7 @@ class PosixDirectory final : public Directory {
   Result<> sync() override { return check_call(::fsync(fd_.get()), "fsync"); }
 
   Result<FilesystemSpace> space() override {
-    struct statvfs found {};
+    struct statvfs found{};
     TRY(check_call(::fstatvfs(fd_.get(), &found), "statvfs"));
     FilesystemSpace space;
     space.block_size = found.f_frsize;
@@ -522,7 +521,7 @@ std::unique_ptr<Filesystem> make_posix_filesystem() {
 }
 
 Result<std::unique_ptr<Directory>> adopt_directory(UniqueFd descriptor) {
-  struct stat found {};
+  struct stat found{};
   TRY(check_call(::fstat(descriptor.get(), &found), "fstat"));
   if (!S_ISDIR(found.st_mode)) {
     return fail(Errc::kInvalid, "the descriptor is not a directory's");

@@ -1,5 +1,3 @@
-#include "os/filesystem.h"
-
 #include <cstddef>
 #include <cstdint>
 #include <cstdlib>
@@ -16,6 +14,7 @@
 
 #include "base/bytes.h"
 #include "base/error.h"
+#include "os/filesystem.h"
 
 namespace larder::os {
 namespace {
@@ -32,7 +31,8 @@ class PosixFilesystemTest : public ::testing::Test {
 
   [[nodiscard]] static std::string content(File& file, ReadHint hint = ReadHint::kNone) {
     std::string text(100, '\0');
-    const auto got = file.read_at(0, {reinterpret_cast<std::byte*>(text.data()), text.size()}, hint);
+    const auto got =
+        file.read_at(0, {reinterpret_cast<std::byte*>(text.data()), text.size()}, hint);
     text.resize(got.value());
     return text;
   }

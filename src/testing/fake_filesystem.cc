@@ -112,14 +112,15 @@ struct FakeFilesystem::State {
     return inode;
   }
 
-  // Each inode once.
-  void for_each(const std::function<void(Inode&)>& visit) REQUIRES(mutex) {
-    std::set<const Inode*> visited;
+  // Each inode of either view once.
+  std::vector<InodePointer> inodes() const REQUIRES(mutex) {
+    std::set<InodePointer> found;
     std::vector<InodePointer> waiting{root};
+    std::vector<InodePointer> in_order;
     while (!waiting.empty()) {
       const InodePointer inode = waiting.back();
       waiting.pop_back();
-      if (!visited.insert(inode.get()).second) {
+      if (!found.insert(inode).second) {
         continue;
       }
       for (const auto& [name, child] : inode->seen.names) {
@@ -128,8 +129,9 @@ struct FakeFilesystem::State {
       for (const auto& [name, child] : inode->disk.names) {
         waiting.push_back(child);
       }
-      visit(*inode);
+      in_order.push_back(inode);
     }
+    return in_order;
   }
 
   void crash(CrashMode mode, std::uint64_t seed) REQUIRES(mutex);
@@ -141,11 +143,11 @@ struct FakeFilesystem::State {
 // Bytes that other files' freed or new blocks hold.
 std::vector<Block> FakeFilesystem::State::loose_blocks() {
   std::vector<Block> blocks;
-  for_each([&](Inode& inode) {
-    for (const auto& [index, block] : inode.seen.blocks) {
+  for (const InodePointer& inode : inodes()) {
+    for (const auto& [index, block] : inode->seen.blocks) {
       blocks.push_back(block);
     }
-  });
+  }
   return blocks;
 }
 
@@ -227,15 +229,20 @@ void FakeFilesystem::State::crash_inode(Inode& inode, CrashMode mode, Random& ra
 void FakeFilesystem::State::crash(CrashMode mode, std::uint64_t seed) {
   Random random(seed);
   const std::vector<Block> loose = loose_blocks();
-  for_each([&](Inode& inode) { crash_inode(inode, mode, random, loose); });
+  for (const InodePointer& inode : inodes()) {
+    crash_inode(*inode, mode, random, loose);
+  }
   used_blocks = 0;
-  for_each([&](Inode& inode) { inode.links = 0; });
-  for_each([&](Inode& inode) {
-    used_blocks += inode.seen.blocks.size();
-    for (const auto& [name, child] : inode.seen.names) {
+  const std::vector<InodePointer> left = inodes();
+  for (const InodePointer& inode : left) {
+    inode->links = 0;
+  }
+  for (const InodePointer& inode : left) {
+    used_blocks += inode->seen.blocks.size();
+    for (const auto& [name, child] : inode->seen.names) {
       ++child->links;
     }
-  });
+  }
   ++boot;
   ++mount;
   last_call = UINT64_MAX;
@@ -285,7 +292,9 @@ class FakeFile final : public os::File {
     TRY(state_->enter(boot_));
     const std::uint64_t size = inode_->seen.size;
     const std::size_t length =
-        offset >= size ? 0 : static_cast<std::size_t>(std::min<std::uint64_t>(into.size(), size - offset));
+        offset >= size
+            ? 0
+            : static_cast<std::size_t>(std::min<std::uint64_t>(into.size(), size - offset));
     for (std::size_t done = 0; done < length;) {
       const std::uint64_t at = offset + done;
       const std::size_t in_block = at % kBlockBytes;
@@ -574,7 +583,9 @@ class FakeDirectory final : public os::Directory {
     if (state_->next_sync_error != 0) {
       return fail_errno(std::exchange(state_->next_sync_error, 0), "syncfs");
     }
-    state_->for_each([](Inode& inode) { inode.disk = inode.seen; });
+    for (const InodePointer& inode : state_->inodes()) {
+      inode->disk = inode->seen;
+    }
     return {};
   }
 

@@ -42,8 +42,8 @@ class FakeFilesystem final : public os::Filesystem {
 
   // Calls that changed something, so far.
   [[nodiscard]] std::uint64_t mutating_calls() const;
-  // Call number `k` (counted from 1 over the whole life) still works; everything after it fails with
-  // EIO until crash().
+  // Call number `k` (counted from 1 over the whole life) still works; everything after it fails
+  // with EIO until crash().
   void cut_power_after(std::uint64_t k);
   // Power cut, if that was not yet, and the next boot: what was open fails with EIO from now on.
   void crash(CrashMode mode, std::uint64_t seed);

@@ -1,0 +1,376 @@
+// Whatever lies on the disk in place of an object, and whatever the disk answers: the user's bytes
+// come from the server then, and from the cache again afterwards.
+#include <cerrno>
+#include <chrono>
+#include <cstddef>
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <optional>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include <gtest/gtest.h>
+
+#include "base/bytes.h"
+#include "base/error.h"
+#include "base/log.h"
+#include "cachefiles/cache.h"
+#include "cachefiles/cache_fixture_test.h"
+#include "cachefiles/label.h"
+#include "cachefiles/layout.h"
+#include "fscache/backend.h"
+#include "os/filesystem.h"
+#include "testing/fake_filesystem.h"
+#include "testing/faulty_filesystem.h"
+
+namespace larder::cachefiles {
+namespace {
+
+constexpr std::uint64_t kSmallSize = 5000;
+constexpr std::uint64_t kLargeSize = 300'001;
+
+class DamageTest : public CacheOnFake {
+ protected:
+  DamageTest() { set_log_level(LogLevel::kError); }
+
+  void SetUp() override {
+    bind();
+    keep("small", 1, kSmallSize);
+    keep("large", 1, kLargeSize);
+    withdraw();
+  }
+
+  // The directory under `top` ("cache" or "maps") that holds the file of a key.
+  std::unique_ptr<os::Directory> directory_of(const std::string& key, std::string_view top) {
+    const auto volume = filesystem_.open_root("/")
+                            .value()
+                            ->open_directory(top)
+                            .value()
+                            ->open_directory("Ilarder,1,nfs,server,,%2fexport,0")
+                            .value();
+    std::unique_ptr<os::Directory> found;
+    EXPECT_TRUE(volume->list([&](const os::DirectoryEntry& entry) {
+      auto directory = volume->open_directory(entry.name).value();
+      if (directory->stat("D" + key)) {
+        found = std::move(directory);
+      }
+      return true;
+    }));
+    return found;
+  }
+
+  std::unique_ptr<os::File> file_of(const std::string& key, std::string_view top) {
+    return directory_of(key, top)->open_file("D" + key, os::OpenMode::kReadWrite).value();
+  }
+
+  // What is served now is right; what is written then is kept again.
+  void expect_recovery(std::uint64_t small, std::uint64_t large) {
+    bind();
+    EXPECT_EQ(served("small", 1, kSmallSize), small);
+    EXPECT_EQ(served("large", 1, kLargeSize), large);
+    keep("small", 1, kSmallSize);
+    keep("large", 1, kLargeSize);
+    EXPECT_TRUE(cache_->usable());
+    withdraw();
+    bind();
+    EXPECT_EQ(served("small", 1, kSmallSize), kSmallSize);
+    EXPECT_EQ(served("large", 1, kLargeSize), kLargeSize);
+    EXPECT_EQ(cache_->status().trouble, "");
+  }
+
+  // Made anew, with a log of three records: header, present, sealed.
+  void make_again(const std::string& key, std::uint64_t size) {
+    bind();
+    ASSERT_TRUE(volume_->discard(key));
+    keep(key, 1, size);
+    withdraw();
+  }
+};
+
+TEST_F(DamageTest, BadLabels) {
+  const std::vector<std::function<std::string(std::string)>> damages{
+      [](const std::string&) { return std::string(); },
+      [](const std::string& label) { return label.substr(0, 49); },
+      [](const std::string& label) { return label + "x"; },
+      [](std::string label) {
+        label[16] = 2;
+        return label;
+      },  // type
+      [](std::string label) {
+        label[7] ^= 1;
+        return label;
+      },  // size
+      [](std::string label) {
+        label[33] ^= 1;
+        return label;
+      },  // coherency data
+      [](std::string label) {
+        label[34] = 0x7F;
+        return label;
+      },  // generation never begun
+      [](std::string label) {
+        label[47] ^= 8;
+        return label;
+      },  // dirty
+      [](std::string label) {
+        label[48] = 9;
+        return label;
+      },  // format
+      [](std::string label) {
+        label[47] ^= 1;
+        label[17] ^= 2;
+        return label;
+      },  // small or not
+  };
+  for (const auto& damage : damages) {
+    for (const std::string key : {"small", "large"}) {
+      const auto file = file_of(key, "cache");
+      const std::string label = file->get_xattr(kLabelName, 100).value();
+      ASSERT_TRUE(file->set_xattr(kLabelName, bytes_of(damage(label))));
+    }
+    expect_recovery(0, 0);
+    withdraw();
+  }
+}
+
+TEST_F(DamageTest, BackingFilesOfAnotherSize) {
+  for (const std::int64_t change : {-1, 1, -4096, 70'000}) {
+    for (const std::string key : {"small", "large"}) {
+      const auto file = file_of(key, "cache");
+      const auto size = static_cast<std::int64_t>(file->stat()->size) + change;
+      ASSERT_TRUE(file->set_size(static_cast<std::uint64_t>(size)));
+    }
+    expect_recovery(0, 0);
+    withdraw();
+  }
+}
+
+TEST_F(DamageTest, DirectoriesAndMissingFilesInTheirPlaces) {
+  for (const std::string_view top : {kCacheDirectory, kMapsDirectory}) {
+    const auto directory = directory_of("large", top);
+    ASSERT_TRUE(directory->unlink("Dlarge"));
+    ASSERT_TRUE(directory->make_directory("Dlarge", 0700));
+    ASSERT_TRUE(directory->open_directory("Dlarge").value()->create_file("inside", 0600));
+    expect_recovery(kSmallSize, 0);
+    withdraw();
+    ASSERT_TRUE(directory_of("large", top)->unlink("Dlarge"));
+    expect_recovery(kSmallSize, 0);
+    withdraw();
+  }
+}
+
+// A file where a directory of fan-out, and one where a volume should be.
+TEST_F(DamageTest, FilesInThePlaceOfDirectories) {
+  const auto cache = filesystem_.open_root("/").value()->open_directory("cache").value();
+  ASSERT_TRUE(cache->rename("Ilarder,1,nfs,server,,%2fexport,0", *cache, "aside"));
+  ASSERT_TRUE(cache->create_file("Ilarder,1,nfs,server,,%2fexport,0", 0600));
+  expect_recovery(0, 0);
+}
+
+TEST_F(DamageTest, ChangedBytesAreFoundAndFetchedAgain) {
+  for (const std::string key : {"small", "large"}) {
+    const auto file = file_of(key, "cache");
+    ASSERT_TRUE(file->write_at(4097, bytes_of("x")));
+  }
+  bind();
+  EXPECT_EQ(served("small", 1, kSmallSize), 0U);
+  // The first try finds it; what is left is served.
+  {
+    const auto object = open("large", 1, kLargeSize);
+    const auto right = content_of("large", 1, kLargeSize);
+    EXPECT_EQ(served_bytes(*object, right), 0U);  // it was one read
+    EXPECT_EQ(served_bytes(*object, right), kLargeSize - 65'536);
+    EXPECT_FALSE(object->complete());
+    EXPECT_EQ(object->open_for_passthrough().error().code(), Errc::kInvalid);
+  }
+  EXPECT_EQ(cache_->status().corrupt_ranges, 2U);
+  withdraw();
+  expect_recovery(0, kLargeSize - 65'536);
+}
+
+// The kernel would read what is there without looking at checksums.
+TEST_F(DamageTest, NothingIsRegisteredUnverifiedThatWasTouched) {
+  bind();
+  // "Not supported" is the memory's: it has no descriptors. Everything before it went well.
+  EXPECT_EQ(open("large", 1, kLargeSize)->open_for_passthrough().error().code(),
+            Errc::kNotSupported);
+  withdraw();
+  ASSERT_TRUE(file_of("large", "cache")->write_at(200'000, bytes_of("x")));
+  bind();
+  EXPECT_EQ(open("large", 1, kLargeSize)->open_for_passthrough().error().code(), Errc::kCorrupt);
+}
+
+TEST_F(DamageTest, AfterAnUncleanBootAllIsVerifiedBeforeItIsRegistered) {
+  const auto stamp = file_of("large", "cache")->stat()->modified;
+  bind();
+  filesystem_.crash(testing::CrashMode::kDropUnsynced, 1);
+  drop();
+  const auto file = file_of("large", "cache");
+  ASSERT_TRUE(file->write_at(200'000, bytes_of("x")));
+  ASSERT_TRUE(file->set_times(std::nullopt, stamp));  // as if nothing had been written
+  bind();
+  EXPECT_EQ(open("large", 1, kLargeSize)->open_for_passthrough().error().code(), Errc::kCorrupt);
+}
+
+TEST_F(DamageTest, CutAndScribbledMapLogs) {
+  const std::uint64_t whole = file_of("large", "maps")->stat()->size;
+  for (std::uint64_t size = 0; size <= whole; size += 50) {
+    make_again("large", kLargeSize);
+    const auto log = file_of("large", "maps");
+    ASSERT_TRUE(log->set_size(size));
+    bind();
+    const std::uint64_t here = served("large", 1, kLargeSize);
+    EXPECT_EQ(here, size < 256 ? 0U : kLargeSize) << size;
+    keep("large", 1, kLargeSize);
+    EXPECT_EQ(served("large", 1, kLargeSize), kLargeSize);
+    withdraw();
+  }
+  for (const std::uint64_t at : {0U, 50U, 130U, 200U}) {
+    make_again("large", kLargeSize);
+    const auto log = file_of("large", "maps");
+    ASSERT_TRUE(log->write_at(at, bytes_of("scribble")));
+    bind();
+    EXPECT_EQ(served("large", 1, kLargeSize), 0U);
+    keep("large", 1, kLargeSize);
+    withdraw();
+  }
+}
+
+// A label, data and log that belong to another file must not pass for this one's.
+TEST_F(DamageTest, FilesUnderAnotherName) {
+  bind();
+  keep("other", 1, kSmallSize);
+  keep("other large", 1, kLargeSize);
+  withdraw();
+  const auto move = [&](const std::string& from, const std::string& to, std::string_view top) {
+    const auto source = directory_of(from, top);
+    const auto target = directory_of(to, top);
+    ASSERT_TRUE(source->rename("D" + from, *target, "D" + to));
+  };
+  move("other", "small", "cache");
+  bind();
+  EXPECT_EQ(served("small", 1, kSmallSize), 0U);
+}
+
+class FaultTest : public DamageTest {
+ protected:
+  FaultTest() : faulty_(filesystem_) {}
+
+  void bind_faulty() {
+    faulty_.faults().set_hook(nullptr);
+    auto bound = bind_cache(faulty_.open_root("/").value(), faulty_, options_, clock_);
+    ASSERT_TRUE(bound.has_value()) << bound.error().message();
+    cache_ = std::move(*bound);
+    volume_ = cache_->open_volume("larder,1,nfs,server,,%2fexport,0").value();
+  }
+
+  // Uses the cache in every way; whatever fails, no byte is wrong.
+  void use_it() {
+    for (const std::string key : {"small", "large", "new small", "new large"}) {
+      const std::uint64_t size = key.ends_with("small") ? kSmallSize : kLargeSize;
+      auto object = volume_->open_object(describe(key, 1, size));
+      if (object) {
+        const auto right = content_of(key, 1, size);
+        served_bytes(**object, right);
+        (void)fill(**object, right);
+        (*object)->note_use();
+        served_bytes(**object, right);
+        (void)(*object)->open_for_passthrough();
+      }
+    }
+    auto changed = volume_->open_object(describe("large", 2, kLargeSize));
+    if (changed) {
+      (void)fill(**changed, content_of("large", 2, kLargeSize));
+    }
+    (void)volume_->discard("new small");
+    clock_.advance(std::chrono::hours(1));
+    (void)cache_->run_maintenance();
+  }
+
+  testing::FaultyFilesystem faulty_;
+};
+
+TEST_F(FaultTest, AnIoErrorGivesTheCacheUpWithASentence) {
+  for (const testing::FileCall call : {testing::FileCall::kRead, testing::FileCall::kWrite,
+                                       testing::FileCall::kSync, testing::FileCall::kList}) {
+    bind_faulty();
+    faulty_.faults().fail_all(call, EIO);
+    use_it();
+    if (call != testing::FileCall::kList) {
+      EXPECT_FALSE(cache_->usable());
+      EXPECT_NE(cache_->status().trouble.find("disk failed"), std::string::npos);
+      EXPECT_EQ(volume_->open_object(describe("x", 1, 1)).error().code(), Errc::kCacheDead);
+    }
+    drop();
+    bind();
+    EXPECT_EQ(cache_->status().trouble, "");
+    drop();
+  }
+}
+
+// Each call in turn, with each of the errors that a disk gives.
+TEST_F(FaultTest, AnyCallMayFailAndNoByteIsWrong) {
+  for (const int error_number : {EIO, ENOSPC, EACCES, EMFILE, ENOENT}) {
+    for (std::uint64_t k = 1;; k += 1 + k / 40) {
+      bind_faulty();
+      const std::uint64_t begin = faulty_.faults().calls();
+      faulty_.faults().fail_at(begin + k, error_number);
+      use_it();
+      const std::uint64_t made = faulty_.faults().calls() - begin;
+      drop();
+      bind();
+      for (const std::string key : {"small", "large", "new small", "new large"}) {
+        (void)served(key, 1, key.ends_with("small") ? kSmallSize : kLargeSize);
+      }
+      drop();
+      ASSERT_FALSE(HasFailure()) << "call " << k << " error " << error_number;
+      if (k > made) {
+        break;
+      }
+    }
+  }
+}
+
+TEST_F(FaultTest, AFullDiskStopsFillingNotReading) {
+  bind_faulty();
+  faulty_.faults().fail_all(testing::FileCall::kWrite, ENOSPC);
+  bool woken = false;
+  cache_->set_maintenance_wake([&] { woken = true; });
+  {
+    const auto object = open("new", 1, kSmallSize);
+    EXPECT_EQ(fill(*object, content_of("new", 1, kSmallSize)).error().code(), Errc::kNoSpace);
+  }
+  EXPECT_TRUE(woken);
+  EXPECT_TRUE(cache_->usable());
+  EXPECT_EQ(served("small", 1, kSmallSize), kSmallSize);
+  EXPECT_NE(cache_->status().trouble, "");
+  faulty_.faults().set_hook(nullptr);
+  (void)cache_->run_maintenance();
+  EXPECT_EQ(cache_->status().trouble, "");
+  keep("new", 1, kSmallSize);
+}
+
+// A disk that hangs holds the threads that need it, and nobody who asks what memory knows.
+TEST_F(FaultTest, AHangingDiskDoesNotHoldThePlans) {
+  bind_faulty();
+  const auto object = open("large", 1, kLargeSize);
+  faulty_.faults().hang(testing::FileCall::kRead);
+  std::thread reader([&] {
+    std::vector<std::byte> bytes(kLargeSize);
+    EXPECT_TRUE(object->read(0, bytes));
+  });
+  while (faulty_.faults().hanging() == 0) {
+    std::this_thread::yield();
+  }
+  EXPECT_EQ(object->plan_read({0, 100}).source, fscache::Source::kCache);
+  EXPECT_TRUE(object->has_everything());
+  EXPECT_EQ(cache_->status().trouble, "");
+  object->supersede();
+  faulty_.faults().release();
+  reader.join();
+}
+
+}  // namespace
+}  // namespace larder::cachefiles
