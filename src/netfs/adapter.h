@@ -93,7 +93,7 @@ struct RemoteEntry {
 };
 
 struct ReaddirReply {
-  std::vector<RemoteEntry> entries;
+  std::vector<RemoteEntry> entries;  // none only at the end
   std::uint64_t verifier = 0;
   bool end = false;  // nothing comes behind the last entry
   std::optional<Attributes> directory_attributes;

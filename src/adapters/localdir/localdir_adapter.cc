@@ -167,24 +167,14 @@ std::uint32_t rights_of(const Attributes& attributes, const Credential& credenti
 // Where the name begins in a record of getdents64(2).
 constexpr std::size_t kRawNameOffset = offsetof(dirent64, d_name);
 
-Result<ReaddirReply> read_directory(LocalTree& tree, const FileHandle& handle,
-                                    DirectoryPosition from, bool with_attributes) {
-  const OpenedFile directory = TRY(tree.find(handle));
-  if (directory.found.attributes.type != FileType::kDirectory) {
-    return remote_failure(ENOTDIR, "readdir");
-  }
-  // A description of its own for each call: it holds the position.
-  const UniqueFd opened = TRY(reopen(directory.path, O_DIRECTORY));
-  if (from.cookie != 0 && ::lseek(opened.get(), static_cast<off_t>(from.cookie), SEEK_SET) < 0) {
-    return remote_failure(errno, "readdir");
-  }
+// Appends what one getdents64(2) gives; with the attributes of each if `directory` is not null.
+Result<> read_piece(LocalTree& tree, const UniqueFd& opened, const FileHandle* directory,
+                    ReaddirReply& reply) {
   std::vector<std::byte> buffer(kDirectoryReadSize);
   const auto length = ::syscall(SYS_getdents64, opened.get(), buffer.data(), buffer.size());
   if (length < 0) {
     return remote_failure(errno, "readdir");
   }
-  ReaddirReply reply;
-  reply.directory_attributes = directory.found.attributes;
   reply.end = length == 0;
   for (std::size_t at = 0; at < static_cast<std::size_t>(length);) {
     dirent64 raw{};
@@ -198,12 +188,32 @@ Result<ReaddirReply> read_directory(LocalTree& tree, const FileHandle& handle,
       continue;
     }
     // One that disappeared meanwhile, or is a mount point, stays without attributes.
-    if (const auto found = with_attributes ? tree.look_up(opened, handle, entry.name)
-                                           : Result<OpenedFile>(fail(Errc::kNotFound, ""))) {
+    if (const auto found = directory != nullptr ? tree.look_up(opened, *directory, entry.name)
+                                                : Result<OpenedFile>(fail(Errc::kNotFound, ""))) {
       entry.handle = found->found.handle;
       entry.attributes = found->found.attributes;
     }
     reply.entries.push_back(std::move(entry));
+  }
+  return {};
+}
+
+Result<ReaddirReply> read_directory(LocalTree& tree, const FileHandle& handle,
+                                    DirectoryPosition from, bool with_attributes) {
+  const OpenedFile directory = TRY(tree.find(handle));
+  if (directory.found.attributes.type != FileType::kDirectory) {
+    return remote_failure(ENOTDIR, "readdir");
+  }
+  // A description of its own for each call: it holds the position.
+  const UniqueFd opened = TRY(reopen(directory.path, O_DIRECTORY));
+  if (from.cookie != 0 && ::lseek(opened.get(), static_cast<off_t>(from.cookie), SEEK_SET) < 0) {
+    return remote_failure(errno, "readdir");
+  }
+  ReaddirReply reply;
+  reply.directory_attributes = directory.found.attributes;
+  // A piece may hold "." and ".." alone: who asked could not tell where it goes on.
+  while (reply.entries.empty() && !reply.end) {
+    TRY(read_piece(tree, opened, with_attributes ? &handle : nullptr, reply));
   }
   return reply;
 }
