@@ -109,10 +109,8 @@ Result<Freed> Rotation::cull_large(FanOut& fan_out, LargeObjects& large, Due& du
     }
     ++looked_at_;
     Result<Candidate> candidate = fan_out.look_at(place.directory, place.name);
-    if (!candidate) {
-      gone.push_back(place);
-    } else if (candidate->bytes < due.large_from) {
-      gone.push_back(place);  // the cache has grown: one of many now
+    if (!candidate || candidate->bytes < due.large_from) {
+      gone.push_back(place);  // it is, or the cache has grown and it is one of many now
     } else if (!is_pinned(candidate->stat)) {
       const double value = score(candidate->stat, due.now, due.stamp_seconds);
       known.push_back({value, place.directory, std::move(*candidate)});
@@ -146,7 +144,7 @@ Result<Freed> Rotation::cull_directories(FanOut& fan_out, std::size_t begin, std
   const std::size_t all = fan_out.directories();
   for (std::size_t i = 0; i < count; ++i) {
     const std::size_t directory = (begin + i) % all;
-    TRY(fan_out.list(directory, [&](Candidate&& candidate) {
+    const Result<> listed = fan_out.list(directory, [&](Candidate&& candidate) {
       ++looked_at_;
       if (candidate.bytes >= due.large_from) {
         due.large->add(directory, candidate.name, candidate.bytes);
@@ -156,7 +154,10 @@ Result<Freed> Rotation::cull_directories(FanOut& fan_out, std::size_t begin, std
         const double value = score(candidate.stat, due.now, due.stamp_seconds);
         candidates.push_back({value, directory, std::move(candidate)});
       }
-    }));
+    });
+    if (!listed) {
+      return fail(listed.error());
+    }
   }
   std::ranges::make_heap(candidates, std::ranges::less(), &Scored::score);
   // No directory loses more than a quarter at once, whatever others still owe.
@@ -207,8 +208,8 @@ Result<Freed> Rotation::cull_slice(FanOut& fan_out, LargeObjects& large, const S
   const std::size_t slice = slice_of(directories, share);
   const std::size_t group = small ? slice : 1;
   // What the large ones overpaid is not asked of the others.
-  double bytes = static_cast<double>(share.free_bytes) - static_cast<double>(freed.bytes);
-  double files = static_cast<double>(share.free_files) - static_cast<double>(freed.files);
+  const double bytes = static_cast<double>(share.free_bytes) - static_cast<double>(freed.bytes);
+  const double files = static_cast<double>(share.free_files) - static_cast<double>(freed.files);
   due.bytes = 0;
   due.files = 0;
   for (std::size_t done = 0; done < slice; done += group) {

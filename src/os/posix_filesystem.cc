@@ -1,19 +1,17 @@
 // The real filesystem: system calls, and the only place where their errno becomes an Error.
-#include <algorithm>
 #include <array>
 #include <atomic>
 #include <cerrno>
 #include <cstddef>
 #include <cstdint>
-#include <cstdlib>
-#include <cstring>
+#include <cstdio>
+#include <ctime>
 #include <functional>
 #include <memory>
 #include <optional>
 #include <string>
 #include <string_view>
 #include <utility>
-#include <vector>
 
 #include <dirent.h>
 #include <fcntl.h>
@@ -405,7 +403,7 @@ class PosixDirectory final : public Directory {
 
   Result<> list(const std::function<bool(const DirectoryEntry&)>& visit) override {
     // A descriptor of its own: the position belongs to the open file.
-    UniqueFd fd(::openat(fd_.get(), ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC));
+    const UniqueFd fd(::openat(fd_.get(), ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC));
     if (!fd.valid()) {
       return fail_errno(errno, "open .");
     }

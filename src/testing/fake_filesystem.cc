@@ -6,6 +6,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <functional>
+#include <iterator>
 #include <map>
 #include <memory>
 #include <optional>
@@ -274,6 +275,9 @@ class FakeFile final : public os::File {
  public:
   FakeFile(StatePointer state, InodePointer inode, std::uint64_t boot, bool writable)
       : state_(std::move(state)), inode_(std::move(inode)), boot_(boot), writable_(writable) {}
+
+  FakeFile(const FakeFile&) = delete;
+  FakeFile& operator=(const FakeFile&) = delete;
 
   ~FakeFile() override {
     const MutexLock lock(state_->mutex);
