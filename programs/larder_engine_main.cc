@@ -1,4 +1,5 @@
 // larder-engine: started by the keeper, never by hand.
+#include <csignal>
 #include <cstdlib>
 #include <memory>
 #include <string>
@@ -16,6 +17,8 @@
 namespace {
 
 larder::Result<> run() {
+  // A server or a client that hangs up is an error of a write, not the end of every mount.
+  static_cast<void>(std::signal(SIGPIPE, SIG_IGN));
   if (const char* const faults = std::getenv("LARDER_FAULTS")) {  // NOLINT(concurrency-mt-unsafe)
     TRY(larder::arm_fault_points(faults));
   }
@@ -33,6 +36,6 @@ larder::Result<> run() {
 int main() {
   larder::set_log_name("engine");
   const larder::Result<> result = run();
-  larder::log_error("{}", result.error().context());
+  larder::log_error("{}", result.error().message());
   return EXIT_FAILURE;
 }

@@ -87,6 +87,9 @@ Result<> Engine::run() {
             changed_.notify_all();
           },
   });
+  if (LogLevel level{}; parse_log_level(keeper_->hello().log_level, level)) {
+    set_log_level(level);
+  }
   log_info("engine {} is ready", LARDER_VERSION);
   {
     const MutexLock lock(mutex_);
@@ -146,7 +149,7 @@ void Engine::connect(const std::shared_ptr<Mount>& mount, std::shared_ptr<fscach
 }
 
 void Engine::fail_mount(std::uint32_t id, const Error& error) {
-  log_error("mount {}: {}", id, error.context());
+  log_error("mount {}: {}", id, error.message());
   if (const auto mount = find_mount(id)) {
     mount->tear_down();
   }

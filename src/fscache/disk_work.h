@@ -61,7 +61,7 @@ class DiskWork : public std::enable_shared_from_this<DiskWork> {
   Executor& executor_;
   const Limits limits_;
   std::move_only_function<void(bool)> hangs_;
-  Mutex mutex_{LockRank::kQueue};
+  Mutex mutex_{LockRank::kDiskWork};
   std::list<std::shared_ptr<Entry>> entries_ GUARDED_BY(mutex_);  // in order of their start
   std::size_t overdue_ GUARDED_BY(mutex_) = 0;
   bool watching_ GUARDED_BY(mutex_) = false;
