@@ -7,9 +7,9 @@
 //
 // Errors that reach `done`: kRemote with the errno of the server's answer; kTimedOut after the
 // deadline of a soft mount; kCancelled after cancel() or shut_down(); kStale for a handle that the
-// server does not know any more, from start_readdir with EAGAIN when it is only the position that it
-// does not know; kNotSupported for a procedure that it does not have; kCorrupt for
-// an answer that makes no sense.
+// server does not know any more, from start_readdir with EAGAIN when it is only the position that
+// it does not know; kNotSupported for a procedure that it does not have; kCorrupt for an answer
+// that makes no sense.
 #pragma once
 
 #include <cstddef>

@@ -193,6 +193,10 @@ void File::start_load_small(const VersionRef& version, const Caller& caller, Don
 }
 
 void File::fetch_small(const VersionRef& version, const CredentialRef& credential) {
+  {
+    const MutexLock lock(mutex_);
+    small_is_news_ = true;
+  }
   const std::vector<Piece> pieces =
       fetch(version, {0, version->size()}, Readahead::kRandomUnit, credential);
   if (pieces.size() != 1) {
@@ -260,6 +264,11 @@ void File::keep_small(const VersionRef& version, const Buffer& whole) {
                                    self->share_->counters.cache_write_drops.add();
                                  }
                                });
+}
+
+bool File::take_small_news() {
+  const MutexLock lock(mutex_);
+  return std::exchange(small_is_news_, false);
 }
 
 void File::finish_small(const VersionRef& version, Result<Buffer> loaded) {
@@ -600,7 +609,7 @@ void File::on_kept(const std::shared_ptr<Fetch>& fetch, const Result<>& result) 
   const Version& version = *fetch->version;
   if (!version.small() && !version.racy && version.cookie->has_everything() &&
       !version.cookie->complete()) {
-    confirm_complete(fetch->version);
+    confirm_complete(fetch->version, fetch->credential);
   }
 }
 
@@ -646,7 +655,7 @@ void File::abandon(const std::shared_ptr<Fetch>& fetch, const Error& error) {
 }
 
 // Every piece was the version's when it came; one more look says that they are so together.
-void File::confirm_complete(const VersionRef& version) {
+void File::confirm_complete(const VersionRef& version, const CredentialRef& credential) {
   {
     const MutexLock lock(mutex_);
     if (confirming_ || version_ != version) {
@@ -655,11 +664,6 @@ void File::confirm_complete(const VersionRef& version) {
     confirming_ = true;
   }
   const CheckTicket ticket = share_->inodes.begin_check();
-  CredentialRef credential;
-  {
-    const MutexLock lock(mutex_);
-    credential = prefetch_credential_;
-  }
   share_->adapter.start_getattr(
       inode_->handle(), credential,
       [self = shared_from_this(), version, ticket](Result<Attributes> attributes) {

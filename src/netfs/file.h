@@ -48,6 +48,10 @@ class File : public std::enable_shared_from_this<File> {
   void start_load_small(const VersionRef& version, const Caller& caller, Done<Buffer> done)
       EXCLUDES(mutex_);
 
+  // Whether the small version was fetched from the server since this was asked last: the read that
+  // asks is the one that waited for it, or that the open waited for.
+  [[nodiscard]] bool take_small_news() EXCLUDES(mutex_);
+
   // One piece of a version, from the server: what a waiter gets is the whole download with the
   // range that it covers. kChanged: the server's copy is another version now.
   using FetchDone = std::move_only_function<void(Result<Buffer>)>;
@@ -106,7 +110,8 @@ class File : public std::enable_shared_from_this<File> {
   void abandon(const std::shared_ptr<Fetch>& fetch, const Error& error) EXCLUDES(mutex_);
   void drop_landed(const std::shared_ptr<Fetch>& fetch) REQUIRES(mutex_);
   void trim_landed() REQUIRES(mutex_);
-  void confirm_complete(const VersionRef& version) EXCLUDES(mutex_);
+  void confirm_complete(const VersionRef& version, const CredentialRef& credential)
+      EXCLUDES(mutex_);
   void finish_small(const VersionRef& version, Result<Buffer> loaded) EXCLUDES(mutex_);
   void fetch_small(const VersionRef& version, const CredentialRef& credential);
   void fetch_small_in_pieces(const VersionRef& version, const std::vector<Piece>& pieces);
@@ -130,6 +135,7 @@ class File : public std::enable_shared_from_this<File> {
   unsigned replies_ GUARDED_BY(mutex_) = 0;
   bool change_to_tell_ GUARDED_BY(mutex_) = false;
   Buffer small_ GUARDED_BY(mutex_);  // the whole of version_, when it is small and was loaded
+  bool small_is_news_ GUARDED_BY(mutex_) = false;
   // Who waits for a small version to be loaded; an entry means that somebody loads it.
   std::map<VersionRef, std::vector<Done<Buffer>>> small_waiters_ GUARDED_BY(mutex_);
 };

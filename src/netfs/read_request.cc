@@ -61,17 +61,18 @@ void ReadRequest::begin() {
 }
 
 void ReadRequest::begin_small() {
+  {
+    const MutexLock lock(mutex_);
+    pending_ = 1;
+  }
   file_->start_load_small(version_, caller_, [self = shared_from_this()](Result<Buffer> loaded) {
-    {
-      const MutexLock lock(self->mutex_);
-      self->pending_ = 1;
-    }
     if (!loaded) {
       self->piece_done(fail(loaded.error()));
       return;
     }
-    const Bytes bytes = Bytes(loaded->bytes()).subspan(self->wanted_.offset, self->wanted_.length);
-    self->add_slice(self->wanted_.offset, *loaded, bytes);
+    self->from_server_ = self->file_->take_small_news();
+    self->add_slice(self->wanted_.offset, *loaded,
+                    Bytes(loaded->bytes()).subspan(self->wanted_.offset, self->wanted_.length));
     self->piece_done({});
   });
 }

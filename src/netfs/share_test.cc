@@ -176,6 +176,33 @@ TEST_F(ShareTest, ReadsFromTheCacheAfterARemount) {
   EXPECT_EQ(cat("large").value(), pattern(3'000'001, 2));
   EXPECT_EQ(server_.calls["READ"], 0U);
   EXPECT_EQ(share_->statistics().bytes_from_server, 0U);
+  EXPECT_EQ(share_->statistics().misses, 0U);
+  EXPECT_GT(share_->statistics().hits, 0U);
+}
+
+// An administrator judges the cache by this ratio.
+TEST_F(ShareTest, CountsAReadOfASmallFileThatTheOpenFetchedAsAMiss) {
+  server_.add_file("small", pattern(1000, 1));
+  mount();
+  ASSERT_TRUE(cat("small"));
+  EXPECT_EQ(share_->statistics().misses, 1U);
+  EXPECT_EQ(share_->statistics().hits, 0U);
+  ASSERT_TRUE(cat("small"));
+  EXPECT_EQ(share_->statistics().hits, 1U);
+}
+
+// Random reads that happen to fill a file have no readahead whose credential could be borrowed.
+TEST_F(ShareTest, AFileFilledByRandomReadsBecomesComplete) {
+  server_.add_file("file", pattern(640 * 1024, 1));
+  mount();
+  const auto inode = look_up("file");
+  const auto opened = open(*inode);
+  ASSERT_TRUE(opened);
+  for (const std::uint64_t cell : {9, 3, 7, 1, 5, 0, 8, 2, 6, 4}) {
+    ASSERT_TRUE(read(*opened, {cell * 65536, 100}));
+    stepper_.run();
+  }
+  EXPECT_TRUE(opened->version->cookie->complete());
 }
 
 TEST_F(ShareTest, WorksWithoutACache) {
