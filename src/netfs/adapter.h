@@ -107,6 +107,15 @@ struct StatfsReply {
   std::uint64_t free_files = 0;
 };
 
+// What start_read is to read, and where to.
+struct ReadOrder {
+  std::uint64_t offset = 0;
+  // At most read_size bytes. The adapter's until done has run, also after cancel(); the bytes mean
+  // nothing unless done says so.
+  MutableBytes destination;
+  bool prefetch = false;  // nobody waits for it yet: served behind what somebody waits for
+};
+
 struct ReadReply {
   std::size_t length = 0;                // bytes that were put at the start of the destination
   bool end = false;                      // the file ends behind them
@@ -151,11 +160,8 @@ class Adapter {
                                Done<ReaddirReply> done) = 0;
   virtual CallId start_statfs(const FileHandle& handle, CredentialRef credential,
                               Done<StatfsReply> done) = 0;
-  // Reads at most destination.size() <= read_size bytes from `offset`. `destination` is the
-  // adapter's until done has run, also after cancel(); its bytes mean nothing unless done says so.
-  virtual CallId start_read(const FileHandle& handle, std::uint64_t offset,
-                            MutableBytes destination, CredentialRef credential,
-                            Done<ReadReply> done) = 0;
+  virtual CallId start_read(const FileHandle& handle, const ReadOrder& order,
+                            CredentialRef credential, Done<ReadReply> done) = 0;
 
   // Asks that the call end soon with kCancelled; it may still end well. Unknown ids are ignored.
   virtual void cancel(CallId id) = 0;

@@ -479,11 +479,11 @@ void File::issue(const std::shared_ptr<Fetch>& fetch) {
   const std::uint64_t offset = fetch->range.offset + fetch->received;
   MutableBytes rest = fetch->buffer.bytes().subspan(fetch->received);
   rest = rest.first(std::min<std::size_t>(rest.size(), share_->read_size));
-  const CallId call =
-      share_->adapter.start_read(inode_->handle(), offset, rest, fetch->credential,
-                                 [self = shared_from_this(), fetch](Result<ReadReply> reply) {
-                                   self->on_read_reply(fetch, std::move(reply));
-                                 });
+  const CallId call = share_->adapter.start_read(
+      inode_->handle(), {offset, rest, fetch->prefetch}, fetch->credential,
+      [self = shared_from_this(), fetch](Result<ReadReply> reply) {
+        self->on_read_reply(fetch, std::move(reply));
+      });
   const MutexLock lock(mutex_);
   fetch->call = call;
 }

@@ -240,7 +240,7 @@ void ReadRequest::read_directly() {
   const std::uint64_t length = std::min<std::uint64_t>(asked_.length, share_->read_size);
   const Buffer buffer = share_->buffers.allocate(length);
   share_->adapter.start_read(
-      file_->inode()->handle(), asked_.offset, buffer.bytes(), caller_.credential,
+      file_->inode()->handle(), {asked_.offset, buffer.bytes()}, caller_.credential,
       [self = shared_from_this(), buffer](const Result<ReadReply>& reply) {
         if (!reply) {
           self->finish_with(fail(reply.error()));

@@ -22,6 +22,7 @@
 #include "fscache/volume.h"
 #include "netfs/adapter.h"
 #include "netfs/call_scope.h"
+#include "netfs/credential.h"
 #include "netfs/directory_stream.h"
 #include "netfs/file.h"
 #include "netfs/inode.h"
@@ -34,6 +35,11 @@ namespace {
 
 constexpr std::chrono::seconds kRecentTime{10};
 constexpr std::size_t kMostRecentFiles = 2048;
+
+// The caller as the server is to see him for this inode.
+Caller caller_for(const Inode& inode, const Caller& caller) {
+  return {with_group_first(caller.credential, inode.attributes().attributes.gid), caller.scope};
+}
 
 void set_cancel(const Caller& caller, Adapter& adapter, CallId call) {
   if (caller.scope != nullptr) {
@@ -75,8 +81,9 @@ Share::Share(std::unique_ptr<Adapter> adapter, Executor& executor,
 
 Share::~Share() = default;
 
-void Share::lookup(const InodeRef& directory, std::string_view name, const Caller& caller,
+void Share::lookup(const InodeRef& directory, std::string_view name, const Caller& asking,
                    Done<LookupOutcome> done) {
+  const Caller caller = caller_for(*directory, asking);
   const CheckTicket ticket = context_->inodes.begin_check();
   const CallId call = adapter_.start_lookup(
       directory->handle(), name, caller.credential,
@@ -142,7 +149,8 @@ void Share::getattr(const InodeRef& inode, const Caller& caller, Done<FreshAttri
   set_cancel(caller, adapter_, call);
 }
 
-void Share::readlink(const InodeRef& inode, const Caller& caller, Done<std::string> done) {
+void Share::readlink(const InodeRef& inode, const Caller& asking, Done<std::string> done) {
+  const Caller caller = caller_for(*inode, asking);
   const CheckTicket ticket = context_->inodes.begin_check();
   const CallId call = adapter_.start_readlink(
       inode->handle(), caller.credential,
@@ -164,8 +172,9 @@ void Share::statfs(const Caller& caller, Done<StatfsReply> done) {
              adapter_.start_statfs(root_->handle(), caller.credential, std::move(done)));
 }
 
-void Share::open_directory(const InodeRef& inode, const Caller& caller,
+void Share::open_directory(const InodeRef& inode, const Caller& asking,
                            Done<std::shared_ptr<DirectoryStream>> done) {
+  const Caller caller = caller_for(*inode, asking);
   check_access(inode, kAccessRead, caller, !options_.no_close_to_open,
                [this, inode, done = std::move(done)](Result<> result) mutable {
                  if (!result) {
@@ -228,8 +237,9 @@ void Share::on_access_reply(const InodeRef& inode, std::uint32_t wanted_any, con
   set_cancel(caller, adapter_, call);
 }
 
-void Share::open(const InodeRef& inode, OpenIntent intent, const Caller& caller,
+void Share::open(const InodeRef& inode, OpenIntent intent, const Caller& asking,
                  Done<OpenFile> done) {
+  const Caller caller = caller_for(*inode, asking);
   // Whoever may execute a program reads it; the server lets him (RFC 1813, ACCESS).
   const std::uint32_t wanted = intent.execute ? kAccessRead | kAccessExecute : kAccessRead;
   check_access(inode, wanted, caller, !options_.no_close_to_open,

@@ -16,6 +16,7 @@
 #include "fscache/cache.h"
 #include "netfs/adapter.h"
 #include "netfs/call_scope.h"
+#include "netfs/credential.h"
 #include "netfs/invalidation.h"
 #include "testing/fake_server.h"
 #include "testing/memory_backend.h"
@@ -332,6 +333,20 @@ TEST_F(ShareTest, AServerOfSmallReadsIsAskedOften) {
   server_.calls.clear();
   EXPECT_EQ(cat("small").value(), pattern(60'000, 2));
   EXPECT_EQ(server_.calls["READ"], 0U);
+}
+
+// AUTH_SYS carries 16 groups: the one that opens the file must be among them.
+TEST(CredentialTest, TheFilesGroupComesFirstWhenThereAreTooMany) {
+  Credential many{1000, 1000, {}};
+  for (std::uint32_t group = 1; group <= 20; ++group) {
+    many.groups.push_back(group);
+  }
+  const auto credential = std::make_shared<const Credential>(many);
+  const CredentialRef reordered = with_group_first(credential, 19);
+  EXPECT_EQ(reordered->groups.front(), 19U);
+  EXPECT_EQ(reordered->groups.size(), 20U);
+  EXPECT_EQ(reordered->groups[1], 1U);
+  EXPECT_EQ(with_group_first(credential, 77), credential) << "not a member";
 }
 
 TEST_F(ShareTest, TheServerDecidesWhoMayOpen) {

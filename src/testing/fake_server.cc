@@ -290,11 +290,14 @@ netfs::CallId FakeAdapter::start_statfs(const netfs::FileHandle& /*handle*/,
   });
 }
 
-netfs::CallId FakeAdapter::start_read(const netfs::FileHandle& handle, std::uint64_t offset,
-                                      MutableBytes destination, netfs::CredentialRef /*credential*/,
+netfs::CallId FakeAdapter::start_read(const netfs::FileHandle& handle,
+                                      const netfs::ReadOrder& order,
+                                      netfs::CredentialRef /*credential*/,
                                       netfs::Done<netfs::ReadReply> done) {
   return start<netfs::ReadReply>(
-      "READ", std::move(done), [this, handle, offset, destination]() -> Result<netfs::ReadReply> {
+      "READ", std::move(done),
+      [this, handle, offset = order.offset,
+       destination = order.destination]() -> Result<netfs::ReadReply> {
         FakeServer::Node* const node = server_.find(handle);
         if (node == nullptr) {
           return stale_handle();

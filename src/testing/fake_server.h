@@ -137,8 +137,8 @@ class FakeAdapter final : public netfs::Adapter {
                               netfs::Done<netfs::ReaddirReply> done) override;
   netfs::CallId start_statfs(const netfs::FileHandle& handle, netfs::CredentialRef credential,
                              netfs::Done<netfs::StatfsReply> done) override;
-  netfs::CallId start_read(const netfs::FileHandle& handle, std::uint64_t offset,
-                           MutableBytes destination, netfs::CredentialRef credential,
+  netfs::CallId start_read(const netfs::FileHandle& handle, const netfs::ReadOrder& order,
+                           netfs::CredentialRef credential,
                            netfs::Done<netfs::ReadReply> done) override;
   void cancel(netfs::CallId id) override;
   [[nodiscard]] netfs::AdapterStatus status() const override;

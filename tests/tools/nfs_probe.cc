@@ -181,7 +181,7 @@ class Probe {
       stream.flights.end();
       return;
     }
-    adapter_->start_read(stream.handle, offset, buffer, credential_,
+    adapter_->start_read(stream.handle, {offset, buffer}, credential_,
                          [this, &stream, &buffer](const Result<netfs::ReadReply>& reply) {
                            if (!reply) {
                              die(reply.error());
@@ -234,16 +234,16 @@ class Probe {
     std::atomic<std::uint64_t> total{0};
     for (std::uint64_t at = 0; at < size; at += share_.read_size) {
       flights.begin();
-      adapter_->start_read(
-          handle, at,
-          MutableBytes(bytes).subspan(at, std::min<std::uint64_t>(share_.read_size, size - at)),
-          credential_, [&](const Result<netfs::ReadReply>& reply) {
-            if (!reply) {
-              die(reply.error());
-            }
-            total += reply->length;
-            flights.end();
-          });
+      adapter_->start_read(handle,
+                           {at, MutableBytes(bytes).subspan(
+                                    at, std::min<std::uint64_t>(share_.read_size, size - at))},
+                           credential_, [&](const Result<netfs::ReadReply>& reply) {
+                             if (!reply) {
+                               die(reply.error());
+                             }
+                             total += reply->length;
+                             flights.end();
+                           });
     }
     flights.wait_for_all();
     Hash hash;

@@ -284,15 +284,14 @@ class LocaldirAdapter final : public netfs::Adapter {
         std::move(done), [handle](LocalTree& tree) { return stat_filesystem(tree, handle); });
   }
 
-  CallId start_read(const FileHandle& handle, std::uint64_t offset, MutableBytes destination,
+  CallId start_read(const FileHandle& handle, const netfs::ReadOrder& order,
                     CredentialRef /*credential*/, Done<ReadReply> done) override {
-    return run_in_tree<ReadReply>(
-        std::move(done), [this, handle, offset, destination](LocalTree& tree) {
-          Result<ReadReply> reply = read_file(tree, handle, offset, destination);
-          reads_.add();
-          bytes_read_.add(reply ? reply->length : 0);
-          return reply;
-        });
+    return run_in_tree<ReadReply>(std::move(done), [this, handle, order](LocalTree& tree) {
+      Result<ReadReply> reply = read_file(tree, handle, order.offset, order.destination);
+      reads_.add();
+      bytes_read_.add(reply ? reply->length : 0);
+      return reply;
+    });
   }
 
   void cancel(CallId id) override EXCLUDES(mutex_) {

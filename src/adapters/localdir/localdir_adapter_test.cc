@@ -93,7 +93,7 @@ class LocaldirTest : public ::testing::Test {
   Result<std::string> read(const FileHandle& handle, std::uint64_t offset, std::size_t length) {
     std::vector<std::byte> buffer(length);
     const netfs::ReadReply reply = TRY(wait<netfs::ReadReply>([&](auto done) {
-      adapter_->start_read(handle, offset, buffer, somebody_, std::move(done));
+      adapter_->start_read(handle, {offset, buffer}, somebody_, std::move(done));
     }));
     last_end_ = reply.end;
     return std::string(text_of(Bytes(buffer).first(reply.length)));

@@ -68,7 +68,7 @@ class NfsAdapter final : public netfs::Adapter {
                        Done<netfs::ReaddirReply> done) override;
   CallId start_statfs(const FileHandle& handle, CredentialRef credential,
                       Done<netfs::StatfsReply> done) override;
-  CallId start_read(const FileHandle& handle, std::uint64_t offset, MutableBytes destination,
+  CallId start_read(const FileHandle& handle, const netfs::ReadOrder& order,
                     CredentialRef credential, Done<netfs::ReadReply> done) override;
 
   void cancel(CallId id) override EXCLUDES(mutex_);
@@ -214,12 +214,12 @@ CallId NfsAdapter::start_statfs(const FileHandle& handle, CredentialRef credenti
                std::move(done));
 }
 
-CallId NfsAdapter::start_read(const FileHandle& handle, std::uint64_t offset,
-                              MutableBytes destination, CredentialRef credential,
-                              Done<netfs::ReadReply> done) {
+CallId NfsAdapter::start_read(const FileHandle& handle, const netfs::ReadOrder& order,
+                              CredentialRef credential, Done<netfs::ReadReply> done) {
   static constexpr std::size_t kReplyHeadBytes = 128;
   const CallId id = ++last_id_;
-  destination = destination.first(std::min<std::size_t>(destination.size(), read_size_));
+  const MutableBytes destination =
+      order.destination.first(std::min<std::size_t>(order.destination.size(), read_size_));
   if (destination.empty()) {
     done(fail(Errc::kInvalid, "READ of no bytes"));
     return id;
@@ -227,8 +227,9 @@ CallId NfsAdapter::start_read(const FileHandle& handle, std::uint64_t offset,
   RpcRequest request;
   request.procedure = std::to_underlying(Procedure::kRead);
   request.credential = std::move(credential);
-  request.arguments = encode_read(handle, offset, static_cast<std::uint32_t>(destination.size()));
-  request.call_class = CallClass::kRead;
+  request.arguments =
+      encode_read(handle, order.offset, static_cast<std::uint32_t>(destination.size()));
+  request.call_class = order.prefetch ? CallClass::kPrefetch : CallClass::kRead;
   request.expected_bytes = destination.size() + kReplyHeadBytes;
   request.destination = destination;
   request.find_data = &find_read_data;

@@ -302,7 +302,7 @@ TEST_F(NfsAdapterTest, ReadBringsDataAndCountsIt) {
   };
   std::vector<std::byte> destination(100);
   const auto reply = wait_for<netfs::ReadReply>([&](auto done) {
-    adapter_->start_read(netfs::FileHandle(bytes_of("file")), 10, destination, credential_,
+    adapter_->start_read(netfs::FileHandle(bytes_of("file")), {10, destination}, credential_,
                          std::move(done));
   });
   ASSERT_TRUE(reply);

@@ -1,0 +1,33 @@
+// Which of a caller's groups go to the server first: AUTH_SYS has room for 16.
+#pragma once
+
+#include <algorithm>
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <utility>
+
+#include "netfs/attributes.h"
+
+namespace larder::netfs {
+
+// The same rights, with the file's group at the front if the caller is a member of it: an adapter
+// that must cut the list keeps what matters for this file. The same object where nothing is to be
+// done.
+[[nodiscard]] inline CredentialRef with_group_first(const CredentialRef& credential,
+                                                    std::uint32_t file_gid) {
+  constexpr std::size_t kGroupsOnTheWire = 16;  // RFC 5531, authsys_parms
+  if (credential->groups.size() <= kGroupsOnTheWire) {
+    return credential;
+  }
+  const auto found = std::ranges::find(credential->groups, file_gid);
+  if (found == credential->groups.end()) {
+    return credential;
+  }
+  Credential reordered = *credential;
+  const auto at = reordered.groups.begin() + (found - credential->groups.begin());
+  std::rotate(reordered.groups.begin(), at, at + 1);
+  return std::make_shared<const Credential>(std::move(reordered));
+}
+
+}  // namespace larder::netfs
