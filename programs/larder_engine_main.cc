@@ -22,8 +22,8 @@ larder::Result<> run() {
   if (const char* const faults = std::getenv("LARDER_FAULTS")) {  // NOLINT(concurrency-mt-unsafe)
     TRY(larder::arm_fault_points(faults));
   }
-  auto keeper = TRY(larder::handover::EngineEnd::adopt(
-      larder::UniqueFd(larder::handover::kChannelDescriptor)));
+  auto keeper = TRY(
+      larder::handover::EngineEnd::adopt(larder::UniqueFd(larder::handover::kChannelDescriptor)));
   larder::engine::Engine engine(std::move(keeper));
   TRY(engine.run());
   // What still hangs on a disk or a server must not keep the process: everything that had to be

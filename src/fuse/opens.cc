@@ -304,13 +304,13 @@ void Filesystem::close_node(std::uint64_t nodeid) {
     share_.closed(closed);
   }
   if (linger_round != 0) {
-    executor_.timers().schedule(
-        kBackingLinger, [this, nodeid, linger_round, weak = std::weak_ptr<Gate>(timers_)] {
-          const auto gate = weak.lock();
-          if (const Gate::Pass pass = gate ? gate->enter() : Gate::Pass()) {
-            let_backing_go(nodeid, linger_round);
-          }
-        });
+    executor_.timers().schedule(kBackingLinger,
+                                [this, nodeid, linger_round, weak = std::weak_ptr<Gate>(timers_)] {
+                                  const auto gate = weak.lock();
+                                  if (const Gate::Pass pass = gate ? gate->enter() : Gate::Pass()) {
+                                    let_backing_go(nodeid, linger_round);
+                                  }
+                                });
   }
 }
 

@@ -1,5 +1,5 @@
-// For LD_PRELOAD: lets nfs-ganesha serve NFSv3 where no portmapper runs. It registers itself with one
-// and gives up if that fails; here registration always succeeds, and clients are told the ports.
+// For LD_PRELOAD: lets nfs-ganesha serve NFSv3 where no portmapper runs. It registers itself with
+// one and gives up if that fails; here that always succeeds, and clients are told the ports.
 #include <stdbool.h>
 
 bool rpcb_set(unsigned program, unsigned version, const void* network, const void* address);

@@ -1,0 +1,110 @@
+# The front door. CMake builds (CMakePresets.json); this only spares the typing.
+#
+# JOBS=N limits parallel work; FUZZ_SECONDS=N is how long each fuzzer runs; DESTDIR and PREFIX are
+# for `make install`.
+
+JOBS ?= $(shell nproc)
+FUZZ_SECONDS ?= 30
+SIM_RUNS ?= 20000
+PREFIX ?= /usr/local
+
+# A compiler cache is used if there is one.
+CCACHE := $(shell command -v ccache 2>/dev/null)
+ifneq ($(CCACHE),)
+export CMAKE_C_COMPILER_LAUNCHER ?= $(CCACHE)
+export CMAKE_CXX_COMPILER_LAUNCHER ?= $(CCACHE)
+endif
+
+INSTALL_DEPENDENCIES := tools/install_dependencies.sh
+CTEST := ctest --output-on-failure --no-tests=error
+# build(preset[, target...]), configured first where that is to be done
+build = cmake --preset $(1) >build/configure-$(1).log || { cat build/configure-$(1).log; exit 1; }; \
+        cmake --build --preset $(1) -j $(JOBS) $(if $(2),--target $(2))
+
+.PHONY: all help dependencies test unit check format layers docs tidy clang check-all asan tsan fuzz \
+        sim golden demo bench soak install uninstall clean
+
+all: | build  ## the programs, optimised, in build/release/programs
+	$(INSTALL_DEPENDENCIES) build
+	@$(call build,release,larder larder-engine)
+
+help:  ## this text
+	@echo "make, or make TARGET:"
+	@sed -nE 's/^([a-z-]+):[^#]*## (.*)/\1\t\2/p' Makefile | expand -t 14 | sed 's/^/  /'
+
+dependencies:  ## installs what building, testing and checking needs (Debian 12; root or sudo)
+	$(INSTALL_DEPENDENCIES)
+
+test: | build  ## builds preset dev and runs every test; the mounting ones need root and /dev/fuse
+	$(INSTALL_DEPENDENCIES) build test
+	@$(call build,dev)
+	$(CTEST) --test-dir build/dev -j $(JOBS)
+
+unit: | build  ## only the tests that take no mount, no root and no time
+	@$(call build,dev)
+	$(CTEST) --test-dir build/dev -j $(JOBS) -L unit
+
+check: | build  ## formats, layers, documents, clang with thread-safety analysis, clang-tidy on all
+	$(INSTALL_DEPENDENCIES) build test check
+	$(MAKE) format layers docs clang tidy
+
+format:  ## is everything as clang-format-19 leaves it? (tools/format.sh formats)
+	tools/format.sh --check
+
+layers:  ## does any include or CMake edge break the table of layers?
+	tools/check_layers.py
+
+docs:  ## do the documents agree with the code?
+	tools/check_docs.py
+
+clang: | build  ## everything with clang 19, whose thread-safety analysis reads our annotations
+	@$(call build,clang)
+
+tidy: | build  ## clang-tidy on all sources (tools/tidy.sh --changed: on yours)
+	tools/tidy.sh
+
+check-all: test check asan tsan sim fuzz  ## test, check, sanitizers, long simulation, fuzzers
+
+asan: | build  ## all tests but the mounting ones under AddressSanitizer and UBSan
+	@$(call build,asan)
+	$(CTEST) --test-dir build/asan -j $(JOBS) -LE 'integration|docs'
+
+tsan: | build  ## the same under ThreadSanitizer
+	@$(call build,tsan)
+	$(CTEST) --test-dir build/tsan -j $(JOBS) -LE 'integration|docs'
+
+sim: | build  ## SIM_RUNS simulations from seeds never run before
+	@$(call build,release,sim_test)
+	LARDER_SIM_RUNS=$(SIM_RUNS) build/release/tests/sim/sim_test
+
+golden: | build  ## the bytes on disk against docs/on-disk-format.md
+	@$(call build,dev,on_disk_format_test)
+	$(CTEST) --test-dir build/dev -L golden
+
+fuzz: | build  ## each fuzzer for FUZZ_SECONDS
+	$(INSTALL_DEPENDENCIES) build check
+	@$(call build,fuzz)
+	tools/fuzz.sh $(FUZZ_SECONDS)
+
+demo bench soak: | build
+	$(INSTALL_DEPENDENCIES) build test
+	@$(call build,release)
+	tools/$@
+
+demo:  ## a real NFS server on loopback, read cold and warm through a mount: a table of what was saved
+bench:  ## ratios against native reads and against a bare NFS client
+soak:  ## a large tree walked and read: memory, descriptors and ids must not leak
+
+install: all  ## programs, man page, unit, mount.larder; makes the user larder (DESTDIR: not)
+	cmake --install build/release --prefix $(PREFIX)
+ifeq ($(DESTDIR),)
+	getent passwd larder >/dev/null || \
+	  useradd --system --user-group --no-create-home --home-dir /nonexistent \
+	          --shell /usr/sbin/nologin --comment "Larder" larder
+endif
+
+clean:  ## removes build/
+	rm -rf build
+
+build:
+	mkdir -p build
