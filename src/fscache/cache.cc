@@ -209,7 +209,7 @@ void Cache::maintain(const std::weak_ptr<OnlineBackend>& weak) {
     note_error(*online, Error(Errc::kCacheDead, online->backend->status().trouble));
     return;
   }
-  schedule_maintenance(weak, std::max(next, Duration(std::chrono::milliseconds(100))));
+  schedule_maintenance(weak, std::max(next, Duration(std::chrono::milliseconds(1))));
 }
 
 std::shared_ptr<Cache> Caches::find_or_make(const std::string& tag) {

@@ -41,6 +41,28 @@ Caller caller_for(const Inode& inode, const Caller& caller) {
   return {with_group_first(caller.credential, inode.attributes().attributes.gid), caller.scope};
 }
 
+// A `done` that may be called by whoever is first.
+template <class T>
+class Answer {
+ public:
+  explicit Answer(Done<T> done) : done_(std::move(done)) {}
+
+  void give(Result<T> result) EXCLUDES(mutex_) {
+    Done<T> done;
+    {
+      const MutexLock lock(mutex_);
+      done = std::exchange(done_, nullptr);
+    }
+    if (done) {
+      done(std::move(result));
+    }
+  }
+
+ private:
+  Mutex mutex_{LockRank::kStats};
+  Done<T> done_ GUARDED_BY(mutex_);
+};
+
 void set_cancel(const Caller& caller, Adapter& adapter, CallId call) {
   if (caller.scope != nullptr) {
     caller.scope->set_cancel([&adapter, call] { adapter.cancel(call); });
@@ -266,16 +288,22 @@ void Share::finish_open(const InodeRef& inode, const Caller& caller, Done<OpenFi
 }
 
 void Share::prepare(const OpenFile& open, const Caller& caller, Done<VersionRef> done) {
-  open.file->start_prepare(
-      open.version, caller,
-      [file = open.file, caller, done = std::move(done)](Result<VersionRef> prepared) mutable {
-        if (!prepared && prepared.error().code() == Errc::kChanged) {
-          // Reads will find the newer version by themselves.
-          done(file->version());
-          return;
-        }
-        done(std::move(prepared));
-      });
+  // The download of a small file is shared by all who wait for it: an interrupt ends the wait of
+  // this caller only.
+  auto answer = std::make_shared<Answer<VersionRef>>(std::move(done));
+  if (caller.scope != nullptr) {
+    caller.scope->set_cancel([answer] { answer->give(fail(Errc::kCancelled, "interrupted")); });
+  }
+  const Caller uncancelled{caller.credential, nullptr};
+  open.file->start_prepare(open.version, uncancelled,
+                           [file = open.file, answer](Result<VersionRef> prepared) {
+                             if (!prepared && prepared.error().code() == Errc::kChanged) {
+                               // Reads will find the newer version by themselves.
+                               answer->give(file->version());
+                               return;
+                             }
+                             answer->give(std::move(prepared));
+                           });
 }
 
 void Share::read(const OpenFile& open, ByteRange range, const std::shared_ptr<CallScope>& scope,

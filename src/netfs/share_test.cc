@@ -279,6 +279,29 @@ TEST_F(ShareTest, AnInterruptEndsAReadThatWaits) {
   EXPECT_EQ(read(*opened, {0, 4096}).value(), pattern(200'000, 1).substr(0, 4096));
 }
 
+// open(2) of a small file fetches it: on a server that stalls, ^C must end it.
+TEST_F(ShareTest, AnInterruptEndsAnOpenThatWaitsForASmallFile) {
+  server_.add_file("small", pattern(1000, 1));
+  mount();
+  const auto inode = look_up("small");
+  const auto opened =
+      wait<OpenFile>([&](auto done) { share_->open(*inode, {}, caller_, std::move(done)); });
+  ASSERT_TRUE(opened);
+  control_->hold = true;
+  const Caller caller{caller_.credential, std::make_shared<CallScope>()};
+  std::optional<Result<VersionRef>> answer;
+  share_->prepare(*opened, caller,
+                  [&](Result<VersionRef> version) { answer = std::move(version); });
+  stepper_.run();
+  ASSERT_FALSE(answer);
+  caller.scope->cancel();
+  ASSERT_TRUE(answer);
+  EXPECT_EQ(answer->error().code(), Errc::kCancelled);
+  control_->release();
+  stepper_.run();
+  EXPECT_EQ(cat("small").value(), pattern(1000, 1));
+}
+
 // First law: whatever the cache does, the bytes come from the server.
 TEST_F(ShareTest, ReadsGoOnWhenTheCacheFails) {
   server_.add_file("file", pattern(500'000, 1));
