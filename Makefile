@@ -21,8 +21,8 @@ CTEST := ctest --output-on-failure --no-tests=error
 build = cmake --preset $(1) >build/configure-$(1).log || { cat build/configure-$(1).log; exit 1; }; \
         cmake --build --preset $(1) -j $(JOBS) $(if $(2),--target $(2))
 
-.PHONY: all help dependencies test unit check format layers docs tidy clang check-all asan tsan fuzz \
-        sim golden demo bench soak install uninstall clean
+.PHONY: all help dependencies test unit check format layers docs tidy clang check-all asan tsan asan-short \
+        tsan-short fuzz sim golden demo bench soak install uninstall clean
 
 all: | build  ## the programs, optimised, in build/release/programs
 	$(INSTALL_DEPENDENCIES) build
@@ -72,6 +72,15 @@ asan: | build  ## all tests but the mounting ones under AddressSanitizer and UBS
 tsan: | build  ## the same under ThreadSanitizer
 	@$(call build,tsan)
 	$(CTEST) --test-dir build/tsan -j $(JOBS) -LE 'integration|docs'
+
+# What fits into a run of CI.
+asan-short: | build
+	@$(call build,asan)
+	$(CTEST) --test-dir build/asan -j $(JOBS) -L 'unit|sim|crash'
+
+tsan-short: | build
+	@$(call build,tsan)
+	$(CTEST) --test-dir build/tsan -j $(JOBS) -L 'unit|sim'
 
 sim: | build  ## SIM_RUNS simulations from seeds never run before
 	@$(call build,release,sim_test)

@@ -1,6 +1,7 @@
 #!/bin/bash
-# Formats every C++ and C file under version control with clang-format 19; --check only says which
-# files it would change, and fails if there is one. FILE...: only these.
+# Formats every C++ and C file of src/, programs/ and tests/ with clang-format 19.
+#
+# usage: tools/format.sh [--check] [FILE...]     --check changes nothing, and fails if it would
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -15,7 +16,6 @@ fi
 if [[ $# -gt 0 ]]; then
   files=("$@")
 else
-  # Not those that are deleted but still in the index.
-  mapfile -t files < <(git ls-files --cached --others --exclude-standard -- '*.cc' '*.h' '*.c' | xargs ls -d 2>/dev/null)
+  mapfile -t files < <(find src programs tests -name '*.cc' -o -name '*.h' -o -name '*.c')
 fi
-"$tool" "${mode[@]}" "${files[@]}"
+printf '%s\n' "${files[@]}" | xargs -P "$(nproc)" -n 40 "$tool" "${mode[@]}"
