@@ -1,4 +1,4 @@
-"""Cleanup: what was begun is undone in reverse order, also after an exception, SIGINT or SIGTERM."""
+"""Cleanup: what was begun is undone in reverse order, also after an exception or a signal to end."""
 
 import atexit
 import os
@@ -122,8 +122,8 @@ def _interrupt(number, _frame):
 def install():
     """Call once in the main thread of a test program, before anything is begun."""
     processes.adopt_orphans()
-    signal.signal(signal.SIGTERM, _interrupt)
-    signal.signal(signal.SIGINT, _interrupt)
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, _interrupt)
     atexit.register(_undo_everything)
 
 

@@ -113,8 +113,8 @@ class Larder:
 
     def stop(self):
         """Ends everything, by force where it does not end by itself."""
-        if not paths.LARDER.exists():
-            return
+        if not self.mountpoints and not self._own_processes():
+            return  # never begun, or ended already
         try:
             self.restart()
         except (Refused, subprocess.TimeoutExpired, processes.TookTooLong):

@@ -127,7 +127,8 @@ class Process:
         with open(self.log, "ab") as output:
             self._child = subprocess.Popen(
                 self.command, stdin=subprocess.DEVNULL, stdout=output, stderr=output, cwd=cwd,
-                env={**os.environ, **(env or {})}, preexec_fn=_die_with_parent)
+                env={**os.environ, **(env or {})}, preexec_fn=_die_with_parent,
+                start_new_session=True)  # ^C is for the test alone, which ends them in order
 
     @property
     def pid(self):

@@ -1,0 +1,1 @@
+"""What demo, benchmark and soak share: a stage to play on, readers, tables."""
