@@ -1,4 +1,4 @@
-// CRC32C of what lies on the disk, by libisal (docs/decisions/crc32c-library.md).
+// CRC32C of what lies on the disk, by libisal (docs/decisions/0007-crc32c-from-isal.md).
 #pragma once
 
 #include <cstdint>
