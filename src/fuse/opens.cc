@@ -264,6 +264,10 @@ void Filesystem::grant(const OpeningRef& opening, OpenMode mode, OpenWhy why, bo
     out.open_flags |= keep_cache ? FOPEN_KEEP_CACHE : 0;
     opens_page_cache_.add();
   }
+  // Else reads of this open end where the older version ended.
+  if (opening->inode->take_front_outdated()) {
+    session_->invalidate_attributes(nodeid);
+  }
   log_debug("open node {:x}: {} because {}", nodeid,
             mode == OpenMode::kPassthrough ? "passthrough" : "page cache", name_of(why));
   if (!opening->request->reply(out)) {
@@ -304,13 +308,13 @@ void Filesystem::close_node(std::uint64_t nodeid) {
     share_.closed(closed);
   }
   if (linger_round != 0) {
-    executor_.timers().schedule(
-        kBackingLinger, [this, nodeid, linger_round, weak = std::weak_ptr<Gate>(timers_)] {
-          const auto gate = weak.lock();
-          if (const Gate::Pass pass = gate ? gate->enter() : Gate::Pass()) {
-            let_backing_go(nodeid, linger_round);
-          }
-        });
+    executor_.timers().schedule(kBackingLinger,
+                                [this, nodeid, linger_round, weak = std::weak_ptr<Gate>(timers_)] {
+                                  const auto gate = weak.lock();
+                                  if (const Gate::Pass pass = gate ? gate->enter() : Gate::Pass()) {
+                                    let_backing_go(nodeid, linger_round);
+                                  }
+                                });
   }
 }
 
