@@ -264,6 +264,10 @@ void Filesystem::grant(const OpeningRef& opening, OpenMode mode, OpenWhy why, bo
     out.open_flags |= keep_cache ? FOPEN_KEEP_CACHE : 0;
     opens_page_cache_.add();
   }
+  // Else reads of this open end where the older version ended.
+  if (opening->inode->take_front_outdated()) {
+    session_->invalidate_attributes(nodeid);
+  }
   log_debug("open node {:x}: {} because {}", nodeid,
             mode == OpenMode::kPassthrough ? "passthrough" : "page cache", name_of(why));
   if (!opening->request->reply(out)) {

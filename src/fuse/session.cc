@@ -303,21 +303,27 @@ void Session::invalidate(std::uint64_t nodeid) {
 
 void Session::invalidate(std::uint64_t nodeid, std::int64_t offset, std::int64_t length) {
   // Never from a thread that answers requests: the kernel may wait for one of them meanwhile.
-  notifier_->post([this, nodeid, offset, length] {
-    fuse_notify_inval_inode_out notice{};
-    notice.ino = nodeid;
-    notice.off = offset;
-    notice.len = length;
-    fuse_out_header out{};
-    out.len = sizeof out + sizeof notice;
-    out.error = FUSE_NOTIFY_INVAL_INODE;
-    const std::array<iovec, 2> parts = {{{&out, sizeof out}, {&notice, sizeof notice}}};
-    // ENOENT: the kernel does not know the node any more, and that is as good.
-    const Result<> written = device_->write_reply(parts);
-    if (!written && written.error().code() != Errc::kNotFound) {
-      log_debug("fuse: notification refused: {}", written.error().message());
-    }
-  });
+  notifier_->post([this, nodeid, offset, length] { write_invalidation(nodeid, offset, length); });
+}
+
+void Session::invalidate_attributes(std::uint64_t nodeid) {
+  write_invalidation(nodeid, -1, 0);  // a negative offset: no pages
+}
+
+void Session::write_invalidation(std::uint64_t nodeid, std::int64_t offset, std::int64_t length) {
+  fuse_notify_inval_inode_out notice{};
+  notice.ino = nodeid;
+  notice.off = offset;
+  notice.len = length;
+  fuse_out_header out{};
+  out.len = sizeof out + sizeof notice;
+  out.error = FUSE_NOTIFY_INVAL_INODE;
+  const std::array<iovec, 2> parts = {{{&out, sizeof out}, {&notice, sizeof notice}}};
+  // ENOENT: the kernel does not know the node any more, and that is as good.
+  const Result<> written = device_->write_reply(parts);
+  if (!written && written.error().code() != Errc::kNotFound) {
+    log_debug("fuse: notification refused: {}", written.error().message());
+  }
 }
 
 }  // namespace larder::fuse

@@ -81,6 +81,8 @@ class Session final : public ReplySink {
   // Drops the pages and attributes that the kernel has of a node, from a thread of its own.
   void invalidate(std::uint64_t nodeid);
   void invalidate(std::uint64_t nodeid, std::int64_t offset, std::int64_t length);
+  // Drops the attributes only, before this returns: they wait for no page and no lock.
+  void invalidate_attributes(std::uint64_t nodeid);
 
   bool send_reply(const Request& request, int error_number, std::span<const iovec> parts) override
       EXCLUDES(mutex_);
@@ -96,6 +98,7 @@ class Session final : public ReplySink {
   void end(StopReason reason, const std::string& what) EXCLUDES(mutex_);
   void negotiate(Request& request);
   void interrupt(Request& request) EXCLUDES(mutex_);
+  void write_invalidation(std::uint64_t nodeid, std::int64_t offset, std::int64_t length);
   void forget(const fuse_in_header& header, Bytes body);
 
   const std::unique_ptr<os::FuseDevice> device_;

@@ -61,6 +61,7 @@ AttributeNews Inode::update(const Attributes& attributes, CheckTicket ticket) {
     return AttributeNews::kLate;
   }
   changed_at_ = table_.begin_check();
+  front_outdated_ = true;
   attributes_ = attributes;
   checked_at_ = now;
   timeout_ms_ = least_timeout(table_.times_, type_);

@@ -77,6 +77,10 @@ class Inode {
 
   [[nodiscard]] std::uint64_t front_node_id() const { return front_node_.load(); }
 
+  // Whether the version changed since this was last asked: what the front end was told of the
+  // file's size and stamps before is out of date, however long it was to be believed.
+  [[nodiscard]] bool take_front_outdated() { return front_outdated_.exchange(false); }
+
  private:
   InodeTable& table_;
   const FileHandle handle_;
@@ -87,6 +91,7 @@ class Inode {
   Attributes attributes_;         // the same
   std::weak_ptr<File> file_;      // the same
   std::atomic<std::uint64_t> front_node_{0};
+  std::atomic<bool> front_outdated_{false};
 };
 
 using InodeRef = std::shared_ptr<Inode>;

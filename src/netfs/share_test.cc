@@ -443,5 +443,21 @@ TEST_F(ShareTest, TellsOfAChangeOnlyWhenNoOldReplyIsUnderWay) {
   EXPECT_EQ(sink->count, 1);
 }
 
+// Nobody has the file open, so no page is out of date; but the size that the front end knows is,
+// and whoever opens the file now shall not read up to there only.
+TEST_F(ShareTest, AnOpenThatFindsAChangeMarksWhatTheFrontEndKnows) {
+  const std::uint64_t file = server_.add_file("file", pattern(1000, 1));
+  mount();
+  const auto inode = look_up("file");
+  ASSERT_TRUE(inode);
+  EXPECT_FALSE((*inode)->take_front_outdated());
+  stepper_.advance(std::chrono::seconds(1));  // its attributes are fresh still
+  server_.write_file(file, pattern(2000, 2));
+  ASSERT_TRUE(open(*inode));
+  EXPECT_TRUE((*inode)->take_front_outdated());
+  ASSERT_TRUE(open(*inode));
+  EXPECT_FALSE((*inode)->take_front_outdated()) << "nothing changed in between";
+}
+
 }  // namespace
 }  // namespace larder::netfs
