@@ -99,6 +99,8 @@ void Cache::withdraw(Task done) {
 void Cache::retire(OnlineBackend* online) {
   work_->run_detached([this, online] {
     std::unique_ptr<OnlineBackend> owned(online);
+    // Nobody is left to be woken: in the destructor the maintenance pool is gone already.
+    owned->backend->set_maintenance_wake([] {});
     if (owned->backend->usable()) {
       if (Result<> result = owned->backend->withdraw(); !result) {
         log_warning("cache {}: going offline: {}", tag_, result.error().message());

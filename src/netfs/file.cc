@@ -348,7 +348,7 @@ ByteRange File::next_to_prefetch() {
       continue;
     }
     const std::uint64_t unit =
-        std::min<std::uint64_t>(share_->read_size, Readahead::kSequentialUnit);
+        std::min<std::uint64_t>(std::bit_floor(share_->read_size), Readahead::kSequentialUnit);
     std::uint64_t stop = std::min(plan.range.end(), (at / unit + 1) * unit);
     const auto next = fetches_.lower_bound(at);
     if (next != fetches_.end()) {
