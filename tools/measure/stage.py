@@ -32,10 +32,11 @@ class Stage:
         self._cleanup.defer(undo or thing.stop)
         return thing
 
-    def disk(self, name, size_bytes):
+    def disk(self, name, size_bytes, inodes=None):
         """A directory on a journalled ext4 of its own, in a sparse image: as on a user's disk,
         whatever this machine's is, and gone in a moment, however many files it holds."""
         return self.begin(LoopFs(self.directory / name, size_bytes,
+                                 mkfs_options=("-N", str(inodes)) if inodes else (),
                                  mount_options=_MOUNT_OPTIONS)).mountpoint
 
     def disk_if_possible(self, name, size_bytes):
