@@ -22,7 +22,7 @@ build = cmake --preset $(1) >build/configure-$(1).log || { cat build/configure-$
         cmake --build --preset $(1) -j $(JOBS) $(if $(2),--target $(2))
 
 .PHONY: all help dependencies test unit check format layers docs tidy clang check-all asan tsan asan-short \
-        tsan-short fuzz sim golden demo bench soak install uninstall clean
+        tsan-short fuzz sim golden demo bench soak install clean
 
 all: | build  ## the programs, optimised, in build/release/programs
 	$(INSTALL_DEPENDENCIES) build
@@ -104,12 +104,17 @@ demo:  ## a real NFS server on loopback, read cold and warm through a mount: a t
 bench:  ## ratios against native reads and against a bare NFS client
 soak:  ## a large tree walked and read: memory, descriptors and ids must not leak
 
-install: all  ## programs, man page, unit, mount.larder; makes the user larder (DESTDIR: not)
-	cmake --install build/release --prefix $(PREFIX)
+install: | build  ## programs, man page, unit, mount.larder; makes the user larder (with DESTDIR: not)
+	$(INSTALL_DEPENDENCIES) build
+	@cmake --preset release -DCMAKE_INSTALL_PREFIX=$(PREFIX) >build/configure-release.log || \
+	  { cat build/configure-release.log; exit 1; }
+	cmake --build --preset release -j $(JOBS) --target larder larder-engine
+	cmake --install build/release
 ifeq ($(DESTDIR),)
 	getent passwd larder >/dev/null || \
 	  useradd --system --user-group --no-create-home --home-dir /nonexistent \
 	          --shell /usr/sbin/nologin --comment "Larder" larder
+	test ! -d /run/systemd/system || systemctl daemon-reload
 endif
 
 clean:  ## removes build/
