@@ -27,6 +27,10 @@ namespace {
 
 constexpr std::size_t kMostQueuedBinds = 64;
 
+std::string sentence_for(const Error& error) {
+  return fmt::format("nothing is cached, the cache cannot be used: {}", error.message());
+}
+
 }  // namespace
 
 CacheBinder::CacheBinder(Executor& executor, handover::EngineEnd& keeper)
@@ -83,11 +87,11 @@ void CacheBinder::finish(const std::string& path, const Result<>& result) {
     const MutexLock lock(mutex_);
     Binding& binding = bindings_[path];
     binding.trying = false;
-    binding.trouble = result ? "" : result.error().context();
+    binding.trouble = result ? "" : sentence_for(result.error());
     waiting.swap(binding.waiting);
   }
   if (!result) {
-    log_error("cache {}: not in use: {}", path, result.error().context());
+    log_error("cache {}: {}", path, sentence_for(result.error()));
   }
   for (Task& task : waiting) {
     task();

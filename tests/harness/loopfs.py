@@ -41,11 +41,19 @@ class LoopFs:
 
     def cut_short(self, size_bytes):
         """The disk loses its end: reads of blocks there give EIO, once they are not in memory."""
-        os.truncate(self.image, size_bytes)
+        self._resize(size_bytes)
 
     def make_whole(self):
         """The end is there again, as zeroes."""
-        os.truncate(self.image, self.size_bytes)
+        self._resize(self.size_bytes)
+
+    def _resize(self, size_bytes):
+        os.truncate(self.image, size_bytes)
+        # The device must know, or the next write behind the end makes the image whole again.
+        devices = subprocess.run(["losetup", "--noheadings", "--output", "NAME", "--associated",
+                                  self.image], check=True, capture_output=True, text=True)
+        for device in devices.stdout.split():
+            subprocess.run(["losetup", "--set-capacity", device], check=True)
 
     def free_bytes(self):
         """What root may still write."""
