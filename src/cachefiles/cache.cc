@@ -101,6 +101,7 @@ class Cache final : public fscache::Backend {
     if (!core_.usable()) {
       return std::chrono::hours(1);
     }
+    const Core::Maintaining maintaining(core_);
     const Result<Duration> next = maintain();
     if (!next) {
       (void)core_.note(next.error());

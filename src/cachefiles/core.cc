@@ -29,6 +29,9 @@ bool is_shortage(int error_number) {
   return error_number == EMFILE || error_number == ENFILE || error_number == ENOMEM;
 }
 
+// What this thread maintains just now.
+thread_local const Core* maintained_here = nullptr;
+
 }  // namespace
 
 Error Core::note(Error error) {
@@ -70,7 +73,18 @@ void Core::set_wake(std::move_only_function<void()> wake) {
   wake_ = std::make_shared<std::move_only_function<void()>>(std::move(wake));
 }
 
+Core::Maintaining::Maintaining(const Core& core) {
+  maintained_here = &core;
+}
+
+Core::Maintaining::~Maintaining() {
+  maintained_here = nullptr;
+}
+
 void Core::wake() {
+  if (maintained_here == this) {
+    return;
+  }
   std::shared_ptr<std::move_only_function<void()>> wake;
   {
     const MutexLock lock(mutex_);

@@ -69,7 +69,18 @@ struct Core {
   void set_partial_trouble(std::string sentence) EXCLUDES(mutex_);
 
   void set_wake(std::move_only_function<void()> wake) EXCLUDES(mutex_);
+  // Has no effect in maintenance itself, which says when it wants to run again: else a disk that
+  // refuses what maintenance tries would keep it running without a pause.
   void wake() EXCLUDES(mutex_);
+
+  // Held by the thread that maintains.
+  class Maintaining {
+   public:
+    explicit Maintaining(const Core& core);
+    Maintaining(const Maintaining&) = delete;
+    Maintaining& operator=(const Maintaining&) = delete;
+    ~Maintaining();
+  };
 
   // The time by which the filesystem stamps its files.
   void set_file_time(os::FileTime now) EXCLUDES(mutex_);
