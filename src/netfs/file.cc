@@ -597,8 +597,9 @@ void File::on_kept(const std::shared_ptr<Fetch>& fetch, const Result<>& result) 
   {
     const MutexLock lock(mutex_);
     fetch->kept = true;
-    // Nobody may come for it if it was read already, or if the cache is off.
-    if (fetch->consumed || !fetch->prefetch) {
+    // From now on reads take it from the cache. What the cache would not have is kept for the
+    // reader that it was prefetched for.
+    if (result || fetch->consumed || !fetch->prefetch) {
       drop_landed(fetch);
     }
   }
@@ -622,7 +623,7 @@ void File::drop_landed(const std::shared_ptr<Fetch>& fetch) {
   fetches_.erase(fetch->range.offset);
 }
 
-// Prefetched pieces that nobody came for yet: the cache has them, memory need not.
+// Prefetched pieces that nobody came for yet, and that the cache would not have.
 void File::trim_landed() {
   for (auto at = fetches_.begin(); landed_bytes_ > kMostLandedBytes && at != fetches_.end();) {
     const std::shared_ptr<Fetch> fetch = (at++)->second;
