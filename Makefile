@@ -22,7 +22,7 @@ build = cmake --preset $(1) >build/configure-$(1).log || { cat build/configure-$
         cmake --build --preset $(1) -j $(JOBS) $(if $(2),--target $(2))
 
 .PHONY: all help dependencies test unit check format layers docs tidy clang check-all asan tsan asan-short \
-        tsan-short fuzz sim golden demo bench soak install clean
+        tsan-short tidy-short fuzz sim golden demo bench soak install clean
 
 all: | build  ## the programs, optimised, in build/release/programs
 	$(INSTALL_DEPENDENCIES) build
@@ -81,6 +81,9 @@ asan-short: | build
 tsan-short: | build
 	@$(call build,tsan)
 	$(CTEST) --test-dir build/tsan -j $(JOBS) -L 'unit|sim'
+
+tidy-short: | build
+	tools/tidy.sh --core
 
 sim: | build  ## SIM_RUNS simulations from seeds never run before
 	@$(call build,release,sim_test)

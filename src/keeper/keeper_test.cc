@@ -176,7 +176,7 @@ TEST_F(KeeperTest, StartsTheEngineWithFewRights) {
     EXPECT_THAT(status, HasSubstr(fmt::format("{}:\t0000000000000400", set)));
   }
   EXPECT_THAT(status, HasSubstr("Umask:\t0077"));
-  // Signals 32 and 33 are the C library's own: it neither sets nor resets them, whoever ignored them.
+  // Signals 32 and 33 are glibc's own: a parent's posix_spawn(3), as in make, leaves them ignored.
   EXPECT_THAT(status, testing::ContainsRegex("SigIgn:\t0000000[01][08]0000000"));
   // Standard streams, the channel, the control socket with its eventfd, and the mount that it may
   // not have closed yet.
