@@ -1,5 +1,4 @@
 // The FuseDevice on a real /dev/fuse.
-#include <array>
 #include <atomic>
 #include <cerrno>
 #include <cstddef>
@@ -10,7 +9,7 @@
 #include <utility>
 
 #include <fcntl.h>
-#include <poll.h>
+#include <sys/epoll.h>
 #include <sys/eventfd.h>
 #include <sys/uio.h>
 #include <unistd.h>
@@ -31,7 +30,8 @@ bool is_unmounted(int error_number) {
 
 class PosixFuseDevice final : public FuseDevice {
  public:
-  PosixFuseDevice(UniqueFd fuse, UniqueFd stop) : fuse_(std::move(fuse)), stop_(std::move(stop)) {}
+  PosixFuseDevice(UniqueFd fuse, UniqueFd stop, UniqueFd waiting)
+      : fuse_(std::move(fuse)), stop_(std::move(stop)), waiting_(std::move(waiting)) {}
 
   // Reads first: under load the next request is already there, and one system call gets it.
   Result<MutableBytes> read_request(MutableBytes buffer) override {
@@ -59,7 +59,7 @@ class PosixFuseDevice final : public FuseDevice {
   void stop() override {
     stopped_.store(true, std::memory_order_relaxed);
     const std::uint64_t one = 1;
-    // Nobody reads the eventfd, so it stays readable for everyone who ever polls it.
+    // Nobody reads the eventfd, so it stays readable for everyone who ever waits.
     [[maybe_unused]] const auto written = ::write(stop_.get(), &one, sizeof one);
   }
 
@@ -80,12 +80,10 @@ class PosixFuseDevice final : public FuseDevice {
   }
 
   Result<> wait_for_request() {
-    std::array<pollfd, 2> descriptors{{{fuse_.get(), POLLIN, 0}, {stop_.get(), POLLIN, 0}}};
-    if (::poll(descriptors.data(), descriptors.size(), -1) < 0 && errno != EINTR) {
-      return fail_errno(errno, "poll of /dev/fuse");
-    }
-    if (descriptors[1].revents != 0) {
-      return stopped();
+    epoll_event event{};
+    const int ready = ::epoll_wait(waiting_.get(), &event, 1, -1);
+    if (ready < 0 && errno != EINTR) {
+      return fail_errno(errno, "epoll of /dev/fuse");
     }
     return {};
   }
@@ -94,6 +92,7 @@ class PosixFuseDevice final : public FuseDevice {
 
   const UniqueFd fuse_;
   const UniqueFd stop_;
+  const UniqueFd waiting_;  // an epoll of both
   std::atomic<bool> stopped_{false};
 };
 
@@ -105,10 +104,18 @@ Result<std::unique_ptr<FuseDevice>> make_posix_fuse_device(UniqueFd descriptor) 
     return fail_errno(errno, "/dev/fuse without blocking");
   }
   UniqueFd stop(::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK));
-  if (!stop.valid()) {
-    return fail_errno(errno, "eventfd");
+  UniqueFd waiting(::epoll_create1(EPOLL_CLOEXEC));
+  // Edges, so that a request wakes one thread and not all; whoever wakes reads until there is no
+  // more. The end, a level, wakes one after the other.
+  epoll_event request{.events = EPOLLIN | EPOLLET, .data = {}};
+  epoll_event end{.events = EPOLLIN, .data = {}};
+  if (!stop.valid() || !waiting.valid() ||
+      ::epoll_ctl(waiting.get(), EPOLL_CTL_ADD, descriptor.get(), &request) != 0 ||
+      ::epoll_ctl(waiting.get(), EPOLL_CTL_ADD, stop.get(), &end) != 0) {
+    return fail_errno(errno, "eventfd and epoll for /dev/fuse");
   }
-  return std::make_unique<PosixFuseDevice>(std::move(descriptor), std::move(stop));
+  return std::make_unique<PosixFuseDevice>(std::move(descriptor), std::move(stop),
+                                           std::move(waiting));
 }
 
 }  // namespace larder::os
