@@ -149,7 +149,7 @@ void Filesystem::handle(RequestRef request) {
 
 void Filesystem::forget(std::uint64_t nodeid, std::uint64_t count) {
   if (nodeid != FUSE_ROOT_ID) {
-    nodes_.forget(nodeid, count);
+    give_back(nodes_.forget(nodeid, count));
   }
 }
 

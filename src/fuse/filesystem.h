@@ -120,6 +120,8 @@ class Filesystem final : public Handler {
   void answer_stale(const OpeningRef& opening);
   void close_node(std::uint64_t nodeid);
   void let_backing_go(std::uint64_t nodeid, std::uint64_t round);
+  // What a node held that the kernel has forgotten; null: nothing.
+  void give_back(std::unique_ptr<NodeOpen> gone) EXCLUDES(mutex_);
   void start_read(const RequestRef& request, const HandleRef& handle, int attempt);
   void reply_read(const RequestRef& request, const HandleRef& handle, int attempt,
                   Result<netfs::ReadOutcome> outcome);

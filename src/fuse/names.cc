@@ -137,7 +137,7 @@ void Filesystem::reply_entry(Request& request, const netfs::LookupOutcome& outco
   out.attr_valid_nsec = attributes_life.nanoseconds;
   out.attr = attr_of(fresh.attributes);
   if (!request.reply(out)) {
-    nodes_.forget(*node, 1);  // the kernel never saw this reference
+    give_back(nodes_.forget(*node, 1));  // the kernel never saw this reference
   }
 }
 

@@ -61,18 +61,19 @@ Result<NodeId> NodeTable::reference(std::uint32_t mount_id, const netfs::InodeRe
   return id;
 }
 
-void NodeTable::forget(NodeId id, std::uint64_t count) {
+std::unique_ptr<NodeOpen> NodeTable::forget(NodeId id, std::uint64_t count) {
   Node gone;  // destroyed after the lock
   const MutexLock lock(mutex_);
   const std::optional<std::uint32_t> slot = find(id);
   if (!slot) {
-    return;
+    return nullptr;
   }
   handover::NodeRecord& record = records_[*slot];
   record.lookup_count -= std::min(record.lookup_count, count);
   if (record.lookup_count == 0) {
     gone = free_slot(*slot);
   }
+  return std::move(gone.open);
 }
 
 netfs::InodeRef NodeTable::inode(NodeId id) const {

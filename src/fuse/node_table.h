@@ -37,8 +37,9 @@ class NodeTable {
   // that is latched to an older version gets a sibling. kNoSpace: the table is full.
   [[nodiscard]] Result<NodeId> reference(std::uint32_t mount_id, const netfs::InodeRef& inode)
       EXCLUDES(mutex_);
-  // The kernel gives `count` references back; at none the node is gone.
-  void forget(NodeId id, std::uint64_t count) EXCLUDES(mutex_);
+  // The kernel gives `count` references back; at none the node is gone. What its open state still
+  // held is returned (null: nothing), for the caller to give back.
+  [[nodiscard]] std::unique_ptr<NodeOpen> forget(NodeId id, std::uint64_t count) EXCLUDES(mutex_);
   // Null: no such node (any more).
   [[nodiscard]] netfs::InodeRef inode(NodeId id) const EXCLUDES(mutex_);
 

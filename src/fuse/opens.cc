@@ -220,7 +220,7 @@ void Filesystem::settle_mode(const OpeningRef& opening, OpenMode mode, OpenWhy w
   bool keep_cache = false;
   std::int32_t unused_id = 0;
   const netfs::VersionRef version = opening->open.version;
-  nodes_.with_node(opening->request->nodeid(), [&](handover::NodeRecord& record, NodeOpen& open) {
+  const auto latch = [&](handover::NodeRecord& record, NodeOpen& open) {
     keep_cache = mode == OpenMode::kPageCache && binds(record, *version) && !version->racy;
     bind(record, *version);
     open.deciding = false;
@@ -231,7 +231,15 @@ void Filesystem::settle_mode(const OpeningRef& opening, OpenMode mode, OpenWhy w
     unused_id = std::exchange(open.backing_id, backing_id);  // of an older version, lingering
     waiting = std::move(open.waiting);
     open.waiting.clear();
-  });
+  };
+  if (!nodes_.with_node(opening->request->nodeid(), latch)) {
+    // The open was interrupted, and the kernel has forgotten the file since.
+    if (backing_id != 0) {
+      registrar_.close(backing_id);
+    }
+    opening->request->reply_error(ESTALE);
+    return;
+  }
   if (unused_id != 0) {
     registrar_.close(unused_id);
   }
@@ -333,6 +341,17 @@ void Filesystem::let_backing_go(std::uint64_t nodeid, std::uint64_t round) {
     const MutexLock lock(mutex_);
     --backing_ids_;
   }
+}
+
+// The kernel may forget a file while its registration lingers, and before it is told that the last
+// RELEASE has been read: the timer and close_node() then find no node any more.
+void Filesystem::give_back(std::unique_ptr<NodeOpen> gone) {
+  if (gone == nullptr || gone->backing_id == 0) {
+    return;
+  }
+  registrar_.close(gone->backing_id);
+  const MutexLock lock(mutex_);
+  --backing_ids_;
 }
 
 }  // namespace larder::fuse

@@ -130,6 +130,13 @@ class Warm(MountedCase):
                 os.pread(file.fileno(), 7 * _MIB, 0)
             self.assertLessEqual(processes.cpu_seconds(engine) - before, 0.05)
 
+    def test_files_that_the_kernel_forgets_are_let_go(self):
+        self.read_everything()
+        self.start_fresh()  # complete files are registered with the kernel, for a while
+        pathlib.Path("/proc/sys/vm/drop_caches").write_text("2\n")
+        wait_until(lambda: self.larder.status()["mounts"][0]["backing_ids"] == 0, 20,
+                   "all backing files to be let go")
+
     def test_opening_a_warm_file_costs_one_call(self):
         self.read_everything()
         time.sleep(0.1)
