@@ -66,7 +66,7 @@ struct ReadPlan {
 // written, gives it its name.
 class BackendObject {
  public:
-  static constexpr std::uint64_t kMostSmallBytes = 64 * 1024;
+  static constexpr std::uint64_t kMostSmallBytes = std::uint64_t{64} * 1024;
 
   BackendObject() = default;
   BackendObject(const BackendObject&) = delete;

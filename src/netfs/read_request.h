@@ -51,7 +51,7 @@ class ReadRequest : public std::enable_shared_from_this<ReadRequest> {
 
   struct Waiting {
     File::Piece piece;
-    std::uint64_t id;
+    std::uint64_t id = 0;
   };
 
   void begin() EXCLUDES(mutex_);

@@ -23,17 +23,17 @@ struct ReadaheadAdvice {
 // Threads: external synchronisation.
 class Readahead {
  public:
-  static constexpr std::uint64_t kRandomUnit = 64 * 1024;
-  static constexpr std::uint64_t kSequentialUnit = 1024 * 1024;
-  static constexpr std::uint64_t kLeastWindow = 1024 * 1024;
-  static constexpr std::uint64_t kMostWindow = 16 * 1024 * 1024;
+  static constexpr std::uint64_t kRandomUnit = std::uint64_t{64} * 1024;
+  static constexpr std::uint64_t kSequentialUnit = std::uint64_t{1024} * 1024;
+  static constexpr std::uint64_t kLeastWindow = std::uint64_t{1024} * 1024;
+  static constexpr std::uint64_t kMostWindow = std::uint64_t{16} * 1024 * 1024;
 
   [[nodiscard]] ReadaheadAdvice on_read(ByteRange read, std::uint64_t file_size);
 
  private:
   static constexpr std::size_t kStreams = 4;
   // The kernel sends the pages of one readahead out of order, and a few at a time.
-  static constexpr std::uint64_t kSlack = 2 * 1024 * 1024;
+  static constexpr std::uint64_t kSlack = std::uint64_t{2} * 1024 * 1024;
 
   struct Stream {
     std::uint64_t next = 0;        // where the next read of it is expected
