@@ -3,7 +3,7 @@
 #
 # usage: tools/tidy.sh [--changed [BASE] | --core | FILE...]
 #   --changed  only .cc files that differ from BASE (default: origin/main), or whose header does
-#   --core     what states, parses or splits, without tests: what CI has time for
+#   --core     what parses bytes of others, or puts them down, without tests: what CI has time for
 #
 # The compile commands are those of preset clang, which is configured if it is not. JOBS=N at once.
 set -euo pipefail
@@ -37,7 +37,7 @@ if [[ ${1:-} == --changed ]]; then
   done
 elif [[ ${1:-} == --core ]]; then
   mapfile -t files < <(printf '%s\n' "${all[@]}" | grep -v '_test\.cc$' |
-    grep -E '^src/(fscache|handover|culling|control)/|^src/netfs/(file|read_request|coherency|inode)\.cc|^src/cachefiles/(label|map_log|state_file|key)\.cc|^src/adapters/nfs/(xdr|reply_reader|rpc_message|procedures|mount)\.cc|^src/fuse/(session|opens)\.cc')
+    grep -E '^src/(handover|culling|control)/|^src/netfs/coherency\.cc|^src/cachefiles/(label|map_log|state_file)\.cc|^src/adapters/nfs/(xdr|reply_reader|rpc_message|procedures|mount)\.cc')
 elif [[ $# -gt 0 ]]; then
   files=("$@")
 else
