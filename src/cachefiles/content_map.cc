@@ -126,6 +126,18 @@ bool ContentMap::has_unverified(ByteRange range) const {
   return false;
 }
 
+std::vector<MapPiece> ContentMap::pieces_in(ByteRange range) const {
+  std::vector<MapPiece> found;
+  for (auto at = find(range.offset); at != pieces_.end(); ++at) {
+    const ByteRange here = range_of(*at);
+    if (here.offset >= range.end()) {
+      break;
+    }
+    found.push_back({here, at->checksum});
+  }
+  return found;
+}
+
 std::vector<MapPiece> ContentMap::unverified_in(ByteRange range) const {
   std::vector<MapPiece> found;
   if (unverified_ == 0) {

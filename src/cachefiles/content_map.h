@@ -48,6 +48,8 @@ class ContentMap {
   [[nodiscard]] bool has_unverified(ByteRange range) const;
   // The pieces with a byte of `range` whose checksums were not yet looked at.
   [[nodiscard]] std::vector<MapPiece> unverified_in(ByteRange range) const;
+  // All pieces with a byte of `range`.
+  [[nodiscard]] std::vector<MapPiece> pieces_in(ByteRange range) const;
   [[nodiscard]] std::vector<MapPiece> pieces() const;
 
  private:

@@ -190,6 +190,24 @@ TEST_F(DamageTest, ChangedBytesAreFoundAndFetchedAgain) {
   expect_recovery(0, kLargeSize - 65'536);
 }
 
+// As when the disk fails to take what was written: the kernel drops it from its memory, and tells
+// nobody before the next syncfs.
+TEST_F(DamageTest, BytesThatWereWrittenButNeverReachedTheDiskAreNotServed) {
+  bind();
+  keep("small", 2, kSmallSize);
+  keep("large", 2, kLargeSize);
+  EXPECT_EQ(served("small", 2, kSmallSize), kSmallSize);
+  const auto object = open("large", 2, kLargeSize);
+  const auto right = content_of("large", 2, kLargeSize);
+  EXPECT_EQ(served_bytes(*object, right), kLargeSize);
+  for (const std::string key : {"small", "large"}) {
+    ASSERT_TRUE(file_of(key, "cache")->write_at(4096, std::vector<std::byte>(8192)));
+  }
+  EXPECT_EQ(served("small", 2, kSmallSize), 0U);
+  served_bytes(*object, right);
+  EXPECT_EQ(served_bytes(*object, right), kLargeSize - 65'536);
+}
+
 // The kernel would read what is there without looking at checksums.
 TEST_F(DamageTest, NothingIsRegisteredUnverifiedThatWasTouched) {
   bind();

@@ -106,6 +106,11 @@ std::uint32_t Epochs::durable_epoch() const {
   return durable_;
 }
 
+bool Epochs::durable(Stamp stamp) const {
+  const MutexLock lock(mutex_);
+  return stamp.generation != generation_ || stamp.epoch <= durable_;
+}
+
 std::uint64_t Epochs::fresh_bytes() const {
   const MutexLock lock(mutex_);
   return holds_anything_ ? std::max<std::uint64_t>(fresh_bytes_, 1) : 0;

@@ -87,6 +87,10 @@ class Epochs {
   [[nodiscard]] const std::vector<PastGenerations>& past() const { return past_; }
 
   [[nodiscard]] std::uint32_t durable_epoch() const EXCLUDES(mutex_);
+  // What carries this stamp, which counts, has been written to the disk without an error. Before
+  // that the kernel may drop it again: when its writing fails, pages are clean and what is read
+  // next is what the disk had there.
+  [[nodiscard]] bool durable(Stamp stamp) const EXCLUDES(mutex_);
   // Written since the epoch began, in bytes.
   [[nodiscard]] std::uint64_t fresh_bytes() const EXCLUDES(mutex_);
 

@@ -110,14 +110,16 @@ Result<> Object::read(std::uint64_t offset, MutableBytes into) {
     return fail(Errc::kCacheDead, "the cache was given up");
   }
   const ByteRange range{offset, into.size()};
-  std::vector<MapPiece> unverified;
+  std::vector<MapPiece> to_check;
   std::uint64_t drops = 0;
   {
     const MutexLock lock(mutex_);
     if (!map_.present().contains(range)) {
       return fail(Errc::kNotFound, "not in the cache");
     }
-    unverified = map_.unverified_in(range);
+    // The disk may fail to take what we wrote, and nobody is told before the next syncfs.
+    to_check =
+        core_.epochs.durable(newest_data_) ? map_.unverified_in(range) : map_.pieces_in(range);
     drops = drops_;
   }
   const Result<std::shared_ptr<os::File>> file = file_.get();
@@ -135,7 +137,7 @@ Result<> Object::read(std::uint64_t offset, MutableBytes into) {
     lose_file("the backing file is too short");
     return fail(Errc::kCorrupt, "the backing file is too short");
   }
-  TRY(check_pieces(**file, unverified, range, into));
+  TRY(check_pieces(**file, to_check, range, into));
   const MutexLock lock(mutex_);
   if (drops_ != drops && !map_.present().contains(range)) {
     return fail(Errc::kNotFound, "dropped while it was read");
@@ -332,6 +334,7 @@ Result<> Object::write_missing(ByteRange run, Bytes from) {
       return {};  // the file that we wrote to is gone
     }
     map_.add(run, checksums, true);
+    newest_data_ = std::max(newest_data_, lease.stamp());
     written_ = true;
     sealed_ = false;
   }

@@ -150,6 +150,7 @@ class Object final : public fscache::BackendObject {
   bool sealed_ GUARDED_BY(mutex_) = false;   // nothing was written since seal_
   MapRecord seal_ GUARDED_BY(mutex_);
   Stamp label_stamp_ GUARDED_BY(mutex_);
+  Stamp newest_data_ GUARDED_BY(mutex_);  // of the data in the map
   std::uint64_t charged_ GUARDED_BY(mutex_) = 0;
 };
 

@@ -1,4 +1,5 @@
 // Object: from the disk to memory, and names taken away.
+#include <algorithm>
 #include <cstdint>
 #include <memory>
 #include <string>
@@ -183,6 +184,7 @@ Result<bool> Object::load_file(const std::shared_ptr<os::Directory>& directory,
                                                    label.checksum, description_.size);
     const std::uint32_t sums[] = {bytes_sum};
     map_.add({0, description_.size}, sums, false);
+    newest_data_ = label.stamp;
     complete_ = label.complete;
   }
   has_file_ = true;
@@ -217,6 +219,7 @@ void Object::apply_record(const MapRecord& record) {
   }
   map_.remove(run);
   map_.add(run, record.checksums, false);
+  newest_data_ = std::max(newest_data_, record.stamp);
   sealed_ = false;
 }
 

@@ -240,6 +240,9 @@ void Engine::answer_probe(const control::Request& request, control::Responder re
         shared_responder->answer(std::string());
         // Shutting down waits for the thread that runs this.
         mount_pool_->post([probed = std::move(*share)] { probed->shut_down(); });
+      },
+      [this](std::unique_ptr<netfs::Adapter> failed) {
+        mount_pool_->post([failed = std::move(failed)] { failed->shut_down(); });
       });
 }
 

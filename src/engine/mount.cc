@@ -90,13 +90,18 @@ void Mount::start(std::unique_ptr<netfs::Adapter> adapter, std::shared_ptr<fscac
           return;
         }
         done(serve(std::move(*share)));
+      },
+      [this](std::unique_ptr<netfs::Adapter> failed) {
+        const MutexLock lock(mutex_);
+        failed_adapter_ = std::move(failed);
       });
 }
 
 Result<> Mount::serve(std::unique_ptr<netfs::Share> share) {
   Result<std::unique_ptr<os::FuseDevice>> device = os::make_posix_fuse_device(std::move(fuse_));
   if (!device) {
-    share->shut_down();
+    const MutexLock lock(mutex_);
+    share_ = std::move(share);
     return fail(device.error());
   }
   auto filesystem = std::make_unique<fuse::Filesystem>(id_, *share, nodes_, *registrar_, executor_);
@@ -142,15 +147,20 @@ void Mount::stop() {
 }
 
 void Mount::tear_down() {
+  std::unique_ptr<netfs::Adapter> failed_adapter;
   std::unique_ptr<netfs::Share> share;
   std::unique_ptr<fuse::Filesystem> filesystem;
   std::unique_ptr<fuse::Session> session;
   {
     const MutexLock lock(mutex_);
+    failed_adapter = std::move(failed_adapter_);
     share = std::move(share_);
     filesystem = std::move(filesystem_);
     session = std::move(session_);
     state_ = MountState::kEnded;
+  }
+  if (failed_adapter != nullptr) {
+    failed_adapter->shut_down();
   }
   if (share != nullptr) {
     share->shut_down();  // ends what waits for the server

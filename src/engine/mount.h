@@ -17,6 +17,7 @@
 #include "fuse/session.h"
 #include "handover/engine_end.h"
 #include "handover/mount_spec.h"
+#include "netfs/adapter.h"
 #include "netfs/share.h"
 
 namespace larder::engine {
@@ -63,7 +64,8 @@ class Mount {
              std::move_only_function<void(Result<>)> done);
   // Asks it to end; on_end follows when it was serving.
   void stop() EXCLUDES(mutex_);
-  // Lets everything go. Blocks until the last request is answered; after on_end.
+  // Lets everything go. Blocks until the last request is answered; after on_end, or after start()
+  // failed.
   void tear_down() EXCLUDES(mutex_);
 
   [[nodiscard]] MountStatus status() const EXCLUDES(mutex_);
@@ -88,6 +90,7 @@ class Mount {
   mutable Mutex mutex_{LockRank::kMounts};
   MountState state_ GUARDED_BY(mutex_) = MountState::kConnecting;
   bool stop_asked_ GUARDED_BY(mutex_) = false;
+  std::unique_ptr<netfs::Adapter> failed_adapter_ GUARDED_BY(mutex_);  // until tear_down
   std::unique_ptr<netfs::Share> share_ GUARDED_BY(mutex_);
   std::unique_ptr<fuse::Filesystem> filesystem_ GUARDED_BY(mutex_);
   std::unique_ptr<fuse::Session> session_ GUARDED_BY(mutex_);

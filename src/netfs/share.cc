@@ -73,12 +73,15 @@ void set_cancel(const Caller& caller, Adapter& adapter, CallId call) {
 
 void Share::start_mount(std::unique_ptr<Adapter> adapter, Executor& executor,
                         std::shared_ptr<fscache::Cache> cache, const ShareOptions& options,
-                        std::move_only_function<void(Result<std::unique_ptr<Share>>)> done) {
+                        std::move_only_function<void(Result<std::unique_ptr<Share>>)> done,
+                        RetireAdapter retire) {
   // The adapter must outlive its call: whoever answers hands it on.
   auto kept = std::make_shared<std::unique_ptr<Adapter>>(std::move(adapter));
   (*kept)->start_connect([kept, &executor, cache = std::move(cache), options,
-                          done = std::move(done)](Result<ShareInfo> info) mutable {
+                          done = std::move(done),
+                          retire = std::move(retire)](Result<ShareInfo> info) mutable {
     if (!info) {
+      retire(std::move(*kept));
       done(fail(info.error()));
       return;
     }

@@ -69,10 +69,15 @@ struct ShareStatistics {
 // Life: shut_down() before destruction.
 class Share {
  public:
+  // Takes an adapter that did not connect, before `done` runs: it is to be shut down, but not by
+  // the thread that calls, which may be the adapter's own.
+  using RetireAdapter = std::move_only_function<void(std::unique_ptr<Adapter>)>;
+
   // Connects (the adapter must be fresh); `cache` may be null.
   static void start_mount(std::unique_ptr<Adapter> adapter, Executor& executor,
                           std::shared_ptr<fscache::Cache> cache, const ShareOptions& options,
-                          std::move_only_function<void(Result<std::unique_ptr<Share>>)> done);
+                          std::move_only_function<void(Result<std::unique_ptr<Share>>)> done,
+                          RetireAdapter retire);
 
   ~Share();
   Share(const Share&) = delete;

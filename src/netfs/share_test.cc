@@ -66,8 +66,10 @@ class ShareTest : public ::testing::Test {
     auto adapter = std::make_unique<FakeAdapter>(server_, stepper_);
     control_ = adapter->control();
     std::optional<Result<std::unique_ptr<Share>>> mounted;
-    Share::start_mount(std::move(adapter), stepper_, cache_, options,
-                       [&](Result<std::unique_ptr<Share>> share) { mounted = std::move(share); });
+    Share::start_mount(
+        std::move(adapter), stepper_, cache_, options,
+        [&](Result<std::unique_ptr<Share>> share) { mounted = std::move(share); },
+        [&](std::unique_ptr<Adapter> failed) { retired_ = std::move(failed); });
     stepper_.run();
     ASSERT_TRUE(mounted && mounted->has_value());
     share_ = std::move(**mounted);
@@ -149,6 +151,7 @@ class ShareTest : public ::testing::Test {
   bool with_cache_ = true;
   std::shared_ptr<FakeAdapter::Control> control_;
   std::unique_ptr<Share> share_;
+  std::unique_ptr<Adapter> retired_;
   Caller caller_{std::make_shared<const Credential>(), nullptr};
 };
 
@@ -457,6 +460,26 @@ TEST_F(ShareTest, AnOpenThatFindsAChangeMarksWhatTheFrontEndKnows) {
   EXPECT_TRUE((*inode)->take_front_outdated());
   ASSERT_TRUE(open(*inode));
   EXPECT_FALSE((*inode)->take_front_outdated()) << "nothing changed in between";
+}
+
+// Its threads may run the very callback that tells of the failure: it cannot be destroyed there.
+TEST_F(ShareTest, AnAdapterThatDoesNotConnectIsHandedBackBeforeTheError) {
+  auto adapter = std::make_unique<FakeAdapter>(server_, stepper_);
+  adapter->control()->errors.emplace_back(Errc::kRemote, ENOENT, "no such export");
+  bool told = false;
+  std::unique_ptr<Adapter> failed;
+  Share::start_mount(
+      std::move(adapter), stepper_, cache_, {},
+      [&](const Result<std::unique_ptr<Share>>& share) {
+        told = true;
+        EXPECT_EQ(share.error().error_number(), ENOENT);
+        EXPECT_NE(failed, nullptr);
+      },
+      [&](std::unique_ptr<Adapter> adapter_back) { failed = std::move(adapter_back); });
+  stepper_.run();
+  EXPECT_TRUE(told);
+  ASSERT_NE(failed, nullptr);
+  failed->shut_down();
 }
 
 }  // namespace

@@ -127,9 +127,12 @@ class Larder:
         wait_until(lambda: not processes.is_running(pid), 10, f"{pid} to die")
 
     def _own_processes(self):
-        """Descendants of the test that run our programs on our runtime directory."""
+        """Keepers with our runtime directory, of those that descend from the test, and their engines."""
+        keepers = [pid for pid in processes.descendants(os.getpid())
+                   if f"--runtime-dir {self.runtime_directory} " in processes.command_line(pid) + " "]
         found = []
-        for pid in processes.descendants(os.getpid()):
+        for pid in dict.fromkeys(each for keeper in keepers
+                                 for each in (keeper, *processes.descendants(keeper))):
             try:
                 program = os.readlink(f"/proc/{pid}/exe")
             except OSError:

@@ -167,7 +167,8 @@ class Simulation {
     std::optional<Result<std::unique_ptr<netfs::Share>>> mounted;
     netfs::Share::start_mount(
         std::move(adapter), stepper_, cache, {},
-        [&](Result<std::unique_ptr<netfs::Share>> share) { mounted = std::move(share); });
+        [&](Result<std::unique_ptr<netfs::Share>> share) { mounted = std::move(share); },
+        [](const std::unique_ptr<netfs::Adapter>& failed) { failed->shut_down(); });
     stepper_.run();
     ASSERT_TRUE(mounted && mounted->has_value());
     share_ = std::move(**mounted);
