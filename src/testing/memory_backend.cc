@@ -1,12 +1,16 @@
 #include "testing/memory_backend.h"
 
 #include <algorithm>
+#include <cerrno>
 #include <chrono>
 #include <cstdint>
 #include <memory>
 #include <string>
 #include <string_view>
 #include <utility>
+
+#include <sys/mman.h>
+#include <unistd.h>
 
 #include "base/byte_range.h"
 #include "base/bytes.h"
@@ -101,7 +105,16 @@ class MemoryObject final : public fscache::BackendObject {
   }
 
   Result<UniqueFd> open_for_passthrough() override {
-    return fail(Errc::kNotSupported, "memory has no descriptors");
+    if (!complete()) {
+      return fail(Errc::kNotFound, "not complete");
+    }
+    UniqueFd file(::memfd_create("memory-backend", MFD_CLOEXEC));
+    const std::string& bytes = stored_->bytes;
+    if (!file.valid() ||
+        ::write(file.get(), bytes.data(), bytes.size()) != static_cast<ssize_t>(bytes.size())) {
+      return fail_errno(errno, "memfd");
+    }
+    return file;
   }
 
   void note_use() override {}

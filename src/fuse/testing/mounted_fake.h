@@ -1,0 +1,141 @@
+// MountedFake: a whole mount without a kernel, a network and a disk: a session and a filesystem
+// over a share of a fake server with a cache in memory, under a stepper.
+#pragma once
+
+#include <chrono>
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "base/bytes.h"
+#include "base/check.h"
+#include "base/error.h"
+#include "base/result.h"
+#include "base/unique_fd.h"
+#include "fscache/cache.h"
+#include "fuse/backing_registrar.h"
+#include "fuse/filesystem.h"
+#include "fuse/node_table.h"
+#include "fuse/protocol.h"
+#include "fuse/session.h"
+#include "handover/records.h"
+#include "handover/table.h"
+#include "netfs/share.h"
+#include "testing/fake_kernel.h"
+#include "testing/fake_server.h"
+#include "testing/memory_backend.h"
+#include "testing/stepper.h"
+
+namespace larder::fuse {
+
+// Keeps the files that are registered. Threads: one.
+class FakeRegistrar final : public BackingRegistrar {
+ public:
+  void open(UniqueFd file, std::move_only_function<void(Result<std::int32_t>)> done) override {
+    if (refuse) {
+      done(fail(Errc::kNotSupported, "refused by the test"));
+      return;
+    }
+    files.emplace(++last_id, std::move(file));
+    done(last_id);
+  }
+
+  void close(std::int32_t backing_id) override {
+    CHECK(files.erase(backing_id) == 1, "backing id {} is not open", backing_id);
+  }
+
+  bool refuse = false;
+  std::int32_t last_id = 0;
+  std::map<std::int32_t, UniqueFd> files;
+};
+
+// Threads: one.
+class MountedFake {
+ public:
+  static constexpr std::uint64_t kKernelFlags =
+      kInitPassthrough | kInitHasResend | FUSE_INIT_EXT | FUSE_ASYNC_READ | FUSE_MAX_PAGES |
+      FUSE_PARALLEL_DIROPS | FUSE_EXPLICIT_INVAL_DATA | FUSE_WRITEBACK_CACHE | FUSE_POSIX_LOCKS;
+
+  explicit MountedFake(bool passthrough = true)
+      : nodes(handover::Table<handover::NodeRecord>(
+            std::move(*handover::TableMemory::make_private(handover::table_shapes()[0])))),
+        cache_(caches_.find_or_make("fake")) {
+    CHECK(cache_->add_backend(larder::testing::make_memory_backend(disk)).has_value());
+    auto adapter = std::make_unique<larder::testing::FakeAdapter>(server, stepper);
+    control = adapter->control();
+    netfs::Share::start_mount(
+        std::move(adapter), stepper, cache_, {},
+        [this](Result<std::unique_ptr<netfs::Share>> mounted) { share = std::move(*mounted); });
+    stepper.run();
+    // Everything that was made before is older than the server's clock is known to be.
+    advance(std::chrono::seconds(10));
+    filesystem = std::make_unique<Filesystem>(1, *share, nodes, registrar, stepper);
+    session = std::make_unique<Session>(kernel.make_device(), stepper,
+                                        SessionOptions{"fake", 0, passthrough});
+    filesystem->attach(*session);
+    session->start(*filesystem, [](StopReason, const std::string&) {});
+    kernel.attach([this](Bytes bytes) { session->process(bytes); });
+  }
+
+  MountedFake(const MountedFake&) = delete;
+  MountedFake& operator=(const MountedFake&) = delete;
+
+  ~MountedFake() {
+    session->stop();
+    session->cancel_all();
+    control->errors.clear();
+    control->release();
+    share->shut_down();
+    stepper.run();
+    session->drain();
+    filesystem->close();
+    session.reset();
+    filesystem.reset();
+    stepper.run();
+    share.reset();
+    cache_->withdraw([] {});
+    stepper.run();
+  }
+
+  // Time passes, and everything that is due happens.
+  void advance(std::chrono::milliseconds time) {
+    stepper.advance(time);
+    stepper.run();
+  }
+
+  // Runs until the request is answered.
+  larder::testing::FuseReply wait(std::uint64_t unique) {
+    std::optional<larder::testing::FuseReply> reply = kernel.take_reply(unique);
+    stepper.run_until(
+        [&] {
+          reply = reply ? std::move(reply) : kernel.take_reply(unique);
+          return reply.has_value();
+        },
+        std::chrono::hours(1));
+    CHECK(reply.has_value(), "request {} was never answered", unique);
+    return *reply;
+  }
+
+  void negotiate() { CHECK(wait(kernel.init(7, 45, kKernelFlags)).error == 0); }
+
+  // Members in the order of their lives.
+  larder::testing::Stepper stepper;
+  larder::testing::FakeServer server{stepper.clock()};
+  larder::testing::MemoryDisk disk;
+  larder::testing::FakeKernel kernel;
+  FakeRegistrar registrar;
+  NodeTable nodes;
+  std::shared_ptr<larder::testing::FakeAdapter::Control> control;
+  std::unique_ptr<netfs::Share> share;
+  std::unique_ptr<Filesystem> filesystem;
+  std::unique_ptr<Session> session;
+
+ private:
+  fscache::Caches caches_{stepper};
+  const std::shared_ptr<fscache::Cache> cache_;
+};
+
+}  // namespace larder::fuse

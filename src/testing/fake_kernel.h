@@ -1,0 +1,306 @@
+// FakeKernel: plays the kernel's side of a FUSE connection: builds requests, hands them to a
+// session, and keeps the replies and notifications that come back through its device.
+//
+// It watches the protocol: every reply must be of a request that waits, have its true length, and
+// come once; what breaks this is kept as a sentence in violations().
+#pragma once
+
+#include <cerrno>
+#include <cstddef>
+#include <cstdint>
+#include <cstring>
+#include <functional>
+#include <map>
+#include <memory>
+#include <optional>
+#include <set>
+#include <span>
+#include <string>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+#include <fmt/format.h>
+#include <linux/fuse.h>
+#include <sys/uio.h>
+
+#include "base/bytes.h"
+#include "base/error.h"
+#include "base/result.h"
+#include "os/fuse_device.h"
+
+namespace larder::testing {
+
+// Body of a request or of a reply.
+class FuseBytes {
+ public:
+  FuseBytes() = default;
+
+  template <class T>
+  FuseBytes& add(const T& fixed) {
+    const auto* const bytes = reinterpret_cast<const std::byte*>(&fixed);
+    bytes_.insert(bytes_.end(), bytes, bytes + sizeof fixed);
+    return *this;
+  }
+
+  // Zero-terminated.
+  FuseBytes& add_name(std::string_view name) { return add_bytes(bytes_of(name)).add('\0'); }
+
+  FuseBytes& add_bytes(Bytes bytes) {
+    bytes_.insert(bytes_.end(), bytes.begin(), bytes.end());
+    return *this;
+  }
+
+  // The fixed struct at its front; zeros where the body is shorter.
+  template <class T>
+  [[nodiscard]] T as() const {
+    T fixed{};
+    std::memcpy(&fixed, bytes_.data(), std::min(sizeof fixed, bytes_.size()));
+    return fixed;
+  }
+
+  [[nodiscard]] Bytes bytes() const { return bytes_; }
+
+  [[nodiscard]] std::string text() const { return std::string(text_of(bytes())); }
+
+ private:
+  std::vector<std::byte> bytes_;
+};
+
+struct FuseReply {
+  int error = 0;  // positive errno
+  FuseBytes body;
+};
+
+struct FuseNotice {
+  int code = 0;  // FUSE_NOTIFY_...
+  FuseBytes body;
+};
+
+struct ListedName {
+  std::string name;
+  std::uint64_t offset = 0;  // of the entry behind it
+  std::uint64_t ino = 0;
+};
+
+// Threads: one (the Stepper's). Life: outlives its device.
+class FakeKernel {
+ public:
+  FakeKernel() = default;
+  FakeKernel(const FakeKernel&) = delete;
+  FakeKernel& operator=(const FakeKernel&) = delete;
+  ~FakeKernel() = default;
+
+  // Who makes the next requests. The default is a thread that /proc does not know: no groups.
+  std::uint32_t uid = 1000;
+  std::uint32_t gid = 1000;
+  std::uint32_t pid = 4'194'305;
+  // The next reply finds nobody waiting (its caller was killed): write(2) gives ENOENT.
+  bool refuse_next_reply = false;
+
+  [[nodiscard]] std::unique_ptr<os::FuseDevice> make_device() {
+    return std::make_unique<Device>(*this);
+  }
+
+  // Where requests go: Session::process.
+  void attach(std::function<void(Bytes)> process) { process_ = std::move(process); }
+
+  // A request; returns its unique number.
+  std::uint64_t send(std::uint32_t opcode, std::uint64_t nodeid, const FuseBytes& body = {}) {
+    const std::uint64_t unique = last_unique_ += 2;
+    if (opcode != FUSE_FORGET && opcode != FUSE_BATCH_FORGET) {
+      waiting_.insert(unique);
+    }
+    if (opcode == FUSE_INTERRUPT) {
+      waiting_.erase(unique);  // may be left unanswered
+      interrupts_.insert(unique);
+    }
+    const std::size_t length = sizeof(fuse_in_header) + body.bytes().size();
+    fuse_in_header header{};
+    header.len = static_cast<std::uint32_t>(length);
+    header.opcode = opcode;
+    header.unique = unique;
+    header.nodeid = nodeid;
+    header.uid = uid;
+    header.gid = gid;
+    header.pid = pid;
+    FuseBytes request;
+    request.add(header).add_bytes(body.bytes());
+    process_(request.bytes());
+    return unique;
+  }
+
+  // Bytes as they are, of which nothing need be true.
+  void send_raw(Bytes bytes) { process_(bytes); }
+
+  [[nodiscard]] std::uint64_t init(std::uint32_t major, std::uint32_t minor, std::uint64_t flags) {
+    fuse_init_in in{};
+    in.major = major;
+    in.minor = minor;
+    in.max_readahead = 128 * 1024;
+    in.flags = static_cast<std::uint32_t>(flags);
+    in.flags2 = static_cast<std::uint32_t>(flags >> 32U);
+    return send(FUSE_INIT, 0, FuseBytes().add(in));
+  }
+
+  [[nodiscard]] std::uint64_t lookup(std::uint64_t parent, std::string_view name) {
+    return send(FUSE_LOOKUP, parent, FuseBytes().add_name(name));
+  }
+
+  [[nodiscard]] std::uint64_t getattr(std::uint64_t nodeid) {
+    return send(FUSE_GETATTR, nodeid, FuseBytes().add(fuse_getattr_in{}));
+  }
+
+  [[nodiscard]] std::uint64_t open(std::uint64_t nodeid, std::uint32_t flags = 0) {
+    return send(FUSE_OPEN, nodeid, FuseBytes().add(fuse_open_in{flags, 0}));
+  }
+
+  [[nodiscard]] std::uint64_t opendir(std::uint64_t nodeid) {
+    return send(FUSE_OPENDIR, nodeid, FuseBytes().add(fuse_open_in{}));
+  }
+
+  [[nodiscard]] std::uint64_t read(std::uint64_t nodeid, std::uint64_t fh, std::uint64_t offset,
+                                   std::uint32_t size) {
+    return send(FUSE_READ, nodeid, FuseBytes().add(read_in(fh, offset, size)));
+  }
+
+  [[nodiscard]] std::uint64_t readdir(std::uint64_t nodeid, std::uint64_t fh, std::uint64_t offset,
+                                      std::uint32_t size) {
+    return send(FUSE_READDIR, nodeid, FuseBytes().add(read_in(fh, offset, size)));
+  }
+
+  [[nodiscard]] std::uint64_t release(std::uint64_t nodeid, std::uint64_t fh,
+                                      std::uint32_t opcode = FUSE_RELEASE) {
+    fuse_release_in in{};
+    in.fh = fh;
+    return send(opcode, nodeid, FuseBytes().add(in));
+  }
+
+  void forget(std::uint64_t nodeid, std::uint64_t count) {
+    send(FUSE_FORGET, nodeid, FuseBytes().add(fuse_forget_in{count}));
+  }
+
+  void batch_forget(const std::vector<std::pair<std::uint64_t, std::uint64_t>>& nodes) {
+    FuseBytes body;
+    body.add(fuse_batch_forget_in{static_cast<std::uint32_t>(nodes.size()), 0});
+    for (const auto& [nodeid, count] : nodes) {
+      body.add(fuse_forget_one{nodeid, count});
+    }
+    send(FUSE_BATCH_FORGET, 0, body);
+  }
+
+  std::uint64_t interrupt(std::uint64_t unique) {
+    return send(FUSE_INTERRUPT, 0, FuseBytes().add(fuse_interrupt_in{unique}));
+  }
+
+  // The answer, if it came; at most once.
+  [[nodiscard]] std::optional<FuseReply> take_reply(std::uint64_t unique) {
+    const auto found = replies_.find(unique);
+    if (found == replies_.end()) {
+      return std::nullopt;
+    }
+    std::optional<FuseReply> reply = std::move(found->second);
+    replies_.erase(found);
+    return reply;
+  }
+
+  [[nodiscard]] std::vector<FuseNotice> take_notices() { return std::exchange(notices_, {}); }
+
+  // Requests that nobody has answered.
+  [[nodiscard]] std::size_t waiting() const { return waiting_.size(); }
+
+  [[nodiscard]] const std::vector<std::string>& violations() const { return violations_; }
+
+  // The entries of a READDIR reply.
+  [[nodiscard]] static std::vector<ListedName> entries_of(const FuseReply& reply) {
+    std::vector<ListedName> entries;
+    Bytes rest = reply.body.bytes();
+    while (rest.size() >= FUSE_NAME_OFFSET) {
+      fuse_dirent dirent{};
+      std::memcpy(&dirent, rest.data(), FUSE_NAME_OFFSET);
+      const std::size_t length = FUSE_DIRENT_ALIGN(FUSE_NAME_OFFSET + dirent.namelen);
+      if (length > rest.size()) {
+        break;
+      }
+      entries.push_back({std::string(text_of(rest.subspan(FUSE_NAME_OFFSET, dirent.namelen))),
+                         dirent.off, dirent.ino});
+      rest = rest.subspan(length);
+    }
+    return entries;
+  }
+
+ private:
+  class Device final : public os::FuseDevice {
+   public:
+    explicit Device(FakeKernel& kernel) : kernel_(kernel) {}
+
+    Result<MutableBytes> read_request(MutableBytes /*buffer*/) override {
+      return fail(Errc::kCancelled, "requests are handed over by the test");
+    }
+
+    Result<> write_reply(std::span<const iovec> parts) override { return kernel_.take(parts); }
+
+    void stop() override {}
+
+   private:
+    FakeKernel& kernel_;
+  };
+
+  static fuse_read_in read_in(std::uint64_t fh, std::uint64_t offset, std::uint32_t size) {
+    fuse_read_in in{};
+    in.fh = fh;
+    in.offset = offset;
+    in.size = size;
+    return in;
+  }
+
+  // What write(2) to the device would do.
+  Result<> take(std::span<const iovec> parts) {
+    FuseBytes all;
+    for (const iovec& part : parts) {
+      all.add_bytes({static_cast<const std::byte*>(part.iov_base), part.iov_len});
+    }
+    const auto header = all.as<fuse_out_header>();
+    if (all.bytes().size() < sizeof header || header.len != all.bytes().size()) {
+      return violation("a reply has another length than it says");
+    }
+    FuseBytes body;
+    body.add_bytes(all.bytes().subspan(sizeof header));
+    if (header.unique == 0) {
+      notices_.push_back({header.error, std::move(body)});
+      return {};
+    }
+    if (header.error > 0 || header.error <= -1000 || (header.error != 0 && !body.bytes().empty())) {
+      return violation(fmt::format("a reply with the error {} makes no sense", header.error));
+    }
+    if (interrupts_.erase(header.unique) > 0) {
+      if (header.error != -EAGAIN && header.error != -ENOSYS && header.error != -EINVAL) {
+        return violation(fmt::format("INTERRUPT answered with {}", header.error));
+      }
+      replies_[header.unique] = {-header.error, {}};
+      return {};
+    }
+    if (waiting_.erase(header.unique) == 0) {
+      return violation(fmt::format("nobody waits for a reply to {}", header.unique));
+    }
+    if (std::exchange(refuse_next_reply, false)) {
+      return fail(Errc::kNotFound, "nobody waits for it any more");
+    }
+    replies_[header.unique] = {-header.error, std::move(body)};
+    return {};
+  }
+
+  std::unexpected<Error> violation(std::string what) {
+    violations_.push_back(std::move(what));
+    return fail(Errc::kInvalid, violations_.back());
+  }
+
+  std::function<void(Bytes)> process_;
+  std::uint64_t last_unique_ = 0;
+  std::set<std::uint64_t> waiting_, interrupts_;
+  std::map<std::uint64_t, FuseReply> replies_;
+  std::vector<FuseNotice> notices_;
+  std::vector<std::string> violations_;
+};
+
+}  // namespace larder::testing
