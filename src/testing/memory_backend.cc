@@ -64,7 +64,7 @@ class MemoryObject final : public fscache::BackendObject {
     }
     if (disk_.fail_reads > 0) {
       --disk_.fail_reads;
-      stored_->present.remove({offset, into.size()});
+      stored_->present.remove(ByteRange{offset, into.size()}.rounded_out(kBlock));
       return fail(Errc::kCorrupt, "checksum");
     }
     if (!stored_->present.contains({offset, into.size()})) {
