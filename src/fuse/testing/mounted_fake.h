@@ -4,6 +4,7 @@
 
 #include <chrono>
 #include <cstdint>
+#include <map>
 #include <memory>
 #include <optional>
 #include <string>
@@ -23,6 +24,7 @@
 #include "fuse/session.h"
 #include "handover/records.h"
 #include "handover/table.h"
+#include "netfs/adapter.h"
 #include "netfs/share.h"
 #include "testing/fake_kernel.h"
 #include "testing/fake_server.h"
@@ -68,7 +70,8 @@ class MountedFake {
     control = adapter->control();
     netfs::Share::start_mount(
         std::move(adapter), stepper, cache_, {},
-        [this](Result<std::unique_ptr<netfs::Share>> mounted) { share = std::move(*mounted); });
+        [this](Result<std::unique_ptr<netfs::Share>> mounted) { share = std::move(*mounted); },
+        [](const std::unique_ptr<netfs::Adapter>& failed) { failed->shut_down(); });
     stepper.run();
     // Everything that was made before is older than the server's clock is known to be.
     advance(std::chrono::seconds(10));
