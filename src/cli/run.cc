@@ -224,12 +224,25 @@ void add_question_commands(CLI::App& app, Arguments& arguments, Action& action) 
   app.add_subcommand("version", "Show versions")->callback([&action] { action = do_version; });
 }
 
+// One sentence, as for all other errors.
+std::string usage_sentence(const CLI::App* app, const CLI::Error& error) {
+  const std::vector<CLI::App*> commands = app->get_subcommands();
+  const std::vector<std::string> unknown = app->remaining(true);
+  if (commands.empty() && !unknown.empty()) {
+    return fmt::format("larder: there is no command \"{}\": see `larder --help`\n",
+                       unknown.front());
+  }
+  const std::string command = commands.empty() ? "" : " " + commands.front()->get_name();
+  return fmt::format("larder: {}: see `larder{} --help`\n", error.what(), command);
+}
+
 int run_commands(int argc, char** argv, const Serve& serve) {
   Arguments arguments;
   arguments.keeper.runtime_directory = handover::kDefaultRuntimeDirectory;
   Action action = nullptr;
   CLI::App app("Larder: a persistent cache in front of network filesystems", "larder");
   app.require_subcommand(1);
+  app.failure_message(usage_sentence);
   app.fallthrough();
   app.add_option("--runtime-dir", arguments.keeper.runtime_directory,
                  "where keeper and engine have their sockets")

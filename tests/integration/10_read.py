@@ -161,6 +161,14 @@ class ManyNames(MountedCase):
             self.assertEqual(len(names), self.COUNT)
             self.assertEqual(set(names), expected)
 
+
+class ShrinkingDirectory(MountedCase):
+
+    COUNT = 20_000
+
+    def fill(self):
+        trees.many_names(self.export / "many", self.COUNT)
+
     def test_a_directory_that_shrinks_while_it_is_listed_shows_what_stayed_once(self):
         listed = []
         with os.scandir(self.mounted / "many") as entries:
