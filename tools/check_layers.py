@@ -42,6 +42,7 @@ LAYERS = {
 TEST_EXTRA = {
     "": ["testing"],
     "keeper": ["control"],  # its scripted engine answers on the control socket
+    "fuse": ["fscache"],  # its played kernel mounts a share with a cache in memory
 }
 
 # header: folders where it may stand.
