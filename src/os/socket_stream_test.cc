@@ -224,6 +224,7 @@ TEST_F(SocketStreamTest, AFullSocketKeepsOrderAndBodies) {
     message.done = [&body, &done] {
       std::ranges::fill(body, '!');
       ++done;
+      done.notify_all();
     };
     stream->send(std::move(message));
   }
@@ -234,6 +235,10 @@ TEST_F(SocketStreamTest, AFullSocketKeepsOrderAndBodies) {
   }
   stream->send(message_of("end"));
   EXPECT_EQ(receive_exactly(peer.get(), 3), "end");
+  // The bytes may be here before their sender has said so.
+  for (int seen = done; seen < kMessages; seen = done) {
+    done.wait(seen);
+  }
 }
 
 TEST_F(SocketStreamTest, ThePeersEndIsTold) {
