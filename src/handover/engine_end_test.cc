@@ -82,10 +82,10 @@ class EngineEndTest : public testing::Test {
   }
 
   UniqueFd keeper_, engine_side_;
-  std::unique_ptr<EngineEnd> end_;
   std::promise<MountOrder> order_;
   std::promise<std::uint32_t> released_;
   std::promise<void> stopped_;
+  std::unique_ptr<EngineEnd> end_;  // after the promises: its thread fulfils them until it ends
 };
 
 TEST_F(EngineEndTest, TakesWhatTheHelloBrings) {
