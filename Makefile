@@ -51,8 +51,9 @@ check: | build  ## formats, layers, documents, clang with thread-safety analysis
 format:  ## is everything as clang-format-19 leaves it? (tools/format.sh formats)
 	tools/format.sh --check
 
-layers:  ## does any include or CMake edge break the table of layers?
+layers:  ## does any include or CMake edge break the table of layers, or a TRY stand where it leaks?
 	tools/check_layers.py
+	tools/check_try.py
 
 docs:  ## do the documents agree with the code?
 	tools/check_docs.py

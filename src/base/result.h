@@ -44,7 +44,10 @@ inline void take_value(Result<void>& /*result*/) {}
 
 }  // namespace larder
 
-// The value of `expression`, or returns its error to our caller.
+// The value of `expression`, or returns its error to our caller. It stands alone: after `=` or
+// `return`, as a statement or a condition, or as the only argument of a call. Among the members of
+// a braced list, or beside other arguments, those already built would never be destroyed when it
+// returns: a shared_ptr among them keeps its object for ever (tools/check_try.py looks for it).
 #define TRY(expression)                                             \
   __extension__({                                                   \
     auto larder_try_result = (expression);                          \

@@ -126,7 +126,8 @@ Result<bool> Core::bury(os::Directory& directory, std::string_view name) {
   }
   Result<> gone;
   if (found->type == os::NodeType::kDirectory) {
-    const std::string grave = fmt::format("x{:x}x{:x}x", TRY(random()), ++buried_);
+    const std::uint64_t lot = TRY(random());
+    const std::string grave = fmt::format("x{:x}x{:x}x", lot, ++buried_);
     gone = directory.rename(name, *graveyard, grave);
   } else {
     gone = directory.unlink(name);

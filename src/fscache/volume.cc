@@ -70,7 +70,8 @@ Result<std::shared_ptr<Volume::Opened>> Volume::open(const std::shared_ptr<Onlin
   }
   // Two threads may open it at once; the backend shares what must be shared, one of the two is
   // kept.
-  auto opened = std::make_shared<Opened>(Opened{online, TRY(online->backend->open_volume(key_))});
+  std::unique_ptr<BackendVolume> volume = TRY(online->backend->open_volume(key_));
+  auto opened = std::make_shared<Opened>(Opened{online, std::move(volume)});
   const MutexLock lock(mutex_);
   if (auto other = opened_.lock(); other != nullptr && other->online == online) {
     return other;

@@ -65,7 +65,8 @@ Result<std::vector<std::pair<std::string, std::string>>> parse_lines(std::string
     if (end == std::string_view::npos || equals == std::string_view::npos || equals == 0) {
       return fail(Errc::kInvalid, fmt::format("\"{}\" is not a line of key=value", line));
     }
-    lines.emplace_back(line.substr(0, equals), TRY(unescape(line.substr(equals + 1))));
+    std::string value = TRY(unescape(line.substr(equals + 1)));
+    lines.emplace_back(line.substr(0, equals), std::move(value));
     text.remove_prefix(end + 1);
   }
   return lines;

@@ -90,7 +90,8 @@ std::string_view sentence_of(const KeeperReply& reply) {
 Result<ReceivedRequest> receive_request(const UniqueFd& socket, os::Wait wait) {
   std::array<std::byte, sizeof(KeeperRequest)> buffer{};
   os::Packet packet = TRY(os::receive_packet(socket, buffer, wait));
-  ReceivedRequest received{TRY(object_of<KeeperRequest>(Bytes(buffer).first(packet.length))), {}};
+  ReceivedRequest received{};
+  received.request = TRY(object_of<KeeperRequest>(Bytes(buffer).first(packet.length)));
   const KeeperRequest& request = received.request;
   if (request.version != kProtocolVersion) {
     return other_version(request.version);

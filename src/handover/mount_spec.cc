@@ -120,7 +120,8 @@ Result<bool> apply_number(MountOptions& options, std::string_view name, std::str
     return true;
   }
   if (name == "actimeo") {
-    set_all_times(options, TRY(number_of(name, value, 0, kMostSeconds)));
+    const std::uint32_t timeout = TRY(number_of(name, value, 0, kMostSeconds));
+    set_all_times(options, timeout);
     return true;
   }
   return false;

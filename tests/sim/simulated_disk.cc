@@ -81,7 +81,8 @@ class SimulatedDirectory final : public SimulatedDisk {
       calm();
     }
     power_failed_ = killed_ = false;
-    return cachefiles::bind_cache(TRY(faulty_.open_root("/")), faulty_, options_, clock_);
+    std::unique_ptr<os::Directory> root = TRY(faulty_.open_root("/"));
+    return cachefiles::bind_cache(std::move(root), faulty_, options_, clock_);
   }
 
   void disturb() override {

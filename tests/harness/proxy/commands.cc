@@ -187,21 +187,17 @@ Result<std::string> fragment(Proxy& proxy, const Words& words) {
 }
 
 Result<std::string> drop(Proxy& proxy, const Words& words) {
-  return add_rule(proxy,
-                  {.fault = Fault::kDrop,
-                   .direction = TRY(parse_direction(words[1])),
-                   .procedure = TRY(parse_procedure(words[2])),
-                   .handle = {}},
-                  words, 3);
+  FaultRule rule{.fault = Fault::kDrop, .procedure = {}, .handle = {}};
+  rule.direction = TRY(parse_direction(words[1]));
+  rule.procedure = TRY(parse_procedure(words[2]));
+  return add_rule(proxy, std::move(rule), words, 3);
 }
 
 Result<std::string> hold(Proxy& proxy, const Words& words) {
-  return add_rule(proxy,
-                  {.fault = Fault::kHold,
-                   .direction = TRY(parse_direction(words[1])),
-                   .procedure = TRY(parse_procedure(words[2])),
-                   .handle = {}},
-                  words, 3);
+  FaultRule rule{.fault = Fault::kHold, .procedure = {}, .handle = {}};
+  rule.direction = TRY(parse_direction(words[1]));
+  rule.procedure = TRY(parse_procedure(words[2]));
+  return add_rule(proxy, std::move(rule), words, 3);
 }
 
 Result<std::string> release(Proxy& proxy, const Words& words) {
@@ -211,23 +207,19 @@ Result<std::string> release(Proxy& proxy, const Words& words) {
 }
 
 Result<std::string> error(Proxy& proxy, const Words& words) {
-  return add_rule(proxy,
-                  {.fault = Fault::kError,
-                   .direction = Direction::kCalls,
-                   .procedure = TRY(parse_procedure(words[1])),
-                   .handle = {},
-                   .number = TRY(parse_number<std::uint32_t>(words[2]))},
-                  words, 3);
+  FaultRule rule{
+      .fault = Fault::kError, .direction = Direction::kCalls, .procedure = {}, .handle = {}};
+  rule.procedure = TRY(parse_procedure(words[1]));
+  rule.number = TRY(parse_number<std::uint32_t>(words[2]));
+  return add_rule(proxy, std::move(rule), words, 3);
 }
 
 Result<std::string> corrupt(Proxy& proxy, const Words& words) {
-  return add_rule(proxy,
-                  {.fault = Fault::kCorrupt,
-                   .direction = Direction::kReplies,
-                   .procedure = TRY(parse_procedure(words[1])),
-                   .handle = {},
-                   .damage = TRY(parse_damage(words[2]))},
-                  words, 3);
+  FaultRule rule{
+      .fault = Fault::kCorrupt, .direction = Direction::kReplies, .procedure = {}, .handle = {}};
+  rule.procedure = TRY(parse_procedure(words[1]));
+  rule.damage = TRY(parse_damage(words[2]));
+  return add_rule(proxy, std::move(rule), words, 3);
 }
 
 Result<std::string> cut(Proxy& proxy, const Words& words) {
@@ -238,13 +230,11 @@ Result<std::string> cut(Proxy& proxy, const Words& words) {
   if (words.size() < 3) {
     return fail(Errc::kInvalid, "cut needs nothing, or a procedure and a number of bytes");
   }
-  return add_rule(proxy,
-                  {.fault = Fault::kCut,
-                   .direction = Direction::kReplies,
-                   .procedure = TRY(parse_procedure(words[1])),
-                   .handle = {},
-                   .number = TRY(parse_number<std::uint32_t>(words[2]))},
-                  words, 3);
+  FaultRule rule{
+      .fault = Fault::kCut, .direction = Direction::kReplies, .procedure = {}, .handle = {}};
+  rule.procedure = TRY(parse_procedure(words[1]));
+  rule.number = TRY(parse_number<std::uint32_t>(words[2]));
+  return add_rule(proxy, std::move(rule), words, 3);
 }
 
 Result<std::string> swallow(Proxy& proxy, const Words& words) {
@@ -302,7 +292,8 @@ Result<std::string> whole_seconds(Proxy& proxy, const Words& words) {
 Result<std::string> fsid(Proxy& proxy, const Words& words) {
   const auto id = TRY(parse_number<std::uint64_t>(words[1]));
   for (std::size_t at = 2; at < words.size(); ++at) {
-    proxy.behaviour().alterations.change_fsid(TRY(parse_number<std::uint64_t>(words[at])), id);
+    const auto fileid = TRY(parse_number<std::uint64_t>(words[at]));
+    proxy.behaviour().alterations.change_fsid(fileid, id);
   }
   return std::string();
 }

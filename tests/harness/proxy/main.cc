@@ -45,10 +45,12 @@ Result<sockaddr_in> parse_address(std::string_view text) {
 }
 
 Result<> run(const std::vector<std::string_view>& arguments) {
-  const Route nfs{.listen = TRY(parse_address(arguments[1])),
-                  .server = TRY(parse_address(arguments[2]))};
-  const Route mount{.listen = TRY(parse_address(arguments[3])),
-                    .server = TRY(parse_address(arguments[4]))};
+  Route nfs;
+  Route mount;
+  nfs.listen = TRY(parse_address(arguments[1]));
+  nfs.server = TRY(parse_address(arguments[2]));
+  mount.listen = TRY(parse_address(arguments[3]));
+  mount.server = TRY(parse_address(arguments[4]));
   const auto proxy = TRY(Proxy::open(nfs, mount, std::string(arguments[0])));
   fmt::print("ready nfs={} mount={}\n", proxy->ports()[0], proxy->ports()[1]);
   static_cast<void>(std::fflush(stdout));
