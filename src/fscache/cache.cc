@@ -54,18 +54,19 @@ Cache::~Cache() {
 }
 
 Result<> Cache::add_backend(std::unique_ptr<Backend> backend) {
-  const std::shared_ptr<OnlineBackend> online(new OnlineBackend{std::move(backend), work_.get()},
-                                              [this](OnlineBackend* last) { retire(last); });
+  std::shared_ptr<OnlineBackend> online;
   {
     const MutexLock lock(mutex_);
     if (online_ != nullptr || !leaving_.expired()) {
       return fail(Errc::kBusy, fmt::format("cache {}: already online, or not quite offline", tag_));
     }
-    online_ = online;
+    online_ = online =
+        std::shared_ptr<OnlineBackend>(new OnlineBackend{std::move(backend), work_.get()},
+                                       [this](OnlineBackend* last) { retire(last); });
     state_ = hangs_ ? CacheState::kSuspended : CacheState::kActive;
     trouble_.clear();
   }
-  std::weak_ptr<OnlineBackend> weak = online;
+  const std::weak_ptr<OnlineBackend> weak = online;
   online->backend->set_maintenance_wake(
       [this, weak] { schedule_maintenance(weak, Duration::zero()); });
   schedule_maintenance(weak, Duration::zero());

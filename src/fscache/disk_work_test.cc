@@ -1,0 +1,121 @@
+// Disk work: answers in time or kTimedOut, once each, and tells of a disk that hangs.
+#include "fscache/disk_work.h"
+
+#include <chrono>
+#include <memory>
+#include <optional>
+#include <vector>
+
+#include <gtest/gtest.h>
+
+#include "base/error.h"
+#include "base/result.h"
+#include "testing/stepper.h"
+
+namespace larder::fscache {
+namespace {
+
+using std::chrono::seconds;
+
+class DiskWorkTest : public ::testing::Test {
+ protected:
+  using Outcomes = std::vector<std::optional<Errc>>;  // nothing: it worked
+
+  DiskWork::Outcome note() {
+    return [this](const Result<>& result) {
+      outcomes_.push_back(result ? std::nullopt : std::optional(result.error().code()));
+    };
+  }
+
+  // An operation that the disk holds for so long, while everything else goes on.
+  DiskWork::Operation hang(Duration time) {
+    return [this, time]() -> Result<> {
+      stepper_.advance(time);
+      stepper_.run();
+      return {};
+    };
+  }
+
+  testing::Stepper stepper_;
+  std::vector<bool> hangs_;
+  Outcomes outcomes_;
+  std::shared_ptr<DiskWork> work_ = std::make_shared<DiskWork>(
+      stepper_, "disk", DiskWork::Limits{.threads = 8, .most_queued = 2, .deadline = seconds(5)},
+      [this](bool hangs) { hangs_.push_back(hangs); });
+};
+
+TEST_F(DiskWorkTest, TellsTheResult) {
+  work_->run([]() -> Result<> { return {}; }, note());
+  work_->run([]() -> Result<> { return fail(Errc::kNoSpace, "full"); }, note());
+  EXPECT_TRUE(outcomes_.empty()) << "it runs on the pool";
+  stepper_.run();
+  EXPECT_EQ(outcomes_, (Outcomes{std::nullopt, Errc::kNoSpace}));
+  stepper_.advance(seconds(100));
+  stepper_.run();
+  EXPECT_TRUE(hangs_.empty());
+}
+
+TEST_F(DiskWorkTest, AnswersWhatIsLateAndOnlyOnce) {
+  work_->run(hang(seconds(7)), note());
+  stepper_.run();
+  EXPECT_EQ(outcomes_, (Outcomes{Errc::kTimedOut}));
+  EXPECT_EQ(hangs_, (std::vector{true, false}));
+}
+
+TEST_F(DiskWorkTest, HangsUntilTheLastOverdueOneIsDone) {
+  work_->run(
+      [this]() -> Result<> {
+        work_->run(hang(seconds(7)), note());
+        stepper_.run();  // the second hangs inside of the first, and ends before it
+        EXPECT_EQ(hangs_, (std::vector{true}));
+        return {};
+      },
+      note());
+  stepper_.run();
+  EXPECT_EQ(outcomes_, (Outcomes{Errc::kTimedOut, Errc::kTimedOut}));
+  EXPECT_EQ(hangs_, (std::vector{true, false}));
+}
+
+TEST_F(DiskWorkTest, WhatWaitsBehindAHangingDiskIsLateToo) {
+  bool ran = false;
+  work_->run(
+      [&]() -> Result<> {
+        ran = true;
+        return {};
+      },
+      note());
+  stepper_.advance(seconds(7));  // the watch is queued before or behind it, as threads would race
+  stepper_.run();
+  EXPECT_TRUE(ran);
+  EXPECT_EQ(outcomes_.size(), 1U);
+}
+
+TEST_F(DiskWorkTest, AFullQueueLeavesTheWorkToItsOwner) {
+  int ran = 0;
+  for (int i = 0; i < 3; ++i) {
+    DiskWork::Operation operation = [&]() -> Result<> {
+      ++ran;
+      return {};
+    };
+    DiskWork::Outcome outcome = note();
+    const bool taken = work_->try_run(operation, outcome);
+    EXPECT_EQ(taken, i < 2);
+    EXPECT_EQ(static_cast<bool>(operation), !taken);
+    EXPECT_EQ(static_cast<bool>(outcome), !taken);
+  }
+  stepper_.run();
+  EXPECT_EQ(ran, 2);
+  EXPECT_EQ(outcomes_.size(), 2U);
+}
+
+TEST_F(DiskWorkTest, AnOperationIsGoneBeforeItsOutcomeIsTold) {
+  auto held = std::make_shared<int>(1);
+  const std::weak_ptr<int> watched = held;
+  work_->run([held = std::move(held)]() -> Result<> { return {}; },
+             [&](const Result<>&) { EXPECT_TRUE(watched.expired()); });
+  stepper_.run();
+  EXPECT_TRUE(watched.expired());
+}
+
+}  // namespace
+}  // namespace larder::fscache
