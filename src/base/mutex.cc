@@ -69,8 +69,9 @@ void Mutex::lock() {
 }
 
 void Mutex::unlock() {
-  mutex_.unlock();
+  // Last of all the unlocking: who takes it then may destroy us (see Gate).
   note_unlocked(rank_);
+  mutex_.unlock();
 }
 
 void CondVar::wait(Mutex& mutex) {
