@@ -32,7 +32,8 @@ using testing::FuseBytes;
 using testing::FuseReply;
 
 constexpr int kMostSteps = 100;
-constexpr std::array<std::string_view, 5> kNames = {"large", "small", "directory", "missing", ".."};
+constexpr std::array<std::string_view, 6> kNames = {"large",   "small", "directory",
+                                                    "missing", "link",  "long_link"};
 
 class Script {
  public:
@@ -78,7 +79,7 @@ Lengths lengths_of(std::uint32_t opcode, const FuseBytes& body) {
     case FUSE_GETATTR:
       return exactly(sizeof(fuse_attr_out));
     case FUSE_READLINK:
-      return {0, 4096};
+      return {1, 4095};
     case FUSE_OPEN:
     case FUSE_OPENDIR:
       return exactly(sizeof(fuse_open_out));
@@ -115,6 +116,8 @@ class Run {
   Run() {
     fake_.server.add_file("small", "small");
     fake_.server.add_directory("directory");
+    fake_.server.add_symlink("link", "small");
+    fake_.server.add_symlink("long_link", std::string(5000, 'l'));
     fake_.negotiate();
   }
 
