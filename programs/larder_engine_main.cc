@@ -19,7 +19,8 @@ namespace {
 larder::Result<> run() {
   // A server or a client that hangs up is an error of a write, not the end of every mount.
   static_cast<void>(std::signal(SIGPIPE, SIG_IGN));
-  if (const char* const faults = std::getenv("LARDER_FAULTS")) {  // NOLINT(concurrency-mt-unsafe)
+  // NOLINTNEXTLINE(concurrency-mt-unsafe): there is one thread so far
+  if (const char* const faults = std::getenv("LARDER_FAULTS")) {
     TRY(larder::arm_fault_points(faults));
   }
   auto keeper = TRY(

@@ -2,8 +2,8 @@
 
 #include <array>
 #include <atomic>
+#include <chrono>
 #include <cstddef>
-#include <cstdint>
 #include <cstdlib>
 #include <ctime>
 #include <deque>
@@ -44,15 +44,16 @@ std::atomic<LogLevel>& level_variable() {
 }
 
 bool journal_behind_stderr() {
-  static const bool journal =
-      std::getenv("JOURNAL_STREAM") != nullptr;  // NOLINT(concurrency-mt-unsafe)
+  // NOLINTNEXTLINE(concurrency-mt-unsafe): nothing of ours changes the environment
+  static const bool journal = std::getenv("JOURNAL_STREAM") != nullptr;
   return journal;
 }
 
 std::string stamp() {
-  timespec now{};
-  ::clock_gettime(CLOCK_REALTIME, &now);
-  return fmt::format("{:%Y-%m-%dT%H:%M:%S}.{:03}Z", fmt::gmtime(now.tv_sec), now.tv_nsec / 1000000);
+  const auto now = std::chrono::system_clock::now().time_since_epoch();
+  const auto count = std::chrono::duration_cast<std::chrono::milliseconds>(now).count();
+  return fmt::format("{:%Y-%m-%dT%H:%M:%S}.{:03}Z", fmt::gmtime(std::time_t{count / 1000}),
+                     count % 1000);
 }
 
 }  // namespace

@@ -12,7 +12,6 @@
 
 #include "base/error.h"
 #include "base/executor.h"
-#include "base/log.h"
 #include "base/mutex.h"
 #include "base/result.h"
 #include "base/unique_fd.h"
@@ -68,7 +67,6 @@ Mount::Mount(handover::MountOrder order, handover::MountSpec spec, Executor& exe
       device_(order.device),
       spec_(std::move(spec)),
       executor_(executor),
-      keeper_(keeper),
       nodes_(nodes),
       registrar_(std::make_unique<Registrar>(keeper, order.mount_id)),
       fuse_(std::move(order.fuse)),
@@ -107,10 +105,9 @@ Result<> Mount::serve(std::unique_ptr<netfs::Share> share) {
   auto filesystem = std::make_unique<fuse::Filesystem>(id_, *share, nodes_, *registrar_, executor_);
   auto session = std::make_unique<fuse::Session>(
       std::move(*device), executor_,
-      fuse::SessionOptions{
-          .name = std::to_string(id_),
-          .threads = std::clamp(std::thread::hardware_concurrency(), 2U, 4U),  // NOLINT
-          .passthrough = spec_.options.passthrough});
+      fuse::SessionOptions{.name = std::to_string(id_),
+                           .threads = std::clamp(std::thread::hardware_concurrency(), 2U, 4U),
+                           .passthrough = spec_.options.passthrough});
   filesystem->attach(*session);
   fuse::Session& started = *session;
   fuse::Filesystem& handler = *filesystem;

@@ -81,7 +81,6 @@ class Mount {
   const std::uint64_t device_;
   const handover::MountSpec spec_;
   Executor& executor_;
-  handover::EngineEnd& keeper_;
   fuse::NodeTable& nodes_;
   const std::unique_ptr<fuse::BackingRegistrar> registrar_;
   UniqueFd fuse_;

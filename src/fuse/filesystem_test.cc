@@ -169,6 +169,19 @@ TEST_F(FilesystemTest, AMissingNameIsNodeZero) {
 
 // ---- Opens.
 
+TEST_F(FilesystemTest, ALinkIsReadAsLongAsTheKernelTakesIt) {
+  fake_.server.add_symlink("link", "../target");
+  fake_.server.add_symlink("longest", std::string(4095, 't'));
+  fake_.server.add_symlink("too_long", std::string(4096, 't'));
+  const auto read_link = [&](const std::string& name) {
+    return fake_.wait(kernel().send(FUSE_READLINK, lookup(name).nodeid));
+  };
+  EXPECT_EQ(read_link("link").body.text(), "../target");
+  EXPECT_EQ(read_link("longest").body.text(), std::string(4095, 't'));
+  EXPECT_EQ(read_link("too_long").error, ENAMETOOLONG);
+  EXPECT_EQ(read_link("small").error, EINVAL);
+}
+
 TEST_F(FilesystemTest, WritersAreRefused) {
   const std::uint64_t node = lookup("small").nodeid;
   EXPECT_EQ(fake_.wait(kernel().open(node, O_RDWR)).error, EROFS);

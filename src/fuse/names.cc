@@ -31,6 +31,7 @@ namespace {
 constexpr std::uint32_t kBlockSize = 512;            // the unit of st_blocks
 constexpr std::uint32_t kPreferredIo = 1024 * 1024;  // st_blksize
 constexpr std::size_t kMostNameBytes = 255;
+constexpr std::size_t kMostTargetBytes = 4095;  // the kernel adds a zero to fill its page
 
 struct Lifetime {
   std::uint64_t seconds;
@@ -96,7 +97,7 @@ fuse_attr Filesystem::attr_of(const netfs::Attributes& attributes) const {
   return attr;
 }
 
-void Filesystem::lookup(RequestRef request) {
+void Filesystem::lookup(const RequestRef& request) {
   const netfs::InodeRef directory = inode_of(*request);
   if (directory == nullptr) {
     request->reply_error(ESTALE);
@@ -149,7 +150,7 @@ void Filesystem::reply_no_entry(Request& request, const netfs::InodeRef& directo
   request.reply(out);
 }
 
-void Filesystem::getattr(RequestRef request) {
+void Filesystem::getattr(const RequestRef& request) {
   const netfs::InodeRef inode = inode_of(*request);
   if (inode == nullptr) {
     request->reply_error(ESTALE);
@@ -180,7 +181,7 @@ void Filesystem::getattr(RequestRef request) {
   });
 }
 
-void Filesystem::readlink(RequestRef request) {
+void Filesystem::readlink(const RequestRef& request) {
   const netfs::InodeRef inode = inode_of(*request);
   if (inode == nullptr) {
     request->reply_error(ESTALE);
@@ -192,12 +193,16 @@ void Filesystem::readlink(RequestRef request) {
       request->reply_error(target.error());
       return;
     }
+    if (target->size() > kMostTargetBytes) {
+      request->reply_error(ENAMETOOLONG);
+      return;
+    }
     const iovec part{target->data(), target->size()};
     request->reply_parts({&part, 1});
   });
 }
 
-void Filesystem::statfs(RequestRef request) {
+void Filesystem::statfs(const RequestRef& request) {
   const netfs::Caller caller = caller_of(*request);
   share_.statfs(caller, [request](const Result<netfs::StatfsReply>& reply) {
     if (!reply) {

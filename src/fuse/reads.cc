@@ -64,7 +64,7 @@ void Filesystem::reply_read(const RequestRef& request, const HandleRef& handle, 
   parts.reserve(outcome->slices.size());
   for (const auto& slice : outcome->slices) {
     // writev only reads from them
-    parts.push_back({const_cast<std::byte*>(slice.bytes.data()), slice.bytes.size()});  // NOLINT
+    parts.push_back({const_cast<std::byte*>(slice.bytes.data()), slice.bytes.size()});
   }
   request->reply_parts(parts);
   if (current) {

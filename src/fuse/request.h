@@ -84,7 +84,7 @@ class Request {
 
   template <class T>
   bool reply(const T& object) {
-    const iovec part{const_cast<T*>(&object), sizeof object};  // NOLINT: writev only reads it
+    const iovec part{const_cast<T*>(&object), sizeof object};  // writev only reads it
     return reply_parts({&part, 1});
   }
 

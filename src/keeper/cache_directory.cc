@@ -64,7 +64,8 @@ Result<Contents> look_inside(const UniqueFd& directory, const std::string& path)
     return fail_errno(errno, fmt::format("the cache directory {} cannot be read", path));
   }
   Contents contents = Contents::kNothing;
-  while (const dirent* const entry = ::readdir(stream.get())) {  // NOLINT(concurrency-mt-unsafe)
+  // NOLINTNEXTLINE(concurrency-mt-unsafe): a stream of our own
+  while (const dirent* const entry = ::readdir(stream.get())) {
     const std::string_view name = &entry->d_name[0];
     if (name == "format") {
       contents = Contents::kOurCache;

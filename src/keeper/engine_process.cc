@@ -48,8 +48,8 @@ std::vector<std::string> engine_environment() {
   std::vector<std::string> environment{"PATH=/usr/sbin:/usr/bin:/sbin:/bin", "LANG=C.UTF-8"};
   for (const char* const name :
        {"JOURNAL_STREAM", "LARDER_FAULTS", "ASAN_OPTIONS", "UBSAN_OPTIONS", "TSAN_OPTIONS"}) {
-    // The keeper has one thread when it looks.
-    if (const char* const value = std::getenv(name)) {  // NOLINT(concurrency-mt-unsafe)
+    // NOLINTNEXTLINE(concurrency-mt-unsafe): the keeper has one thread when it looks
+    if (const char* const value = std::getenv(name)) {
       environment.push_back(fmt::format("{}={}", name, value));
     }
   }
@@ -169,11 +169,12 @@ Result<EngineProcess> fork_engine(LaunchPlan& plan, const std::string& program) 
 }  // namespace
 
 Result<EngineUser> find_engine_user() {
-  // The keeper has one thread when it looks.
-  if (const passwd* const entry = ::getpwnam("larder")) {  // NOLINT(concurrency-mt-unsafe)
+  // NOLINTNEXTLINE(concurrency-mt-unsafe): the keeper has one thread when it looks
+  if (const passwd* const entry = ::getpwnam("larder")) {
     return EngineUser{entry->pw_uid, entry->pw_gid};
   }
-  if (::getpwuid(kFallbackUid) != nullptr) {  // NOLINT(concurrency-mt-unsafe)
+  // NOLINTNEXTLINE(concurrency-mt-unsafe): as above
+  if (::getpwuid(kFallbackUid) != nullptr) {
     return fail(
         Errc::kInvalid,
         fmt::format("there is no user larder, and uid {} belongs to somebody: make one with "

@@ -99,7 +99,8 @@ void close_backing(const UniqueFd& fuse, std::int32_t backing_id) {
 }
 
 void notify_service_manager(std::string_view state) {
-  const char* const path = std::getenv("NOTIFY_SOCKET");  // NOLINT(concurrency-mt-unsafe)
+  // NOLINTNEXTLINE(concurrency-mt-unsafe): nothing of ours changes the environment
+  const char* const path = std::getenv("NOTIFY_SOCKET");
   sockaddr_un address{};
   if (path == nullptr || std::strlen(path) >= sizeof address.sun_path) {
     return;

@@ -202,7 +202,7 @@ TEST_F(ShareTest, AFileFilledByRandomReadsBecomesComplete) {
   const auto inode = look_up("file");
   const auto opened = open(*inode);
   ASSERT_TRUE(opened);
-  for (const std::uint64_t cell : {9, 3, 7, 1, 5, 0, 8, 2, 6, 4}) {
+  for (const std::uint64_t cell : {9U, 3U, 7U, 1U, 5U, 0U, 8U, 2U, 6U, 4U}) {
     ASSERT_TRUE(read(*opened, {cell * 65536, 100}));
     stepper_.run();
   }

@@ -63,6 +63,15 @@ std::uint64_t FakeServer::add_directory(const std::string& name, std::uint64_t p
   return fileid;
 }
 
+std::uint64_t FakeServer::add_symlink(const std::string& name, std::string target,
+                                      std::uint64_t parent) {
+  const std::uint64_t fileid = make_node(netfs::FileType::kSymlink);
+  write_file(fileid, std::move(target));
+  nodes_.at(parent).entries.emplace_back(name, fileid);
+  stamp(nodes_.at(parent));
+  return fileid;
+}
+
 void FakeServer::remove(const std::string& name, std::uint64_t parent) {
   auto& entries = nodes_.at(parent).entries;
   const auto found =
@@ -246,6 +255,9 @@ netfs::CallId FakeAdapter::start_readlink(const netfs::FileHandle& handle,
         FakeServer::Node* const node = server_.find(handle);
         if (node == nullptr) {
           return stale_handle();
+        }
+        if (node->attributes.type != netfs::FileType::kSymlink) {
+          return fail(Errc::kInvalid, EINVAL, "READLINK of what is no link");
         }
         return netfs::ReadlinkReply{node->content, server_.post_op(*node)};
       });

@@ -35,10 +35,12 @@ class FakeServer {
 
   static constexpr std::uint64_t kRoot = 1;
 
-  // A file or directory below `parent`; its fileid.
+  // A file, directory or symbolic link below `parent`; its fileid.
   std::uint64_t add_file(const std::string& name, std::string content,
                          std::uint64_t parent = kRoot);
   std::uint64_t add_directory(const std::string& name, std::uint64_t parent = kRoot);
+  std::uint64_t add_symlink(const std::string& name, std::string target,
+                            std::uint64_t parent = kRoot);
   void remove(const std::string& name, std::uint64_t parent = kRoot);
   // Writes as somebody else's client would: new content, new stamps.
   void write_file(std::uint64_t fileid, std::string content);
