@@ -29,6 +29,7 @@ constexpr CodeText kCodes[] = {
     {Errc::kCacheDead, EIO, "cache-dead"},
     {Errc::kCorrupt, EIO, "corrupt"},
     {Errc::kInvalid, EINVAL, "invalid"},
+    {Errc::kUnsuitable, EMEDIUMTYPE, "unsuitable"},
     {Errc::kNotSupported, EOPNOTSUPP, "not-supported"},
     {Errc::kTimedOut, ETIMEDOUT, "timed-out"},
     {Errc::kRemote, EIO, "remote"},
@@ -68,6 +69,8 @@ Errc code_of(int error_number) {
     case EISDIR:
     case ELOOP:
       return Errc::kInvalid;
+    case EMEDIUMTYPE:  // no filesystem says so: the code survives a way on which only errnos travel
+      return Errc::kUnsuitable;
     case EOPNOTSUPP:
     case ENOSYS:
       return Errc::kNotSupported;

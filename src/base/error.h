@@ -19,6 +19,7 @@ enum class Errc {
   kCacheDead,     // the cache was withdrawn; ask the server
   kCorrupt,       // bytes that fail their checksum or make no sense
   kInvalid,       // bad input; the context says what, where and what to do
+  kUnsuitable,    // what was named belongs to others or is of another kind: name something else
   kNotSupported,  // this kernel, filesystem or server cannot do it
   kTimedOut,      // the deadline passed
   kRemote,        // the server refused; the errno says how

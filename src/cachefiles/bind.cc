@@ -71,7 +71,7 @@ Result<bool> can_become_ours(os::Directory& root, const std::string& path) {
   const std::set<std::string> names = TRY(names_in(root));
   for (const std::string& name : names) {
     if (name != "lost+found" && !ours.contains(name)) {
-      return fail(Errc::kInvalid,
+      return fail(Errc::kUnsuitable,
                   fmt::format("the directory {} is not empty and no cache of larder's (it holds "
                               "\"{}\"); name an empty one",
                               path, name));
@@ -92,6 +92,12 @@ Result<std::string> read_text(os::File& file) {
   return text;
 }
 
+// What a crash of make_format leaves: some of the text, or its length without its bytes.
+bool is_half_written(std::string_view text) {
+  return kFormatText.starts_with(text) || (text.size() <= kFormatText.size() &&
+                                           text.find_first_not_of('\0') == std::string_view::npos);
+}
+
 // True: a cache of our format. False: it may be made one.
 Result<bool> check_format(os::Directory& root, const std::string& path) {
   Result<std::unique_ptr<os::File>> file = root.open_file(kFormatFile, os::OpenMode::kRead);
@@ -102,16 +108,24 @@ Result<bool> check_format(os::Directory& root, const std::string& path) {
   if (text == kFormatText) {
     return true;
   }
-  if (text.starts_with(kFormatWord)) {
+  if (text.starts_with(kFormatWord) && !is_half_written(text)) {
     const std::string line = text.substr(0, text.find('\n'));
-    return fail(Errc::kInvalid,
+    return fail(Errc::kUnsuitable,
                 fmt::format("the cache {} has a format that this version does not know (\"{}\"); "
                             "use the version that made it, or remove the directory",
                             path, line));
   }
+  if (!is_half_written(text)) {
+    return fail(Errc::kUnsuitable,
+                fmt::format("the directory {} holds a file \"format\" that larder did not write; "
+                            "name an empty one",
+                            path));
+  }
   if (!TRY(can_become_ours(root, path))) {
-    return fail(Errc::kInvalid,
-                fmt::format("the cache {} has lost its format file; remove the directory", path));
+    return fail(Errc::kUnsuitable,
+                fmt::format("the cache {} has no format file, so larder did not make it or has "
+                            "lost it; remove the directory or name another",
+                            path));
   }
   return false;
 }
@@ -231,9 +245,14 @@ Result<Bound> open_cache_directory(std::unique_ptr<os::Directory> root, os::File
   bound.fresh = !TRY(check_format(*root, path));
   bound.lock = TRY(open_or_create(*root, kLockFile));
   const Result<> locked = bound.lock->lock_exclusive();
+  if (!locked && locked.error().code() == Errc::kBusy) {
+    return fail(Errc::kUnsuitable,
+                fmt::format("the cache {} is in use by another keeper; name another directory, or "
+                            "stop that one with `larder stop`",
+                            path));
+  }
   if (!locked) {
-    return fail(Error(locked.error().code(), locked.error().error_number(),
-                      fmt::format("the cache {} is in use by another process", path)));
+    return fail(locked.error().within(path));
   }
   bound.cache = TRY(open_or_make(*root, kCacheDirectory));
   bound.graveyard = TRY(open_or_make(*root, kGraveyardDirectory));

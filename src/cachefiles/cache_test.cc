@@ -1,8 +1,10 @@
 #include "cachefiles/cache.h"
 
 #include <algorithm>
+#include <array>
 #include <cstddef>
 #include <cstdint>
+#include <cstring>
 #include <memory>
 #include <random>
 #include <string>
@@ -166,8 +168,10 @@ TEST_F(CacheTest, ASecondBindIsRefusedWithASentence) {
   bind();
   const auto second = bind_cache(filesystem_.open_root("/").value(), filesystem_, options_, clock_);
   ASSERT_FALSE(second.has_value());
-  EXPECT_EQ(second.error().code(), Errc::kBusy);
-  EXPECT_EQ(second.error().context(), "the cache /cache is in use by another process");
+  EXPECT_EQ(second.error().code(), Errc::kUnsuitable);
+  EXPECT_EQ(second.error().message(),
+            "the cache /cache is in use by another keeper; name another directory, or stop that "
+            "one with `larder stop`");
 }
 
 TEST_F(CacheTest, OtherDirectoriesAndFormatsAreRefusedWithASentence) {
@@ -175,6 +179,7 @@ TEST_F(CacheTest, OtherDirectoriesAndFormatsAreRefusedWithASentence) {
   ASSERT_TRUE(root->create_file("precious", 0600));
   auto refused = bind_cache(filesystem_.open_root("/").value(), filesystem_, options_, clock_);
   ASSERT_FALSE(refused.has_value());
+  EXPECT_EQ(refused.error().code(), Errc::kUnsuitable);
   EXPECT_NE(refused.error().context().find("precious"), std::string::npos);
   ASSERT_TRUE(root->unlink("precious"));
   bind();
@@ -183,7 +188,43 @@ TEST_F(CacheTest, OtherDirectoriesAndFormatsAreRefusedWithASentence) {
   ASSERT_TRUE(format->write_at(0, bytes_of("larder cache 9\n")));
   refused = bind_cache(filesystem_.open_root("/").value(), filesystem_, options_, clock_);
   ASSERT_FALSE(refused.has_value());
+  EXPECT_EQ(refused.error().code(), Errc::kUnsuitable);
   EXPECT_NE(refused.error().context().find("larder cache 9"), std::string::npos);
+}
+
+TEST_F(CacheTest, SomebodysFileOfTheNameFormatIsNotOverwritten) {
+  auto root = filesystem_.open_root("/").value();
+  auto file = root->create_file("format", 0600).value();
+  ASSERT_TRUE(file->write_at(0, bytes_of("years of work")));
+  const auto refused =
+      bind_cache(filesystem_.open_root("/").value(), filesystem_, options_, clock_);
+  ASSERT_FALSE(refused.has_value());
+  EXPECT_EQ(refused.error().code(), Errc::kUnsuitable);
+  std::array<std::byte, 13> kept{};
+  EXPECT_EQ(file->read_at(0, kept).value(), kept.size());
+  EXPECT_EQ(std::memcmp(kept.data(), "years of work", kept.size()), 0);
+}
+
+// The first bind was cut off by a crash before its format file was whole.
+TEST_F(CacheTest, AHalfWrittenFormatFileIsWrittenAgain) {
+  for (const std::string& half : {std::string(), std::string("lard"), std::string(5, '\0')}) {
+    auto root = filesystem_.open_root("/").value();
+    auto file = root->create_file("format", 0600).value();
+    ASSERT_TRUE(file->write_at(0, bytes_of(half)));
+    bind();
+    withdraw();
+    for (const char* const name : {"format", "lock", "state"}) {
+      ASSERT_TRUE(root->unlink(name)) << name;
+    }
+  }
+}
+
+TEST_F(CacheTest, ADiskThatFailsIsNoMistakeOfTheUsers) {
+  filesystem_.cut_power_after(filesystem_.mutating_calls() + 2);
+  const auto refused =
+      bind_cache(filesystem_.open_root("/").value(), filesystem_, options_, clock_);
+  ASSERT_FALSE(refused.has_value());
+  EXPECT_NE(refused.error().code(), Errc::kUnsuitable);
 }
 
 TEST_F(CacheTest, LimitsThatMakeNoSenseAreRefused) {

@@ -1,7 +1,9 @@
 #include "engine/cache_binder.h"
 
 #include <chrono>
+#include <cstddef>
 #include <memory>
+#include <optional>
 #include <string>
 #include <utility>
 #include <vector>
@@ -26,6 +28,9 @@ namespace larder::engine {
 namespace {
 
 constexpr std::size_t kMostQueuedBinds = 64;
+constexpr unsigned kBindThreads = 4;  // a disk that hangs keeps one
+// For a mount that waits for its cache; the command line gives up on the mount after 30 s.
+constexpr std::chrono::seconds kPatience{10};
 
 std::string sentence_for(const Error& error) {
   return fmt::format("nothing is cached, the cache cannot be used: {}", error.message());
@@ -37,30 +42,70 @@ CacheBinder::CacheBinder(Executor& executor, handover::EngineEnd& keeper)
     : keeper_(keeper),
       filesystem_(os::make_posix_filesystem()),
       clock_(executor.clock()),
+      timers_(executor.timers()),
       caches_(executor),
-      pool_(executor.make_pool("cache-bind", 1, kMostQueuedBinds)) {}
+      pool_(executor.make_pool("cache-bind", kBindThreads, kMostQueuedBinds)) {}
 
 CacheBinder::~CacheBinder() = default;
 
-void CacheBinder::bring_online(const std::string& path, Task ready) {
-  bool begin = false;
-  if (find(path)->status().state != fscache::CacheState::kActive) {
+void CacheBinder::bring_online(const std::string& path, Ready ready) {
+  const fscache::CacheState state = find(path)->status().state;
+  // What was online once and has an error is ours still: it cannot be bound a second time.
+  const bool absent =
+      state == fscache::CacheState::kNotPresent || state == fscache::CacheState::kWithdrawn;
+  bool begins = false;
+  if (absent) {
     const MutexLock lock(mutex_);
     Binding& binding = bindings_[path];
-    binding.waiting.push_back(std::move(ready));
-    begin = !std::exchange(binding.trying, true);
-    ready = nullptr;
+    begins = !std::exchange(binding.trying, true);
+    if (begins) {
+      binding.deadline = timers_.schedule(kPatience, [this, path] { on_deadline(path); });
+    }
+    if (binding.deadline) {  // else it hangs, as the status says already
+      binding.waiting.push_back(std::move(ready));
+      ready = nullptr;
+    }
   }
   if (ready) {
-    ready();
-  } else if (begin) {
-    keeper_.open_cache_directory(path, [this, path](Result<UniqueFd> directory) {
-      on_directory(path, std::move(directory));
-    });
+    ready({});
+  }
+  if (begins) {
+    begin(path);
+  }
+}
+
+void CacheBinder::begin(const std::string& path) {
+  keeper_.open_cache_directory(
+      path, [this, path](Result<UniqueFd> directory) { on_directory(path, std::move(directory)); });
+}
+
+// The cache may come online later, under mounts that went on without it.
+void CacheBinder::on_deadline(const std::string& path) {
+  std::vector<Ready> waiting;
+  {
+    const MutexLock lock(mutex_);
+    const auto found = bindings_.find(path);
+    if (found == bindings_.end() || !found->second.deadline) {
+      return;  // it was tried in the last moment
+    }
+    Binding& binding = found->second;
+    binding.deadline.reset();
+    binding.trouble =
+        fmt::format("nothing is cached yet: the disk of the cache {} does not answer", path);
+    log_error("{}", binding.trouble);
+    waiting.swap(binding.waiting);
+  }
+  for (Ready& ready : waiting) {
+    ready({});
   }
 }
 
 void CacheBinder::on_directory(const std::string& path, Result<UniqueFd> directory) {
+  if (!directory && directory.error().code() == Errc::kTimedOut) {
+    // The keeper did not wait any longer; when the disk answers again, somebody must ask.
+    timers_.schedule(kPatience, [this, path] { begin(path); });
+    return;
+  }
   if (!directory) {
     finish(path, fail(directory.error()));
     return;
@@ -82,19 +127,29 @@ Result<> CacheBinder::bind(const std::string& path, UniqueFd directory) {
 }
 
 void CacheBinder::finish(const std::string& path, const Result<>& result) {
-  std::vector<Task> waiting;
+  const bool refused = !result && result.error().code() == Errc::kUnsuitable;
+  std::vector<Ready> waiting;
+  std::optional<TimerId> deadline;
   {
     const MutexLock lock(mutex_);
     Binding& binding = bindings_[path];
     binding.trying = false;
-    binding.trouble = result ? "" : sentence_for(result.error());
     waiting.swap(binding.waiting);
+    deadline = std::exchange(binding.deadline, std::nullopt);
+    if (refused && binding.trouble.empty()) {
+      bindings_.erase(path);  // no mount goes on with it
+    } else {
+      binding.trouble = result ? "" : sentence_for(result.error());
+    }
+  }
+  if (deadline) {
+    timers_.cancel(*deadline);
   }
   if (!result) {
-    log_error("cache {}: {}", path, sentence_for(result.error()));
+    log_error("cache {}: {}", path, result.error().message());
   }
-  for (Task& task : waiting) {
-    task();
+  for (Ready& ready : waiting) {
+    ready(refused ? result : Result<>());
   }
 }
 
@@ -105,7 +160,10 @@ std::vector<CacheBinder::Status> CacheBinder::status() const {
     {
       const MutexLock lock(mutex_);
       const auto found = bindings_.find(cache->tag());
-      status.bind_trouble = found == bindings_.end() ? "" : found->second.trouble;
+      if (found == bindings_.end()) {
+        continue;  // the mount that named it was refused
+      }
+      status.bind_trouble = found->second.trouble;
     }
     all.push_back(std::move(status));
   }

@@ -3,6 +3,7 @@
 
 #include <functional>
 #include <memory>
+#include <optional>
 #include <string>
 #include <unordered_map>
 #include <vector>
@@ -32,9 +33,13 @@ class CacheBinder {
     return caches_.find_or_make(path);
   }
 
-  // Begins to bring it online if it is not. `ready` runs when that has been tried, whatever came of
-  // it: a mount works without a cache too.
-  void bring_online(const std::string& path, Task ready) EXCLUDES(mutex_);
+  using Ready = std::move_only_function<void(Result<>)>;
+
+  // Begins to bring it online if it is not. `ready` runs when that has been tried, or after a while
+  // in which the disk did not answer; must not wait. Its only error is kUnsuitable, a sentence:
+  // the directory is not one that this cache can be in, which is for whoever named it to set right.
+  // All other trouble is the cache's own, and a mount works without one.
+  void bring_online(const std::string& path, Ready ready) EXCLUDES(mutex_);
 
   struct Status {
     fscache::CacheStatus cache;
@@ -50,10 +55,13 @@ class CacheBinder {
  private:
   struct Binding {
     bool trying = false;
+    std::optional<TimerId> deadline;  // while somebody waits for it
     std::string trouble;
-    std::vector<Task> waiting;
+    std::vector<Ready> waiting;
   };
 
+  void begin(const std::string& path);
+  void on_deadline(const std::string& path) EXCLUDES(mutex_);
   void on_directory(const std::string& path, Result<UniqueFd> directory);
   [[nodiscard]] Result<> bind(const std::string& path, UniqueFd directory);
   void finish(const std::string& path, const Result<>& result) EXCLUDES(mutex_);
@@ -61,6 +69,7 @@ class CacheBinder {
   handover::EngineEnd& keeper_;
   const std::unique_ptr<os::Filesystem> filesystem_;
   const Clock& clock_;
+  Timers& timers_;
   fscache::Caches caches_;
   mutable Mutex mutex_{LockRank::kMounts};
   std::unordered_map<std::string, Binding> bindings_ GUARDED_BY(mutex_);

@@ -125,8 +125,14 @@ void Engine::start_mount(const std::shared_ptr<Mount>& mount) {
     connect(mount, nullptr);
     return;
   }
-  caches_.bring_online(mount->spec().cache, [this, mount] {
-    mount_pool_->post([this, mount] { connect(mount, caches_.find(mount->spec().cache)); });
+  caches_.bring_online(mount->spec().cache, [this, mount](const Result<>& suitable) {
+    mount_pool_->post([this, mount, suitable] {
+      if (suitable) {
+        connect(mount, caches_.find(mount->spec().cache));
+      } else {
+        fail_mount(mount->id(), suitable.error());
+      }
+    });
   });
 }
 

@@ -29,7 +29,7 @@ namespace {
 constexpr auto kOurNames = std::to_array<std::string_view>(
     {"cache", "format", "graveyard", "lock", "maps", "meta", "state"});
 
-enum class Contents : std::uint8_t { kNothing, kOurCache, kOther };
+enum class Contents : std::uint8_t { kNothing, kLikeOurs, kOurCache, kOther };
 
 Result<UniqueFd> open_directory(const std::string& path) {
   open_how how{};
@@ -42,14 +42,27 @@ Result<UniqueFd> open_directory(const std::string& path) {
   }
   switch (errno) {
     case ELOOP:
-      return fail(Errc::kInvalid, fmt::format("the cache directory {} leads through a symbolic "
-                                              "link: give the path without it",
-                                              path));
+      return fail(Errc::kUnsuitable, fmt::format("the cache directory {} leads through a symbolic "
+                                                 "link: give the path without it",
+                                                 path));
     case ENOTDIR:
-      return fail(Errc::kInvalid, fmt::format("the cache directory {} is not a directory", path));
+      return fail(Errc::kUnsuitable,
+                  fmt::format("the cache directory {} is not a directory: give another", path));
     default:
       return fail_errno(errno, fmt::format("the cache directory {} cannot be opened", path));
   }
+}
+
+Result<UniqueFd> open_or_make(const std::string& path) {
+  // Not the other way round: where nothing can be written, mkdir(2) fails or waits.
+  Result<UniqueFd> directory = open_directory(path);
+  if (directory || directory.error().code() != Errc::kNotFound) {
+    return directory;
+  }
+  if (::mkdir(path.c_str(), 0700) != 0 && errno != EEXIST) {
+    return fail_errno(errno, fmt::format("the cache directory {} cannot be made", path));
+  }
+  return open_directory(path);
 }
 
 Result<Contents> look_inside(const UniqueFd& directory, const std::string& path) {
@@ -67,14 +80,14 @@ Result<Contents> look_inside(const UniqueFd& directory, const std::string& path)
   // NOLINTNEXTLINE(concurrency-mt-unsafe): a stream of our own
   while (const dirent* const entry = ::readdir(stream.get())) {
     const std::string_view name = &entry->d_name[0];
-    if (name == "format") {
-      contents = Contents::kOurCache;
-    }
     // lost+found: a filesystem made for the cache alone is empty, too.
-    if (name != "." && name != ".." && name != "lost+found" &&
-        std::ranges::find(kOurNames, name) == kOurNames.end()) {
+    if (name == "." || name == ".." || name == "lost+found") {
+      continue;
+    }
+    if (std::ranges::find(kOurNames, name) == kOurNames.end()) {
       return Contents::kOther;
     }
+    contents = std::max(contents, name == "format" ? Contents::kOurCache : Contents::kLikeOurs);
   }
   return contents;
 }
@@ -86,23 +99,26 @@ Result<UniqueFd> open_cache_directory(const std::string& path, const EngineUser&
     return fail(Errc::kInvalid,
                 fmt::format("the cache directory {} is not an absolute path", path));
   }
-  if (::mkdir(path.c_str(), 0700) != 0 && errno != EEXIST) {
-    return fail_errno(errno, fmt::format("the cache directory {} cannot be made", path));
-  }
-  UniqueFd directory = TRY(open_directory(path));
+  UniqueFd directory = TRY(open_or_make(path));
   struct stat status{};
   if (::fstat(directory.get(), &status) != 0) {
     return fail_errno(errno, fmt::format("the cache directory {}", path));
   }
   const Contents contents = TRY(look_inside(directory, path));
   if (contents == Contents::kOther) {
-    return fail(Errc::kInvalid, fmt::format("the cache directory {} holds other files: give an "
-                                            "empty directory or one that larder made",
-                                            path));
+    return fail(Errc::kUnsuitable, fmt::format("the cache directory {} holds other files: give an "
+                                               "empty directory or one that larder made",
+                                               path));
   }
   if (status.st_uid != user.uid) {
+    if (contents ==
+        Contents::kLikeOurs) {  // of an interrupted first use they would be the engine's
+      return fail(Errc::kUnsuitable, fmt::format("the cache directory {} was not made by larder: "
+                                                 "give an empty one",
+                                                 path));
+    }
     if (contents == Contents::kOurCache) {
-      return fail(Errc::kInvalid,
+      return fail(Errc::kUnsuitable,
                   fmt::format("the cache in {} belongs to uid {}, the engine runs as uid {}: "
                               "`chown -R {}:{} {}` or give another directory",
                               path, status.st_uid, user.uid, user.uid, user.gid, path));

@@ -7,6 +7,7 @@
 #include <cstdint>
 #include <cstdlib>
 #include <cstring>
+#include <functional>
 #include <iterator>
 #include <list>
 #include <memory>
@@ -58,6 +59,7 @@ using handover::RequestKind;
 using std::chrono::milliseconds;
 
 constexpr std::size_t kMostClients = 64;
+constexpr std::size_t kCacheLanes = 4;        // in which cache directories are opened
 constexpr std::size_t kMessagesPerTurn = 64;  // of the engine, before others get their turn
 constexpr milliseconds kFirstBackoff{100};
 constexpr milliseconds kMostBackoff{30000};
@@ -450,7 +452,9 @@ void Keeper::on_open_cache(const Message& message) {
       answer.text = directory.error().message().substr(0, handover::kMostSentenceBytes);
     }
   };
-  if (!lanes_->post("cache-open", std::move(job))) {
+  // A disk that hangs holds up few others: by its path it has one of some lanes.
+  const std::size_t lane = std::hash<std::string>{}(message.text) % kCacheLanes;
+  if (!lanes_->post(fmt::format("cache-open-{}", lane), std::move(job))) {
     refuse(MessageKind::kCacheOpened, message.head.request, EBUSY, "too many caches are opened");
   }
 }

@@ -1,10 +1,13 @@
-"""LoopFs: a small filesystem of its own in a file, to be filled, cut short or made read-only."""
+"""LoopFs: a small filesystem of its own in a file, to be filled, cut short, frozen or made read-only."""
 
 import errno
+import fcntl
 import os
 import pathlib
 import subprocess
 
+_FIFREEZE = 0xC0045877  # of linux/fs.h
+_FITHAW = 0xC0045878
 _LEAST_BYTES = {"xfs": 300 << 20}
 
 
@@ -55,6 +58,25 @@ class LoopFs:
         for device in devices.stdout.split():
             subprocess.run(["losetup", "--set-capacity", device], check=True)
 
+    def freeze(self):
+        """Whatever writes to it hangs until thaw(), reads do not."""
+        self._control(_FIFREEZE)
+
+    def thaw(self):
+        """Does nothing if it is not frozen."""
+        try:
+            self._control(_FITHAW)
+        except OSError as error:
+            if error.errno != errno.EINVAL:
+                raise
+
+    def _control(self, request):
+        directory = os.open(self.mountpoint, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            fcntl.ioctl(directory, request, 0)
+        finally:
+            os.close(directory)
+
     def free_bytes(self):
         """What root may still write."""
         status = os.statvfs(self.mountpoint)
@@ -80,6 +102,7 @@ class LoopFs:
     def detach(self):
         """Unmounts, by force if need be."""
         if os.path.ismount(self.mountpoint):
+            self.thaw()
             if subprocess.run(["umount", self.mountpoint], check=False, capture_output=True).returncode:
                 subprocess.run(["umount", "--lazy", self.mountpoint], check=True)
 

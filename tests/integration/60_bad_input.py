@@ -1,9 +1,9 @@
 """Bad input: one sentence that says what, where and what to do; nothing half-mounted is left."""
 
+import os
 import pathlib
 import socket
 import sys
-import unittest
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
 
@@ -79,14 +79,30 @@ class Refusals(Case):
             with self.subTest(option):
                 self.assert_mount_refused(self.server.url(), [option.split("=")[0]], options=option)
 
-    @unittest.skip("TODO: such a mount goes on uncached, and only the status tells of it")
     def test_a_cache_directory_with_somebody_elses_files(self):
-        self.larder.cache_directory.mkdir()
-        (self.larder.cache_directory / "thesis.txt").write_text("years of work")
-        self.assert_mount_refused(self.server.url(), [self.larder.cache_directory])
-        self.assertEqual((self.larder.cache_directory / "thesis.txt").read_text(), "years of work")
+        self.assert_cache_refused_and_untouched({"thesis.txt": "years of work"}, "other files")
 
-    @unittest.skip("TODO: such a mount goes on uncached, and only the status tells of it")
+    def test_a_cache_directory_with_somebodys_file_that_is_named_as_one_of_ours(self):
+        self.assert_cache_refused_and_untouched({"format": "years of work"}, "belongs to uid 0")
+        os.chown(self.larder.cache_directory, 64_321, 64_321)
+        self.assert_cache_refused_and_untouched({"format": "years of work"}, "belongs to uid 64321")
+
+    def test_a_cache_of_another_program_in_the_same_grammar(self):
+        self.assert_cache_refused_and_untouched(
+            {"cache/Infs,1/@00/D1": "bytes", "graveyard/1": ""}, "not made by larder")
+
+    def test_a_cache_of_an_unknown_format(self):
+        self.make_cache()
+        (self.larder.cache_directory / "format").write_text("larder cache 0\n")
+        self.assert_cache_refused_and_untouched({}, "larder cache 0")
+        self.assertEqual(self.larder.status()["caches"], [], "nothing goes on with it")
+
+    def test_a_cache_of_an_engine_with_another_uid(self):
+        self.make_cache()
+        for path in (self.larder.cache_directory, *self.larder.cache_directory.rglob("*")):
+            os.chown(path, 64_321, 64_321)
+        self.assert_cache_refused_and_untouched({}, "chown -R")
+
     def test_a_cache_that_another_keeper_uses(self):
         self.larder.mount(self.server.url(), self.mountpoint)
         other = self.begin(Larder(self.directory / "other", self.larder.cache_directory))
@@ -94,7 +110,35 @@ class Refusals(Case):
         mountpoint.mkdir()
         sentence = other.refusal(*other.mount_words(self.server.url(), mountpoint))
         self.assertIn(str(self.larder.cache_directory), sentence)
+        self.assertIn("another keeper", sentence)
         self.assertFalse(larder.is_mounted(mountpoint))
+        self.assertEqual((self.mountpoint / "file").read_bytes(), b"content")
+        self.larder.restart()
+        other.mount(self.server.url(), mountpoint)  # nothing in the other one remembers it
+        self.assertEqual(other.status()["caches"][0]["state"], "active")
+
+    def make_cache(self):
+        self.larder.mount(self.server.url(), self.mountpoint)
+        self.larder.restart()
+
+    def assert_cache_refused_and_untouched(self, files, told):
+        """With `files` in the cache directory besides what is there."""
+        for name, text in files.items():
+            path = self.larder.cache_directory / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(text)
+        before = self.look_of_cache()
+        self.assert_mount_refused(self.server.url(), [self.larder.cache_directory, told])
+        self.assertEqual(self.look_of_cache(), before)
+
+    def look_of_cache(self):
+        """Owners, modes and contents of all that is in the cache directory."""
+        look = {}
+        for path in (self.larder.cache_directory, *self.larder.cache_directory.rglob("*")):
+            status = path.stat()
+            look[path] = (status.st_uid, status.st_gid, status.st_mode,
+                          path.read_bytes() if path.is_file() else None)
+        return look
 
     def test_commands_that_make_no_sense(self):
         for words in (["nonsense"], ["mount"], ["umount"], ["umount", self.mountpoint]):
