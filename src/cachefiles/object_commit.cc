@@ -25,6 +25,7 @@
 #include "cachefiles/stamp.h"
 #include "cachefiles/volume.h"
 #include "cachefiles/write_back.h"
+#include "culling/culling.h"
 #include "fscache/backend.h"
 #include "os/filesystem.h"
 
@@ -295,9 +296,7 @@ void Object::stamp_last_use() {
   if (!used_ || !loaded_) {
     return;  // what was made in this life carries the time of its making
   }
-  const os::FileTime now = core_.file_time();
-  const auto age = static_cast<double>(now.seconds - accessed_.seconds);
-  if (age < core_.stamp_seconds) {
+  if (culling::seconds_between(accessed_, core_.file_time()) < core_.stamp_seconds) {
     return;
   }
   const Result<std::shared_ptr<os::File>> file = file_.get();
