@@ -194,7 +194,8 @@ class Cache final : public fscache::Backend {
     } else if (core_.space.near_ceiling()) {
       TRY(store_state(false));
     }
-    if (counting_) {
+    TRY(write_back());
+    if (counting_ || core_.write_back.anything()) {
       return Duration{};
     }
     if (core_.epochs.fresh_bytes() == 0) {
@@ -251,6 +252,19 @@ class Cache final : public fscache::Backend {
     return {};
   }
 
+  Result<> write_back() {
+    const Result<> written = core_.write_back.step();
+    if (written) {
+      return {};
+    }
+    const Result<> noted =
+        state_file_->note_doubt(core_.epochs.generation(), core_.epochs.current_epoch());
+    if (!noted) {
+      log_warning("cache {}: {}", path_, noted.error().message());
+    }
+    return give_up_epoch(written.error());
+  }
+
   // A failed sync leaves the kernel's memory and the disk apart: the cache is given up, and what
   // was not durable before will not count when it is bound again.
   Result<> close_epoch() {
@@ -260,13 +274,7 @@ class Cache final : public fscache::Backend {
       return core_.root->sync_filesystem();
     });
     if (!closed) {
-      const Error error(Errc::kIo, closed.error().error_number(),
-                        "writing back to the disk failed, what was written last is dropped");
-      const Result<> stored = store_state(false);
-      if (!stored) {
-        log_warning("cache {}: {}", path_, stored.error().message());
-      }
-      return fail(core_.note(error));
+      return give_up_epoch(closed.error());
     }
     pace_.closed(began, core_.clock.now());
     if (*closed) {
@@ -276,6 +284,16 @@ class Cache final : public fscache::Backend {
       }
     }
     return {};
+  }
+
+  Result<> give_up_epoch(const Error& why) {
+    const Error error(Errc::kIo, why.error_number(),
+                      "writing back to the disk failed, what was written last is dropped");
+    const Result<> stored = store_state(false);
+    if (!stored) {
+      log_warning("cache {}: {}", path_, stored.error().message());
+    }
+    return fail(core_.note(error));
   }
 
   // The ceiling is on the disk before use may reach it.

@@ -19,6 +19,7 @@
 #include "cachefiles/epochs.h"
 #include "cachefiles/open_files.h"
 #include "cachefiles/space.h"
+#include "cachefiles/write_back.h"
 #include "os/filesystem.h"
 
 namespace larder::cachefiles {
@@ -40,7 +41,8 @@ struct Core {
         space(limits),
         accounts(space),
         epochs(generation, std::move(past)),
-        open_files(most_open_files) {}
+        open_files(most_open_files),
+        write_back(epochs) {}
 
   Core(const Core&) = delete;
   Core& operator=(const Core&) = delete;
@@ -54,6 +56,7 @@ struct Core {
   Accounts accounts;
   Epochs epochs;
   OpenFiles open_files;
+  WriteBack write_back;
   CoreCounters counters;
 
   // Seconds after which a stamp of last use is old enough to be written again.

@@ -303,8 +303,15 @@ class FaultTest : public DamageTest {
       (void)fill(**changed, content_of("large", 2, kLargeSize));
     }
     (void)volume_->discard("new small");
+    (void)cache_->run_maintenance();  // writes back
     clock_.advance(std::chrono::hours(1));
     (void)cache_->run_maintenance();
+    for (const std::string key : {"large", "new large"}) {
+      auto object = volume_->open_object(describe(key, key == "large" ? 2 : 1, kLargeSize));
+      if (object) {
+        (void)(*object)->open_for_passthrough();
+      }
+    }
   }
 
   testing::FaultyFilesystem faulty_;

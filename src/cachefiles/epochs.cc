@@ -101,6 +101,11 @@ bool Epochs::needs_verification(Stamp stamp) const {
   return past == nullptr || past->verify;
 }
 
+std::uint32_t Epochs::current_epoch() const {
+  const MutexLock lock(mutex_);
+  return current_;
+}
+
 std::uint32_t Epochs::durable_epoch() const {
   const MutexLock lock(mutex_);
   return durable_;

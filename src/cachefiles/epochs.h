@@ -86,6 +86,7 @@ class Epochs {
 
   [[nodiscard]] const std::vector<PastGenerations>& past() const { return past_; }
 
+  [[nodiscard]] std::uint32_t current_epoch() const EXCLUDES(mutex_);
   [[nodiscard]] std::uint32_t durable_epoch() const EXCLUDES(mutex_);
   // What carries this stamp, which counts, has been written to the disk without an error. Before
   // that the kernel may drop it again: when its writing fails, pages are clean and what is read

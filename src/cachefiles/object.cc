@@ -221,6 +221,7 @@ void Object::drop_corrupt(ByteRange piece) {
     sealed_ = false;
     ++drops_;
   }
+  core_.write_back.forget(log_.nonce());
   const Result<> appended = log_.append({record});
   if (!appended) {
     (void)core_.note(appended.error());
@@ -334,6 +335,8 @@ Result<> Object::write_missing(ByteRange run, Bytes from) {
       return {};  // the file that we wrote to is gone
     }
     map_.add(run, checksums, true);
+    one_writer_ = one_writer_ && (!written_ || written_through_.lock() == *file);
+    written_through_ = *file;
     newest_data_ = std::max(newest_data_, lease.stamp());
     written_ = true;
     sealed_ = false;

@@ -96,6 +96,9 @@ class Object final : public fscache::BackendObject {
   // The backing file is not what the label says: begin anew.
   void lose_file(std::string_view why) EXCLUDES(mutex_);
   [[nodiscard]] Result<> verify_everything(os::File& file) EXCLUDES(mutex_);
+  // What is read past our checksums is what was written: the disk has it.
+  [[nodiscard]] bool on_disk() const EXCLUDES(mutex_);
+  void ask_for_write_back() EXCLUDES(mutex_);
 
   // ---- Writing.
   [[nodiscard]] Result<> write_missing(ByteRange run, Bytes from) EXCLUDES(mutex_);
@@ -151,6 +154,10 @@ class Object final : public fscache::BackendObject {
   MapRecord seal_ GUARDED_BY(mutex_);
   Stamp label_stamp_ GUARDED_BY(mutex_);
   Stamp newest_data_ GUARDED_BY(mutex_);  // of the data in the map
+  Stamp loaded_data_ GUARDED_BY(mutex_);  // of what was there when it was opened
+  // What this object wrote was written through one open file: that one is told if it was lost.
+  std::weak_ptr<os::File> written_through_ GUARDED_BY(mutex_);
+  bool one_writer_ GUARDED_BY(mutex_) = true;
   std::uint64_t charged_ GUARDED_BY(mutex_) = 0;
 };
 

@@ -24,6 +24,8 @@
 #include "cachefiles/object_log.h"
 #include "cachefiles/stamp.h"
 #include "cachefiles/volume.h"
+#include "cachefiles/write_back.h"
+#include "culling/culling.h"
 #include "fscache/backend.h"
 #include "os/filesystem.h"
 
@@ -198,7 +200,42 @@ Result<> Object::mark_complete() {
     complete_ = false;
     return fail(core_.note(done.error()));
   }
+  ask_for_write_back();
   return {};
+}
+
+void Object::ask_for_write_back() {
+  WriteBack::Wanted wanted;
+  wanted.nonce = log_.nonce();
+  wanted.size = description_.size;
+  std::shared_ptr<os::File> file;
+  Stamp loaded;
+  {
+    const MutexLock lock(mutex_);
+    wanted.newest = newest_data_;
+    loaded = loaded_data_;
+    file = one_writer_ ? written_through_.lock() : nullptr;
+  }
+  // What an earlier life of the object wrote may have been lost without a word to this file.
+  if (file == nullptr || !core_.epochs.durable(loaded)) {
+    return;
+  }
+  const Result<os::FileStat> stat = file->stat();
+  if (stat) {
+    wanted.inode = stat->inode;
+    if (core_.write_back.add(wanted, std::move(file))) {
+      core_.wake();
+    }
+  }
+}
+
+bool Object::on_disk() const {
+  Stamp newest;
+  {
+    const MutexLock lock(mutex_);
+    newest = newest_data_;
+  }
+  return core_.epochs.durable(newest) || core_.write_back.done(log_.nonce());
 }
 
 Result<> Object::verify_everything(os::File& file) {
@@ -229,6 +266,9 @@ Result<UniqueFd> Object::open_for_passthrough() {
     sealed = sealed_;
     seal_record = seal_;
   }
+  if (!on_disk()) {
+    return fail(Errc::kBusy, "the disk may not have taken all of it yet");
+  }
   const std::shared_ptr<os::File> file = TRY(file_.get());
   const Result<os::FileStat> stat = file->stat();
   if (!stat) {
@@ -256,9 +296,7 @@ void Object::stamp_last_use() {
   if (!used_ || !loaded_) {
     return;  // what was made in this life carries the time of its making
   }
-  const os::FileTime now = core_.file_time();
-  const auto age = static_cast<double>(now.seconds - accessed_.seconds);
-  if (age < core_.stamp_seconds) {
+  if (culling::seconds_between(accessed_, core_.file_time()) < core_.stamp_seconds) {
     return;
   }
   const Result<std::shared_ptr<os::File>> file = file_.get();

@@ -103,6 +103,11 @@ bool ObjectLog::started() const {
   return file_ != nullptr;
 }
 
+std::uint64_t ObjectLog::nonce() const {
+  const MutexLock lock(mutex_);
+  return file_ == nullptr ? 0 : nonce_;
+}
+
 std::uint64_t ObjectLog::bytes() const {
   const MutexLock lock(mutex_);
   return end_;

@@ -37,6 +37,8 @@ class ObjectLog {
   void reset() EXCLUDES(mutex_);
 
   [[nodiscard]] bool started() const EXCLUDES(mutex_);
+  // 0 when there is no file.
+  [[nodiscard]] std::uint64_t nonce() const EXCLUDES(mutex_);
   [[nodiscard]] std::uint64_t bytes() const EXCLUDES(mutex_);
   // 0 when there is no file.
   [[nodiscard]] std::uint64_t allocated() const EXCLUDES(mutex_);

@@ -187,6 +187,7 @@ Result<bool> Object::load_file(const std::shared_ptr<os::Directory>& directory,
     newest_data_ = label.stamp;
     complete_ = label.complete;
   }
+  loaded_data_ = newest_data_;
   has_file_ = true;
   naming_ = Naming::kLinked;
   label_stamp_ = label.stamp;

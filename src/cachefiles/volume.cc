@@ -109,6 +109,7 @@ Result<Removed> Volume::remove(std::uint8_t index, std::string_view name) {
     if (stat && stat->type == os::NodeType::kFile) {
       removed.existed = true;
       removed.bytes += stat->allocated;
+      core_.write_back.let_go(stat->inode);
     }
     TRY(core_.bury(**data, name));
   } else if (data.error().code() != Errc::kNotFound) {

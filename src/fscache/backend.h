@@ -98,7 +98,8 @@ class BackendObject {
   // be handed out for passthrough. kNotFound: a range was found corrupt and dropped meanwhile.
   [[nodiscard]] virtual Result<> mark_complete() = 0;
   // A descriptor of the backing file for registration with the kernel; verified as
-  // docs/on-disk-format.md says, exactly as long as the file. Requires complete().
+  // docs/on-disk-format.md says, exactly as long as the file. Requires complete(). kBusy: the disk
+  // may not have taken all of it yet; soon after.
   [[nodiscard]] virtual Result<UniqueFd> open_for_passthrough() = 0;
   // Stamps the time of last use; called at uses, writes to the disk only now and then.
   virtual void note_use() = 0;

@@ -16,6 +16,8 @@ std::string_view name_of(OpenWhy why) {
       return "incomplete";
     case OpenWhy::kTurnedOff:
       return "turned-off";
+    case OpenWhy::kUnwritten:
+      return "unwritten";
     case OpenWhy::kRefused:
       return "refused";
   }

@@ -28,6 +28,7 @@ enum class OpenWhy : std::uint8_t {
   kComplete,    // all of it is in the cache: passthrough
   kIncomplete,  // not (yet) all of it is in the cache
   kTurnedOff,   // passthrough=no, or the kernel has none
+  kUnwritten,   // complete, but the cache's disk may not have taken all of it yet
   kRefused,     // the kernel or the keeper refused to register the backing file
 };
 

@@ -199,7 +199,8 @@ void Filesystem::on_prepared(const OpeningRef& opening, Result<netfs::VersionRef
 void Filesystem::register_backing(const OpeningRef& opening) {
   opening->open.version->cookie->start_open_for_passthrough([this, opening](Result<UniqueFd> file) {
     if (!file) {
-      settle_mode(opening, OpenMode::kPageCache, OpenWhy::kRefused, 0);
+      const bool soon = file.error().code() == Errc::kBusy;
+      settle_mode(opening, OpenMode::kPageCache, soon ? OpenWhy::kUnwritten : OpenWhy::kRefused, 0);
       return;
     }
     registrar_.open(std::move(*file), [this, opening](Result<std::int32_t> id) {

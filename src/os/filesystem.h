@@ -94,6 +94,10 @@ class File {
   [[nodiscard]] virtual Result<> set_xattr(std::string_view name, Bytes value) = 0;
   // Data and metadata are on the disk when it returns.
   [[nodiscard]] virtual Result<> sync() = 0;
+  // The disk has taken the data of this range when it returns, so that memory and disk hold the
+  // same; says nothing about what a crash leaves. Reports, once, that writing them back failed
+  // since the file was opened. kNotSupported: not to be had here.
+  [[nodiscard]] virtual Result<> write_back(std::uint64_t offset, std::uint64_t length) = 0;
   // nullopt leaves that stamp alone; "now" is set_accessed_now.
   [[nodiscard]] virtual Result<> set_times(std::optional<FileTime> accessed,
                                            std::optional<FileTime> modified) = 0;

@@ -186,6 +186,17 @@ class PosixFile final : public File {
 
   Result<> sync() override { return check_call(::fsync(fd_.get()), "fsync"); }
 
+  Result<> write_back(std::uint64_t offset, std::uint64_t length) override {
+    constexpr unsigned kAll =
+        SYNC_FILE_RANGE_WAIT_BEFORE | SYNC_FILE_RANGE_WRITE | SYNC_FILE_RANGE_WAIT_AFTER;
+    const int done =
+        ::sync_file_range(fd_.get(), static_cast<off_t>(offset), static_cast<off_t>(length), kAll);
+    if (done != 0 && (errno == ENOSYS || errno == EINVAL || errno == ESPIPE || errno == EPERM)) {
+      return fail(Error(Errc::kNotSupported, errno, "sync_file_range"));
+    }
+    return check_call(done, "sync_file_range");
+  }
+
   Result<> set_times(std::optional<FileTime> accessed, std::optional<FileTime> modified) override {
     const std::array<timespec, 2> times{to_timespec(accessed), to_timespec(modified)};
     return check_call(::futimens(fd_.get(), times.data()), "utimensat");
@@ -341,7 +352,7 @@ class PosixDirectory final : public Directory {
   }
 
   Result<std::unique_ptr<File>> make_tmpfile(std::uint32_t mode) override {
-    UniqueFd fd(::openat(fd_.get(), ".", O_TMPFILE | O_RDWR | O_CLOEXEC, mode));
+    UniqueFd fd(::openat(fd_.get(), ".", O_TMPFILE | O_RDWR | O_CLOEXEC | O_NOATIME, mode));
     if (!fd.valid()) {
       return fail_errno(errno, "O_TMPFILE");
     }

@@ -52,6 +52,7 @@ struct Inode {
   std::uint32_t mode = 0;
   std::uint32_t links = 0;
   bool locked = false;
+  std::uint64_t lost = 0;  // times that its data could not be written back
   os::FileTime accessed, modified, changed;
   Contents seen;  // by programs
   Contents disk;
@@ -274,7 +275,11 @@ os::FileStat stat_of(const Inode& inode) {
 class FakeFile final : public os::File {
  public:
   FakeFile(StatePointer state, InodePointer inode, std::uint64_t boot, bool writable)
-      : state_(std::move(state)), inode_(std::move(inode)), boot_(boot), writable_(writable) {}
+      : state_(std::move(state)),
+        inode_(std::move(inode)),
+        lost_seen_(inode_->lost),
+        boot_(boot),
+        writable_(writable) {}
 
   FakeFile(const FakeFile&) = delete;
   FakeFile& operator=(const FakeFile&) = delete;
@@ -391,7 +396,21 @@ class FakeFile final : public os::File {
   Result<> sync() override {
     const MutexLock lock(state_->mutex);
     TRY(state_->enter_changing(boot_));
+    TRY(take_lost());
     inode_->disk = inode_->seen;
+    return {};
+  }
+
+  Result<> write_back(std::uint64_t offset, std::uint64_t length) override {
+    const MutexLock lock(state_->mutex);
+    TRY(state_->enter_changing(boot_));
+    TRY(take_lost());
+    const auto begin = inode_->seen.blocks.lower_bound(offset / kBlockBytes);
+    const auto end =
+        inode_->seen.blocks.lower_bound((offset + length + kBlockBytes - 1) / kBlockBytes);
+    for (auto block = begin; block != end; ++block) {
+      inode_->disk.blocks[block->first] = block->second;
+    }
     return {};
   }
 
@@ -427,8 +446,17 @@ class FakeFile final : public os::File {
   }
 
  private:
+  [[nodiscard]] Result<> take_lost() {
+    if (lost_seen_ == inode_->lost) {
+      return {};
+    }
+    lost_seen_ = inode_->lost;
+    return fail_errno(EIO, "writing back");
+  }
+
   StatePointer state_;
   InodePointer inode_;
+  std::uint64_t lost_seen_;
   const std::uint64_t boot_;
   const bool writable_;
   bool has_lock_ = false;
@@ -690,6 +718,21 @@ void FakeFilesystem::advance_seconds(std::int64_t seconds) {
 void FakeFilesystem::set_user_xattrs(bool work) {
   const MutexLock lock(state_->mutex);
   state_->user_xattrs = work;
+}
+
+void FakeFilesystem::lose_unwritten_data() {
+  const MutexLock lock(state_->mutex);
+  for (const InodePointer& inode : state_->inodes()) {
+    if (inode->type != os::NodeType::kFile || inode->seen.blocks == inode->disk.blocks) {
+      continue;
+    }
+    for (auto& [index, block] : inode->seen.blocks) {
+      const auto disk = inode->disk.blocks.find(index);
+      block = disk == inode->disk.blocks.end() ? Block{} : disk->second;
+    }
+    ++inode->lost;
+    state_->next_sync_error = EIO;
+  }
 }
 
 void FakeFilesystem::fail_next_sync(int error_number) {

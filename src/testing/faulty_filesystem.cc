@@ -62,6 +62,11 @@ class FaultyFile final : public os::File {
     return inner_->sync();
   }
 
+  Result<> write_back(std::uint64_t offset, std::uint64_t length) override {
+    TRY(faults_->enter(FileCall::kSync));
+    return inner_->write_back(offset, length);
+  }
+
   Result<> set_times(std::optional<os::FileTime> accessed,
                      std::optional<os::FileTime> modified) override {
     TRY(faults_->enter(FileCall::kStat));
