@@ -305,6 +305,46 @@ TEST_F(ShareTest, AnInterruptEndsAnOpenThatWaitsForASmallFile) {
   EXPECT_EQ(cat("small").value(), pattern(1000, 1));
 }
 
+// The answer may begin the next wait before the first call's start returns: ^C must end the wait.
+TEST_F(ShareTest, AnInterruptEndsALookupWhoseFirstAnswerWasFasterThanItsStart) {
+  server_.add_file("file", pattern(1000, 1));
+  server_.post_op_attributes = false;  // a LOOKUP then needs a GETATTR behind it
+  mount();
+  control_->at_once = 1;
+  control_->hold = true;
+  const Caller caller{caller_.credential, std::make_shared<CallScope>()};
+  std::optional<Result<LookupOutcome>> answer;
+  share_->lookup(share_->root(), "file", caller,
+                 [&](Result<LookupOutcome> outcome) { answer = std::move(outcome); });
+  stepper_.run();
+  ASSERT_FALSE(answer);
+  caller.scope->cancel();
+  ASSERT_TRUE(answer);
+  EXPECT_EQ(answer->error().code(), Errc::kCancelled);
+  control_->release();
+  stepper_.run();
+}
+
+TEST_F(ShareTest, AnInterruptEndsAnOpenWhoseFirstAnswerWasFasterThanItsStart) {
+  server_.add_file("file", pattern(1000, 1));
+  server_.post_op_attributes = false;  // an ACCESS then needs a GETATTR behind it
+  mount();
+  const auto inode = look_up("file");
+  ASSERT_TRUE(inode);
+  control_->at_once = 1;
+  control_->hold = true;
+  const Caller caller{caller_.credential, std::make_shared<CallScope>()};
+  std::optional<Result<OpenFile>> answer;
+  share_->open(*inode, {}, caller, [&](Result<OpenFile> opened) { answer = std::move(opened); });
+  stepper_.run();
+  ASSERT_FALSE(answer);
+  caller.scope->cancel();
+  ASSERT_TRUE(answer);
+  EXPECT_EQ(answer->error().code(), Errc::kCancelled);
+  control_->release();
+  stepper_.run();
+}
+
 // First law: whatever the cache does, the bytes come from the server.
 TEST_F(ShareTest, ReadsGoOnWhenTheCacheFails) {
   server_.add_file("file", pattern(500'000, 1));
