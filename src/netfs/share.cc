@@ -377,6 +377,7 @@ void Share::flush(const InodeRef& inode, std::move_only_function<void(Result<>)>
 ShareStatistics Share::statistics() const {
   ShareStatistics statistics;
   statistics.known_inodes = context_->inodes.size();
+  statistics.held_bytes = context_->held_bytes.load();
 #define NETFS_COUNTER(name, text) statistics.name = context_->counters.name.value();
 #include "netfs/stats.def"
 #undef NETFS_COUNTER
