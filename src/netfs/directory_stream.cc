@@ -67,15 +67,12 @@ void DirectoryStream::ask(const Caller& caller) {
     from = position_;
     round = round_;
   }
-  const CallId call = share_->adapter.start_readdir(
+  CallWait wait(caller, share_->adapter);
+  wait.on(share_->adapter.start_readdir(
       inode_->handle(), from, true, caller.credential,
       [self = shared_from_this(), caller, round](Result<ReaddirReply> reply) {
         self->on_reply(caller, round, std::move(reply));
-      });
-  if (caller.scope != nullptr) {
-    caller.scope->set_cancel(
-        [this, self = shared_from_this(), call] { share_->adapter.cancel(call); });
-  }
+      }));
 }
 
 void DirectoryStream::on_reply(const Caller& caller, std::uint64_t round,

@@ -33,7 +33,10 @@ struct Fetch {
   CallId call = 0;
   bool landed = false;          // the bytes are there and are the version's
   bool kept = false;            // the cache has them, or will not have them
-  bool consumed = false;        // a reader has read up to its end
+  bool written = false;         // the cache has them
+  bool held = false;            // kept, and still in memory for the reader that comes for them
+  std::uint64_t served = 0;     // bytes that readers took, or wait for
+  std::uint64_t round = 0;      // of the file's ticks, when it was first held
   bool prefetch_ended = false;  // it does not count as a prefetch under way any more
   bool gone = false;            // not in the file's table any more
   std::uint64_t last_waiter = 0;

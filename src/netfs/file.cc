@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <bit>
+#include <chrono>
 #include <cstddef>
 #include <cstdint>
 #include <iterator>
@@ -32,10 +33,21 @@ namespace larder::netfs {
 namespace {
 
 constexpr int kMostFilePrefetches = 8;
-constexpr std::uint64_t kMostLandedBytes = std::uint64_t{24} << 20;
+// What is in memory ahead of a reader: with fewer the server's answers come too late, with more the
+// processor's caches have lost them when the reader comes.
+constexpr std::uint64_t kMostLandedBytes = std::uint64_t{16} << 20;
+// Held pieces that nobody came for go at the second tick.
+constexpr std::chrono::seconds kTick{1};
 
 Error changed_meanwhile() {
   return {Errc::kChanged, "the file changed on the server meanwhile"};
+}
+
+// It does not count as held any more.
+void let_go(ShareContext& share, Fetch& fetch) {
+  if (std::exchange(fetch.held, false)) {
+    share.held_bytes -= fetch.range.length;
+  }
 }
 
 fscache::ObjectDescription description_of(const Inode& inode, const Attributes& attributes,
@@ -49,7 +61,11 @@ fscache::ObjectDescription description_of(const Inode& inode, const Attributes& 
 File::File(std::shared_ptr<ShareContext> share, InodeRef inode)
     : share_(std::move(share)), inode_(std::move(inode)) {}
 
-File::~File() = default;
+File::~File() {
+  for (const auto& [offset, fetch] : fetches_) {
+    let_go(*share_, *fetch);
+  }
+}
 
 VersionRef File::version() {
   while (true) {
@@ -102,6 +118,7 @@ VersionRef File::replace_version(const VersionRef& before, const Attributes& att
     old_fetches.swap(fetches_);
     for (const auto& [offset, fetch] : old_fetches) {
       fetch->gone = true;
+      let_go(*share_, *fetch);
     }
     landed_bytes_ = 0;
     prefetch_ = {};
@@ -294,6 +311,8 @@ std::uint64_t File::note_read(const VersionRef& version, ByteRange read,
   const bool may_prefetch = version->cookie->wants_data() && !version->cookie->has_everything();
   const MutexLock lock(mutex_);
   const ReadaheadAdvice advice = readahead_.on_read(read, version->size());
+  read_since_tick_ = true;
+  holding_ = advice.fetch_unit > Readahead::kRandomUnit;
   if (may_prefetch && version_ == version && !advice.prefetch.empty()) {
     completing_ = completing_ || advice.complete_file;
     const std::uint64_t end = completing_ ? version->size() : advice.prefetch.end();
@@ -313,7 +332,9 @@ void File::pump_prefetch() {
       const MutexLock lock(mutex_);
       if (version_ == nullptr || prefetch_.empty() || prefetches_ >= kMostFilePrefetches ||
           share_->unwritten_bytes.load() > ShareContext::kMostUnwrittenBytes ||
-          landed_bytes_ > kMostLandedBytes || !version_->cookie->wants_data()) {
+          landed_bytes_ + static_cast<std::uint64_t>(prefetches_) * Readahead::kSequentialUnit >=
+              kMostLandedBytes ||
+          !version_->cookie->wants_data()) {
         return;
       }
       const ByteRange range = next_to_prefetch();
@@ -427,22 +448,44 @@ std::vector<File::Piece> File::fetch(const VersionRef& version, ByteRange wanted
   return pieces;
 }
 
+std::vector<File::Piece> File::take_landed(const VersionRef& version, ByteRange wanted) {
+  std::vector<Piece> pieces;
+  const MutexLock lock(mutex_);
+  if (version_ != version) {
+    return pieces;
+  }
+  for (auto at = first_overlap(wanted); at != fetches_.end() && at->first < wanted.end(); ++at) {
+    const std::shared_ptr<Fetch>& fetch = at->second;
+    if (fetch->landed) {
+      pieces.push_back({fetch->range.intersection(wanted), fetch->range.offset, fetch});
+    }
+  }
+  for (const Piece& piece : pieces) {
+    serve(piece);
+  }
+  return pieces;
+}
+
+// What was read to its end is not asked for again soon.
+void File::serve(const Piece& piece) {
+  Fetch& fetch = *piece.fetch;
+  fetch.served += piece.range.length;
+  if (fetch.kept && fetch.served >= fetch.range.length) {
+    drop_landed(piece.fetch);
+  }
+}
+
 std::uint64_t File::wait_for(const Piece& piece, FetchDone done) {
   Fetch& fetch = *piece.fetch;
   bool landed = false;
   {
     const MutexLock lock(mutex_);
+    serve(piece);
     if (!fetch.landed && !fetch.gone) {
       fetch.waiters.emplace(++fetch.last_waiter, std::move(done));
       return fetch.last_waiter;
     }
     landed = fetch.landed;
-    if (landed && piece.range.end() == fetch.range.end()) {
-      fetch.consumed = true;
-      if (fetch.kept) {
-        drop_landed(piece.fetch);
-      }
-    }
   }
   if (landed) {
     done(fetch.buffer);
@@ -548,14 +591,12 @@ void File::land(const std::shared_ptr<Fetch>& fetch) {
     const MutexLock lock(mutex_);
     fetch->landed = true;
     gone = fetch->gone;
-    fetch->consumed = !fetch->waiters.empty();
     for (auto& [id, waiter] : fetch->waiters) {
       waiters.push_back(std::move(waiter));
     }
     fetch->waiters.clear();
     if (!gone) {
       landed_bytes_ += fetch->range.length;
-      trim_landed();
     }
     end_prefetch(*fetch);
   }
@@ -597,11 +638,11 @@ void File::on_kept(const std::shared_ptr<Fetch>& fetch, const Result<>& result) 
   {
     const MutexLock lock(mutex_);
     fetch->kept = true;
-    // From now on reads take it from the cache. What the cache would not have is kept for the
-    // reader that it was prefetched for.
-    if (result || fetch->consumed || !fetch->prefetch) {
-      drop_landed(fetch);
+    fetch->written = result.has_value();
+    if (!result && fetch->prefetch) {
+      prefetch_ = {};  // the next read tries again
     }
+    hold_or_drop(fetch);
   }
   if (!result) {
     share_->counters.cache_write_drops.add();
@@ -614,23 +655,67 @@ void File::on_kept(const std::shared_ptr<Fetch>& fetch, const Result<>& result) 
   }
 }
 
+// From now on reads can take it from the cache. But a reader that is about to come for it is spared
+// the way over the disk; and what the cache would not have is kept for the reader that it was
+// prefetched for.
+void File::hold_or_drop(const std::shared_ptr<Fetch>& fetch) {
+  const std::uint64_t length = fetch->range.length;
+  const bool of_use = fetch->served < length && (fetch->written ? holding_ : fetch->prefetch);
+  if (fetch->gone || !of_use || landed_bytes_ > 2 * kMostLandedBytes ||
+      share_->held_bytes.load() + length > ShareContext::kMostHeldBytes) {
+    drop_landed(fetch);
+    return;
+  }
+  fetch->held = true;
+  fetch->round = round_;
+  share_->held_bytes += length;
+  arm_tick();
+}
+
 void File::drop_landed(const std::shared_ptr<Fetch>& fetch) {
   if (fetch->gone) {
     return;
   }
   fetch->gone = true;
+  let_go(*share_, *fetch);
   landed_bytes_ -= fetch->range.length;
   fetches_.erase(fetch->range.offset);
 }
 
-// Prefetched pieces that nobody came for yet, and that the cache would not have.
-void File::trim_landed() {
-  for (auto at = fetches_.begin(); landed_bytes_ > kMostLandedBytes && at != fetches_.end();) {
+// Of what is held, all, or what the cache has and nobody came for since the tick before the last.
+void File::drop_held(bool all) {
+  for (auto at = fetches_.begin(); at != fetches_.end();) {
     const std::shared_ptr<Fetch> fetch = (at++)->second;
-    if (fetch->landed && fetch->kept) {
+    if (fetch->held && (all || (fetch->written && fetch->round < round_))) {
       drop_landed(fetch);
     }
   }
+}
+
+void File::arm_tick() {
+  if (!std::exchange(tick_set_, true)) {
+    share_->executor.timers().schedule(kTick, [weak = weak_from_this()] {
+      if (const auto self = weak.lock()) {
+        self->tick();
+      }
+    });
+  }
+}
+
+// The reader may have stopped, or be slow: memory is not to wait for it, nor the rest of the file.
+void File::tick() {
+  {
+    const MutexLock lock(mutex_);
+    tick_set_ = false;
+    const bool reads_on = std::exchange(read_since_tick_, false);
+    holding_ = holding_ && reads_on;
+    drop_held(!holding_);
+    ++round_;
+    if (landed_bytes_ > 0) {
+      arm_tick();
+    }
+  }
+  pump_prefetch();
 }
 
 void File::abandon(const std::shared_ptr<Fetch>& fetch, const Error& error) {
@@ -728,8 +813,13 @@ void File::begin_anew() {
 
 void File::on_last_close() {
   Buffer dropped;
-  const MutexLock lock(mutex_);
-  std::swap(dropped, small_);
+  {
+    const MutexLock lock(mutex_);
+    std::swap(dropped, small_);
+    holding_ = false;
+    drop_held(true);
+  }
+  pump_prefetch();  // which held memory may have stopped
 }
 
 }  // namespace larder::netfs

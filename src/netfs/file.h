@@ -62,6 +62,11 @@ class File : public std::enable_shared_from_this<File> {
     std::shared_ptr<Fetch> fetch;
   };
 
+  // The parts of `wanted`, in order, whose download is over and still in memory; what lies between
+  // them comes from the cache or by fetch(). They count as served: a download is let go once each
+  // of its bytes was.
+  [[nodiscard]] std::vector<Piece> take_landed(const VersionRef& version, ByteRange wanted)
+      EXCLUDES(mutex_);
   // Joins the downloads that cover `wanted`, beginning those that are missing in units of `unit`.
   [[nodiscard]] std::vector<Piece> fetch(const VersionRef& version, ByteRange wanted,
                                          std::uint64_t unit, const CredentialRef& credential)
@@ -108,8 +113,12 @@ class File : public std::enable_shared_from_this<File> {
   void keep(const std::shared_ptr<Fetch>& fetch);
   void on_kept(const std::shared_ptr<Fetch>& fetch, const Result<>& result) EXCLUDES(mutex_);
   void abandon(const std::shared_ptr<Fetch>& fetch, const Error& error) EXCLUDES(mutex_);
+  void serve(const Piece& piece) REQUIRES(mutex_);
+  void hold_or_drop(const std::shared_ptr<Fetch>& fetch) REQUIRES(mutex_);
   void drop_landed(const std::shared_ptr<Fetch>& fetch) REQUIRES(mutex_);
-  void trim_landed() REQUIRES(mutex_);
+  void drop_held(bool all) REQUIRES(mutex_);
+  void arm_tick() REQUIRES(mutex_);
+  void tick() EXCLUDES(mutex_);
   void confirm_complete(const VersionRef& version, const CredentialRef& credential)
       EXCLUDES(mutex_);
   void finish_small(const VersionRef& version, Result<Buffer> loaded) EXCLUDES(mutex_);
@@ -125,6 +134,10 @@ class File : public std::enable_shared_from_this<File> {
   VersionRef version_ GUARDED_BY(mutex_);  // null until somebody asks
   FetchMap fetches_ GUARDED_BY(mutex_);    // of version_ only, by offset, not overlapping
   std::uint64_t landed_bytes_ GUARDED_BY(mutex_) = 0;
+  bool holding_ GUARDED_BY(mutex_) = false;  // somebody reads it from one end to the other
+  bool read_since_tick_ GUARDED_BY(mutex_) = false;
+  bool tick_set_ GUARDED_BY(mutex_) = false;
+  std::uint64_t round_ GUARDED_BY(mutex_) = 0;  // of ticks
   Readahead readahead_ GUARDED_BY(mutex_);
   ByteRange prefetch_ GUARDED_BY(mutex_);  // what is still to be prefetched
   CredentialRef prefetch_credential_ GUARDED_BY(mutex_);

@@ -85,9 +85,22 @@ void ReadRequest::issue() {
     pending_ = 1;  // ours, until everything is issued
   }
   std::uint64_t at = wanted_.offset;
-  while (at < wanted_.end()) {
-    const fscache::ReadPlan plan =
-        version_->cookie->plan_read(ByteRange::between(at, wanted_.end()));
+  for (const File::Piece& piece : file_->take_landed(version_, wanted_)) {
+    issue_gap(ByteRange::between(at, piece.range.offset));
+    share_->counters.bytes_handed_on.add(piece.range.length);
+    add_piece(piece);
+    at = piece.range.end();
+  }
+  issue_gap(ByteRange::between(at, wanted_.end()));
+  file_->pump_prefetch();
+  piece_done({});
+}
+
+// A part of it that is not in memory.
+void ReadRequest::issue_gap(ByteRange gap) {
+  std::uint64_t at = gap.offset;
+  while (at < gap.end()) {
+    const fscache::ReadPlan plan = version_->cookie->plan_read(ByteRange::between(at, gap.end()));
     CHECK(!plan.range.empty());
     if (plan.source == fscache::Source::kCache) {
       issue_cache(plan.range);
@@ -96,8 +109,6 @@ void ReadRequest::issue() {
     }
     at = plan.range.end();
   }
-  file_->pump_prefetch();
-  piece_done({});
 }
 
 void ReadRequest::issue_cache(ByteRange range) {
@@ -143,9 +154,7 @@ void ReadRequest::wait_for(const File::Piece& piece) {
           self->piece_done(fail(fetched.error()));
           return;
         }
-        self->add_slice(
-            piece.range.offset, *fetched,
-            Bytes(fetched->bytes()).subspan(piece.range.offset - piece.origin, piece.range.length));
+        self->add_piece(piece);
         self->piece_done({});
       });
   bool cancelled = false;
@@ -159,6 +168,12 @@ void ReadRequest::wait_for(const File::Piece& piece) {
   if (cancelled) {
     file_->leave(piece, id);
   }
+}
+
+void ReadRequest::add_piece(const File::Piece& piece) {
+  const Buffer& buffer = piece.fetch->buffer;
+  add_slice(piece.range.offset, buffer,
+            Bytes(buffer.bytes()).subspan(piece.range.offset - piece.origin, piece.range.length));
 }
 
 void ReadRequest::add_slice(std::uint64_t offset, Buffer owner, Bytes bytes) {

@@ -57,9 +57,11 @@ class ReadRequest : public std::enable_shared_from_this<ReadRequest> {
   void begin() EXCLUDES(mutex_);
   void begin_small() EXCLUDES(mutex_);
   void issue() EXCLUDES(mutex_);
+  void issue_gap(ByteRange gap) EXCLUDES(mutex_);
   void issue_cache(ByteRange range) EXCLUDES(mutex_);
   void issue_server(ByteRange range) EXCLUDES(mutex_);
   void wait_for(const File::Piece& piece) EXCLUDES(mutex_);
+  void add_piece(const File::Piece& piece) EXCLUDES(mutex_);
   void add_slice(std::uint64_t offset, Buffer owner, Bytes bytes) EXCLUDES(mutex_);
   void piece_done(Result<> result) EXCLUDES(mutex_);
   void finish() EXCLUDES(mutex_);

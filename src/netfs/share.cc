@@ -63,12 +63,6 @@ class Answer {
   Done<T> done_ GUARDED_BY(mutex_);
 };
 
-void set_cancel(const Caller& caller, Adapter& adapter, CallId call) {
-  if (caller.scope != nullptr) {
-    caller.scope->set_cancel([&adapter, call] { adapter.cancel(call); });
-  }
-}
-
 }  // namespace
 
 void Share::start_mount(std::unique_ptr<Adapter> adapter, Executor& executor,
@@ -110,7 +104,8 @@ void Share::lookup(const InodeRef& directory, std::string_view name, const Calle
                    Done<LookupOutcome> done) {
   const Caller caller = caller_for(*directory, asking);
   const CheckTicket ticket = context_->inodes.begin_check();
-  const CallId call = adapter_.start_lookup(
+  CallWait wait(caller, adapter_);
+  wait.on(adapter_.start_lookup(
       directory->handle(), name, caller.credential,
       [this, directory, caller, ticket, done = std::move(done)](Result<LookupReply> reply) mutable {
         if (!reply) {
@@ -127,7 +122,8 @@ void Share::lookup(const InodeRef& directory, std::string_view name, const Calle
           finish_lookup(directory, reply->handle, *reply->attributes, ticket, std::move(done));
           return;
         }
-        const CallId getattr = adapter_.start_getattr(
+        CallWait second(caller, adapter_);
+        second.on(adapter_.start_getattr(
             reply->handle, caller.credential,
             [this, directory, handle = reply->handle, ticket,
              done = std::move(done)](Result<Attributes> attributes) mutable {
@@ -136,10 +132,8 @@ void Share::lookup(const InodeRef& directory, std::string_view name, const Calle
                 return;
               }
               finish_lookup(directory, handle, *attributes, ticket, std::move(done));
-            });
-        set_cancel(caller, adapter_, getattr);
-      });
-  set_cancel(caller, adapter_, call);
+            }));
+      }));
 }
 
 void Share::finish_lookup(const InodeRef& directory, const FileHandle& handle,
@@ -161,7 +155,8 @@ void Share::getattr(const InodeRef& inode, const Caller& caller, Done<FreshAttri
     return;
   }
   const CheckTicket ticket = context_->inodes.begin_check();
-  const CallId call = adapter_.start_getattr(
+  CallWait wait(caller, adapter_);
+  wait.on(adapter_.start_getattr(
       inode->handle(), caller.credential,
       [this, inode, ticket, done = std::move(done)](Result<Attributes> attributes) mutable {
         if (!attributes) {
@@ -170,14 +165,14 @@ void Share::getattr(const InodeRef& inode, const Caller& caller, Done<FreshAttri
         }
         context_->apply(*inode, *attributes, ticket);
         done(inode->attributes());
-      });
-  set_cancel(caller, adapter_, call);
+      }));
 }
 
 void Share::readlink(const InodeRef& inode, const Caller& asking, Done<std::string> done) {
   const Caller caller = caller_for(*inode, asking);
   const CheckTicket ticket = context_->inodes.begin_check();
-  const CallId call = adapter_.start_readlink(
+  CallWait wait(caller, adapter_);
+  wait.on(adapter_.start_readlink(
       inode->handle(), caller.credential,
       [this, inode, ticket, done = std::move(done)](Result<ReadlinkReply> reply) mutable {
         if (!reply) {
@@ -188,13 +183,12 @@ void Share::readlink(const InodeRef& inode, const Caller& asking, Done<std::stri
           context_->apply(*inode, *reply->attributes, ticket);
         }
         done(std::move(reply->target));
-      });
-  set_cancel(caller, adapter_, call);
+      }));
 }
 
 void Share::statfs(const Caller& caller, Done<StatfsReply> done) {
-  set_cancel(caller, adapter_,
-             adapter_.start_statfs(root_->handle(), caller.credential, std::move(done)));
+  CallWait wait(caller, adapter_);
+  wait.on(adapter_.start_statfs(root_->handle(), caller.credential, std::move(done)));
 }
 
 void Share::open_directory(const InodeRef& inode, const Caller& asking,
@@ -223,13 +217,13 @@ void Share::check_access(const InodeRef& inode, std::uint32_t wanted_any, const 
   // Every bit that an open can want: the answer serves the next opens too.
   constexpr std::uint32_t kAsked = kAccessRead | kAccessLookup | kAccessExecute;
   const CheckTicket ticket = context_->inodes.begin_check();
-  const CallId call = adapter_.start_access(
-      inode->handle(), kAsked, caller.credential,
-      [this, inode, wanted_any, caller, ticket,
-       done = std::move(done)](Result<AccessReply> reply) mutable {
-        on_access_reply(inode, wanted_any, caller, ticket, std::move(reply), std::move(done));
-      });
-  set_cancel(caller, adapter_, call);
+  CallWait wait(caller, adapter_);
+  wait.on(adapter_.start_access(inode->handle(), kAsked, caller.credential,
+                                [this, inode, wanted_any, caller, ticket,
+                                 done = std::move(done)](Result<AccessReply> reply) mutable {
+                                  on_access_reply(inode, wanted_any, caller, ticket,
+                                                  std::move(reply), std::move(done));
+                                }));
 }
 
 void Share::on_access_reply(const InodeRef& inode, std::uint32_t wanted_any, const Caller& caller,
@@ -249,7 +243,8 @@ void Share::on_access_reply(const InodeRef& inode, std::uint32_t wanted_any, con
     done({});
     return;
   }
-  const CallId call = adapter_.start_getattr(
+  CallWait wait(caller, adapter_);
+  wait.on(adapter_.start_getattr(
       inode->handle(), caller.credential,
       [this, inode, ticket, done = std::move(done)](Result<Attributes> attributes) mutable {
         if (!attributes) {
@@ -258,8 +253,7 @@ void Share::on_access_reply(const InodeRef& inode, std::uint32_t wanted_any, con
         }
         context_->apply(*inode, *attributes, ticket);
         done({});
-      });
-  set_cancel(caller, adapter_, call);
+      }));
 }
 
 void Share::open(const InodeRef& inode, OpenIntent intent, const Caller& asking,
@@ -383,6 +377,7 @@ void Share::flush(const InodeRef& inode, std::move_only_function<void(Result<>)>
 ShareStatistics Share::statistics() const {
   ShareStatistics statistics;
   statistics.known_inodes = context_->inodes.size();
+  statistics.held_bytes = context_->held_bytes.load();
 #define NETFS_COUNTER(name, text) statistics.name = context_->counters.name.value();
 #include "netfs/stats.def"
 #undef NETFS_COUNTER

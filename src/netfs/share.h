@@ -59,6 +59,7 @@ struct LookupOutcome {
 
 struct ShareStatistics {
   std::uint64_t known_inodes = 0;
+  std::uint64_t held_bytes = 0;  // downloaded and on the cache's disk, in memory for a reader
 #define NETFS_COUNTER(name, text) std::uint64_t name = 0;
 #include "netfs/stats.def"
 #undef NETFS_COUNTER

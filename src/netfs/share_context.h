@@ -68,9 +68,13 @@ class ShareContext {
   // Bytes fetched, not yet on the cache's disk: bounds the memory of a cache slower than its
   // server.
   std::atomic<std::uint64_t> unwritten_bytes{0};
+  // Bytes on the cache's disk that are also kept in memory for a moment, because a reader is about
+  // to come for them.
+  std::atomic<std::uint64_t> held_bytes{0};
 
   static constexpr int kMostPrefetches = 16;
   static constexpr std::uint64_t kMostUnwrittenBytes = std::uint64_t{128} << 20;
+  static constexpr std::uint64_t kMostHeldBytes = std::uint64_t{64} << 20;
 
  private:
   const std::shared_ptr<fscache::Cache> cache_;

@@ -1,11 +1,13 @@
 #include "netfs/share.h"
 
+#include <algorithm>
 #include <chrono>
 #include <cstdint>
 #include <memory>
 #include <optional>
 #include <string>
 #include <utility>
+#include <vector>
 
 #include <gtest/gtest.h>
 
@@ -18,6 +20,7 @@
 #include "netfs/call_scope.h"
 #include "netfs/credential.h"
 #include "netfs/invalidation.h"
+#include "netfs/share_context.h"
 #include "testing/fake_server.h"
 #include "testing/memory_backend.h"
 #include "testing/stepper.h"
@@ -303,6 +306,139 @@ TEST_F(ShareTest, AnInterruptEndsAnOpenThatWaitsForASmallFile) {
   control_->release();
   stepper_.run();
   EXPECT_EQ(cat("small").value(), pattern(1000, 1));
+}
+
+// The answer may begin the next wait before the first call's start returns: ^C must end the wait.
+TEST_F(ShareTest, AnInterruptEndsALookupWhoseFirstAnswerWasFasterThanItsStart) {
+  server_.add_file("file", pattern(1000, 1));
+  server_.post_op_attributes = false;  // a LOOKUP then needs a GETATTR behind it
+  mount();
+  control_->at_once = 1;
+  control_->hold = true;
+  const Caller caller{caller_.credential, std::make_shared<CallScope>()};
+  std::optional<Result<LookupOutcome>> answer;
+  share_->lookup(share_->root(), "file", caller,
+                 [&](Result<LookupOutcome> outcome) { answer = std::move(outcome); });
+  stepper_.run();
+  ASSERT_FALSE(answer);
+  caller.scope->cancel();
+  ASSERT_TRUE(answer);
+  EXPECT_EQ(answer->error().code(), Errc::kCancelled);
+  control_->release();
+  stepper_.run();
+}
+
+TEST_F(ShareTest, AnInterruptEndsAnOpenWhoseFirstAnswerWasFasterThanItsStart) {
+  server_.add_file("file", pattern(1000, 1));
+  server_.post_op_attributes = false;  // an ACCESS then needs a GETATTR behind it
+  mount();
+  const auto inode = look_up("file");
+  ASSERT_TRUE(inode);
+  control_->at_once = 1;
+  control_->hold = true;
+  const Caller caller{caller_.credential, std::make_shared<CallScope>()};
+  std::optional<Result<OpenFile>> answer;
+  share_->open(*inode, {}, caller, [&](Result<OpenFile> opened) { answer = std::move(opened); });
+  stepper_.run();
+  ASSERT_FALSE(answer);
+  caller.scope->cancel();
+  ASSERT_TRUE(answer);
+  EXPECT_EQ(answer->error().code(), Errc::kCancelled);
+  control_->release();
+  stepper_.run();
+}
+
+// What readahead brought is handed on from memory: written to the cache, but not read back from it.
+TEST_F(ShareTest, SequentialReadsAreHandedOnFromMemory) {
+  const std::string content = pattern(40 << 20, 3);
+  server_.add_file("file", content);
+  mount();
+  EXPECT_EQ(cat("file").value(), content);
+  EXPECT_EQ(share_->statistics().bytes_from_cache, 0U);
+  EXPECT_GE(share_->statistics().bytes_handed_on, content.size() * 9 / 10);
+  EXPECT_EQ(share_->statistics().bytes_from_server, content.size());
+  EXPECT_EQ(share_->statistics().held_bytes, 0U);
+  EXPECT_EQ(cat("file").value(), content);
+  EXPECT_EQ(share_->statistics().bytes_from_cache, content.size());
+}
+
+TEST_F(ShareTest, MemoryDoesNotWaitForAReaderThatStopped) {
+  const std::string content = pattern(60 << 20, 3);
+  server_.add_file("file", content);
+  mount();
+  const auto opened = open(*look_up("file"));
+  ASSERT_TRUE(opened);
+  for (std::uint64_t at = 0; at < (std::uint64_t{10} << 20); at += 128 * 1024) {
+    ASSERT_EQ(read(*opened, {at, 128 * 1024}).value(), content.substr(at, 128 * 1024));
+  }
+  stepper_.run();
+  EXPECT_GT(share_->statistics().held_bytes, 0U);
+  EXPECT_LT(server_.bytes_read, content.size()) << "downloads wait for the reader ...";
+  for (int i = 0; i < 3; ++i) {
+    stepper_.advance(std::chrono::seconds(1));
+    stepper_.run();
+  }
+  EXPECT_EQ(share_->statistics().held_bytes, 0U);
+  EXPECT_EQ(server_.bytes_read, content.size()) << "... but not for ever";
+  EXPECT_EQ(read(*opened, {20 << 20, 4096}).value(), content.substr(20 << 20, 4096));
+  EXPECT_EQ(share_->statistics().bytes_from_cache, 4096U);
+}
+
+TEST_F(ShareTest, TheLastCloseLetsGoOfMemory) {
+  const std::string content = pattern(60 << 20, 3);
+  server_.add_file("file", content);
+  mount();
+  const auto opened = open(*look_up("file"));
+  for (std::uint64_t at = 0; at < (std::uint64_t{10} << 20); at += 128 * 1024) {
+    ASSERT_TRUE(read(*opened, {at, 128 * 1024}));
+  }
+  stepper_.run();
+  ASSERT_GT(share_->statistics().held_bytes, 0U);
+  share_->closed(opened->file);
+  EXPECT_EQ(share_->statistics().held_bytes, 0U);
+  stepper_.run();
+  EXPECT_EQ(server_.bytes_read, content.size());
+}
+
+// Second law: what was downloaded of one version is not handed on once another one is known.
+TEST_F(ShareTest, WhatIsHeldGoesWithItsVersion) {
+  const std::string old_content = pattern(40 << 20, 3);
+  const std::string new_content = pattern(40 << 20, 4);
+  const std::uint64_t file = server_.add_file("file", old_content);
+  mount();
+  const auto opened = open(*look_up("file"));
+  for (std::uint64_t at = 0; at < (std::uint64_t{10} << 20); at += 128 * 1024) {
+    ASSERT_EQ(read(*opened, {at, 128 * 1024}).value(), old_content.substr(at, 128 * 1024));
+  }
+  stepper_.run();
+  ASSERT_GT(share_->statistics().held_bytes, 0U);
+  stepper_.advance(std::chrono::milliseconds(10));
+  server_.write_file(file, new_content);
+  const auto again = open(opened->file->inode());
+  ASSERT_TRUE(again);
+  EXPECT_EQ(share_->statistics().held_bytes, 0U);
+  EXPECT_EQ(read(*opened, {10 << 20, 1 << 20}).value(), new_content.substr(10 << 20, 1 << 20));
+}
+
+TEST_F(ShareTest, ManyReadersShareABoundOfMemory) {
+  constexpr int kFiles = 12;
+  mount();
+  std::vector<OpenFile> opens;
+  for (int i = 0; i < kFiles; ++i) {
+    const std::string name = "file" + std::to_string(i);
+    server_.add_file(name, pattern(24 << 20, 1));
+    stepper_.advance(std::chrono::milliseconds(1));
+    opens.push_back(open(*look_up(name)).value());
+  }
+  std::uint64_t most = 0;
+  for (std::uint64_t at = 0; at < (std::uint64_t{6} << 20); at += 128 * 1024) {
+    for (const OpenFile& opened : opens) {
+      ASSERT_TRUE(read(opened, {at, 128 * 1024}));
+      most = std::max(most, share_->statistics().held_bytes);
+    }
+  }
+  EXPECT_GT(most, std::uint64_t{32} << 20);
+  EXPECT_LE(most, ShareContext::kMostHeldBytes);
 }
 
 // First law: whatever the cache does, the bytes come from the server.

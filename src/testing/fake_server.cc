@@ -175,6 +175,11 @@ netfs::CallId FakeAdapter::start(const char* procedure, netfs::Done<T> done,
     }
     finish(answer());
   };
+  if (control_->at_once > 0) {
+    --control_->at_once;
+    carry_out();
+    return id;
+  }
   pool_->post([control = control_, carry_out = std::move(carry_out)]() mutable {
     if (control->hold) {
       control->held.push_back(std::move(carry_out));

@@ -108,6 +108,8 @@ class FakeAdapter final : public netfs::Adapter {
   struct Control {
     bool hold = false;
     std::deque<Task> held;
+    // So many calls are answered before their start returns, as a fast server's thread may do it.
+    unsigned at_once = 0;
     // The next calls end with this instead.
     std::deque<Error> errors;
 
