@@ -1,10 +1,8 @@
 // larder-engine: started by the keeper, never by hand.
-#include <csignal>
 #include <cstdlib>
-#include <memory>
-#include <string>
+#include <utility>
 
-#include <unistd.h>
+#include <signal.h>
 
 #include "base/fault_point.h"
 #include "base/log.h"
@@ -18,7 +16,7 @@ namespace {
 
 larder::Result<> run() {
   // A server or a client that hangs up is an error of a write, not the end of every mount.
-  static_cast<void>(std::signal(SIGPIPE, SIG_IGN));
+  static_cast<void>(::signal(SIGPIPE, SIG_IGN));
   // NOLINTNEXTLINE(concurrency-mt-unsafe): there is one thread so far
   if (const char* const faults = std::getenv("LARDER_FAULTS")) {
     TRY(larder::arm_fault_points(faults));

@@ -3,7 +3,6 @@
 #include <utility>
 
 #include "base/log.h"
-#include "base/result.h"
 #include "cli/keeper_start.h"
 #include "cli/run.h"
 #include "keeper/keeper.h"

@@ -1,5 +1,6 @@
 #include "base/buffer.h"
 
+#include <algorithm>
 #include <array>
 #include <bit>
 #include <cstddef>

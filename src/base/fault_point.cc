@@ -3,8 +3,8 @@
 #include <atomic>
 #include <charconv>
 #include <chrono>
-#include <csignal>
 #include <cstdint>
+#include <functional>
 #include <limits>
 #include <map>
 #include <string>
@@ -13,6 +13,7 @@
 #include <thread>
 
 #include <fmt/format.h>
+#include <signal.h>
 
 #include "base/error.h"
 #include "base/mutex.h"
@@ -115,7 +116,7 @@ Result<> internal::reach_fault_point(std::string_view name) {
       std::this_thread::sleep_for(fault.delay);
       return {};
     case FaultAction::kKill:
-      std::raise(SIGKILL);
+      ::raise(SIGKILL);
       return {};
   }
   return {};

@@ -1,6 +1,7 @@
 #include "base/range_set.h"
 
 #include <cstdint>
+#include <optional>
 #include <random>
 #include <vector>
 

@@ -1,12 +1,13 @@
 #include "base/thread.h"
 
-#include <csignal>
+#include <cstddef>
 #include <functional>
 #include <string>
 #include <thread>
 #include <utility>
 
 #include <pthread.h>
+#include <signal.h>
 
 namespace larder {
 
@@ -16,7 +17,7 @@ constexpr std::size_t kMostNameBytes = 15;  // TASK_COMM_LEN - 1
 
 }  // namespace
 
-Thread::Thread(std::string name, std::move_only_function<void()> body) {
+Thread::Thread(const std::string& name, std::move_only_function<void()> body) {
   sigset_t all;
   sigset_t before;
   ::sigfillset(&all);

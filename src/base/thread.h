@@ -14,7 +14,7 @@ class Thread {
  public:
   Thread() = default;
   // `name` is cut to 15 bytes.
-  Thread(std::string name, std::move_only_function<void()> body);
+  Thread(const std::string& name, std::move_only_function<void()> body);
   Thread(Thread&& other) noexcept = default;
   Thread& operator=(Thread&& other) noexcept = default;
   Thread(const Thread&) = delete;

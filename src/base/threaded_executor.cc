@@ -1,8 +1,6 @@
 // The Executor with threads: pools, and one timer thread.
 #include <chrono>
-#include <condition_variable>
 #include <cstddef>
-#include <cstdint>
 #include <deque>
 #include <map>
 #include <memory>

@@ -10,6 +10,7 @@
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <stdlib.h>
 
 #include "base/error.h"
 #include "base/result.h"
@@ -32,6 +33,9 @@ class ChecksTest : public testing::Test {
     std::ofstream(root_ + "/file") << "x";
     table_ = {{0, 1, "/", "ext4", "/dev/root"}, {0, 2, root_ + "/own", "fuse.larder", "nfs://x/y"}};
   }
+
+  ChecksTest(const ChecksTest&) = delete;
+  ChecksTest& operator=(const ChecksTest&) = delete;
 
   ~ChecksTest() override { std::filesystem::remove_all(root_); }
 

@@ -2,8 +2,6 @@
 // all.
 #include "cli/mount_options.h"
 
-#include <string>
-
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 

@@ -14,6 +14,8 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 #include <sched.h>
+#include <stdio.h>
+#include <stdlib.h>
 #include <sys/mount.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -71,7 +73,7 @@ class RunTest : public testing::Test {
     return outcome;
   }
 
-  Outcome larder(const std::string& arguments) const {
+  [[nodiscard]] Outcome larder(const std::string& arguments) const {
     return run(fmt::format("{} --runtime-dir {}/run {}", LARDER_PROGRAM, root_, arguments));
   }
 

@@ -7,7 +7,6 @@
 #include <filesystem>
 #include <future>
 #include <memory>
-#include <optional>
 #include <random>
 #include <span>
 #include <string>
@@ -16,6 +15,7 @@
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <stdlib.h>
 #include <sys/stat.h>
 #include <sys/uio.h>
 #include <sys/wait.h>
@@ -103,6 +103,9 @@ class ServerTest : public testing::Test {
     listener_ = os::listen_for_packets(directory_ + "/control.sock", 0666).value();
   }
 
+  ServerTest(const ServerTest&) = delete;
+  ServerTest& operator=(const ServerTest&) = delete;
+
   ~ServerTest() override {
     server_.reset();
     std::filesystem::remove_all(directory_);
@@ -123,7 +126,7 @@ class ServerTest : public testing::Test {
     server_ = Server::start(UniqueFd(::dup(listener_.get())), std::move(handlers), clock_).value();
   }
 
-  Result<std::string> ask_server(const Words& words) const {
+  [[nodiscard]] Result<std::string> ask_server(const Words& words) const {
     return ask(directory_, words, seconds(20));
   }
 
@@ -232,6 +235,7 @@ TEST_F(ServerTest, OnlyRootMayGiveCommandsThatChangeSomething) {
     const auto flushed = ask_server({"flush", "/x"});
     const bool refused = !flushed && flushed.error().context() == "flush is for root only";
     std::vector<UniqueFd> many;
+    many.reserve(2 * Server::kMostConnections);
     for (std::size_t i = 0; i < 2 * Server::kMostConnections; ++i) {
       many.push_back(connect());
     }

@@ -16,6 +16,7 @@
 #include "base/log.h"
 #include "base/mutex.h"
 #include "base/result.h"
+#include "base/thread_annotations.h"
 #include "base/unique_fd.h"
 #include "cachefiles/cache.h"
 #include "fscache/backend.h"

@@ -12,7 +12,6 @@
 #include "base/error.h"
 #include "base/result.h"
 #include "netfs/attributes.h"
-#include "netfs/call_scope.h"
 #include "netfs/directory_stream.h"
 #include "netfs/inode.h"
 #include "netfs/share.h"

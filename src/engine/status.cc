@@ -7,6 +7,7 @@
 
 #include "engine/cache_binder.h"
 #include "engine/mount.h"
+#include "fscache/backend.h"
 #include "fscache/cache.h"
 #include "netfs/share.h"
 

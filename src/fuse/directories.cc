@@ -13,12 +13,13 @@
 #include <sys/stat.h>
 #include <sys/uio.h>
 
-#include "base/error.h"
 #include "base/result.h"
 #include "fuse/filesystem.h"
+#include "fuse/node_open.h"
 #include "fuse/protocol.h"
 #include "fuse/request.h"
 #include "netfs/attributes.h"
+#include "netfs/call_scope.h"
 #include "netfs/directory_stream.h"
 #include "netfs/inode.h"
 #include "netfs/share.h"
@@ -86,7 +87,7 @@ class DirentBuffer {
 
 }  // namespace
 
-void Filesystem::opendir(RequestRef request) {
+void Filesystem::opendir(const RequestRef& request) {
   const netfs::InodeRef inode = inode_of(*request);
   if (inode == nullptr) {
     request->reply_error(ESTALE);
@@ -111,7 +112,7 @@ void Filesystem::opendir(RequestRef request) {
       });
 }
 
-void Filesystem::readdir(RequestRef request) {
+void Filesystem::readdir(const RequestRef& request) {
   const auto* const in = request->argument<fuse_read_in>();
   const HandleRef directory = in == nullptr ? nullptr : handle(in->fh);
   if (directory == nullptr || directory->directory == nullptr) {
@@ -153,7 +154,7 @@ void Filesystem::fill_directory(const RequestRef& request, const HandleRef& hand
   request->reply_parts({&part, 1});
 }
 
-void Filesystem::releasedir(RequestRef request) {
+void Filesystem::releasedir(const RequestRef& request) {
   const auto* const in = request->argument<fuse_release_in>();
   if (in == nullptr || remove_handle(in->fh) == nullptr) {
     request->reply_error(EBADF);

@@ -3,14 +3,16 @@
 #include <cerrno>
 #include <cstdint>
 #include <memory>
+#include <unordered_map>
 #include <utility>
-#include <vector>
 
 #include "base/check.h"
 #include "base/executor.h"
 #include "base/gate.h"
-#include "base/log.h"
 #include "base/mutex.h"
+#include "base/result.h"
+#include "base/thread_annotations.h"
+#include "fuse/backing_registrar.h"
 #include "fuse/node_open.h"
 #include "fuse/node_table.h"
 #include "fuse/protocol.h"
@@ -19,6 +21,7 @@
 #include "netfs/call_scope.h"
 #include "netfs/inode.h"
 #include "netfs/invalidation.h"
+#include "netfs/share.h"
 
 namespace larder::fuse {
 
@@ -139,12 +142,12 @@ Filesystem::Operation Filesystem::operation_of(std::uint32_t opcode) {
   }
 }
 
-void Filesystem::handle(RequestRef request) {
+void Filesystem::handle(const RequestRef& request) {
   const std::uint32_t opcode = request->header().opcode;
   if (opcode != FUSE_OPEN) {
     stale_retries_.note_other_request(request->header().pid);
   }
-  (this->*operation_of(opcode))(std::move(request));
+  (this->*operation_of(opcode))(request);
 }
 
 void Filesystem::forget(std::uint64_t nodeid, std::uint64_t count) {
@@ -153,15 +156,15 @@ void Filesystem::forget(std::uint64_t nodeid, std::uint64_t count) {
   }
 }
 
-void Filesystem::succeed(RequestRef request) {
+void Filesystem::succeed(const RequestRef& request) {
   request->reply_empty();
 }
 
-void Filesystem::refuse_write(RequestRef request) {
+void Filesystem::refuse_write(const RequestRef& request) {
   request->reply_error(EROFS);
 }
 
-void Filesystem::not_supported(RequestRef request) {
+void Filesystem::not_supported(const RequestRef& request) {
   request->reply_error(ENOSYS);
 }
 

@@ -56,7 +56,7 @@ class Filesystem final : public Handler {
   void close() EXCLUDES(mutex_);
 
   void on_negotiated(const Negotiated& negotiated) override;
-  void handle(RequestRef request) override;
+  void handle(const RequestRef& request) override;
   void forget(std::uint64_t nodeid, std::uint64_t count) override;
 
   [[nodiscard]] FilesystemStatistics statistics() const EXCLUDES(mutex_);
@@ -73,7 +73,7 @@ class Filesystem final : public Handler {
   };
 
   using HandleRef = std::shared_ptr<const Handle>;
-  using Operation = void (Filesystem::*)(RequestRef);
+  using Operation = void (Filesystem::*)(const RequestRef&);
 
   // One open(2) on its way to a mode.
   struct Opening {
@@ -94,21 +94,21 @@ class Filesystem final : public Handler {
   [[nodiscard]] std::uint64_t inode_number(std::uint64_t fsid, std::uint64_t fileid) const;
   [[nodiscard]] fuse_attr attr_of(const netfs::Attributes& attributes) const;
 
-  void lookup(RequestRef request);
+  void lookup(const RequestRef& request);
   void reply_entry(Request& request, const netfs::LookupOutcome& outcome);
   void reply_no_entry(Request& request, const netfs::InodeRef& directory);
-  void getattr(RequestRef request);
-  void readlink(RequestRef request);
-  void statfs(RequestRef request);
-  void open(RequestRef request);
-  void read(RequestRef request);
-  void release(RequestRef request);
-  void opendir(RequestRef request);
-  void readdir(RequestRef request);
-  void releasedir(RequestRef request);
-  void succeed(RequestRef request);
-  void refuse_write(RequestRef request);
-  void not_supported(RequestRef request);
+  void getattr(const RequestRef& request);
+  void readlink(const RequestRef& request);
+  void statfs(const RequestRef& request);
+  void open(const RequestRef& request);
+  void read(const RequestRef& request);
+  void release(const RequestRef& request);
+  void opendir(const RequestRef& request);
+  void readdir(const RequestRef& request);
+  void releasedir(const RequestRef& request);
+  void succeed(const RequestRef& request);
+  void refuse_write(const RequestRef& request);
+  void not_supported(const RequestRef& request);
 
   void choose_mode(const OpeningRef& opening);
   void decide_first_open(const OpeningRef& opening);

@@ -5,7 +5,9 @@
 #include <chrono>
 #include <cstddef>
 #include <cstdint>
+#include <optional>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include <fcntl.h>
@@ -46,6 +48,9 @@ class FilesystemTest : public ::testing::Test {
     fake_.negotiate();
     fake_.advance(std::chrono::seconds(20));
   }
+
+  FilesystemTest(const FilesystemTest&) = delete;
+  FilesystemTest& operator=(const FilesystemTest&) = delete;
 
   ~FilesystemTest() override { EXPECT_THAT(kernel().violations(), IsEmpty()); }
 

@@ -1,11 +1,9 @@
 // Names and attributes: LOOKUP, GETATTR, READLINK, STATFS.
 #include <cerrno>
 #include <chrono>
+#include <cstddef>
 #include <cstdint>
-#include <memory>
 #include <string>
-#include <string_view>
-#include <utility>
 
 #include <sys/stat.h>
 #include <sys/sysmacros.h>
@@ -20,9 +18,11 @@
 #include "handover/records.h"
 #include "netfs/adapter.h"
 #include "netfs/attributes.h"
+#include "netfs/call_scope.h"
 #include "netfs/coherency.h"
 #include "netfs/inode.h"
 #include "netfs/share.h"
+#include "netfs/version.h"
 
 namespace larder::fuse {
 

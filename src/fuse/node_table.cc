@@ -12,7 +12,6 @@
 #include <vector>
 
 #include "base/bytes.h"
-#include "base/check.h"
 #include "base/error.h"
 #include "base/mutex.h"
 #include "base/result.h"
@@ -129,12 +128,9 @@ void NodeTable::drop_mount(std::uint32_t mount_id, const std::function<void(Node
   std::vector<Node> gone;
   {
     const MutexLock lock(mutex_);
-    for (std::size_t chunk = 0; chunk < chunks_.size(); ++chunk) {
-      for (std::uint32_t i = 0; chunks_[chunk] != nullptr && i < kChunkSlots; ++i) {
-        const auto slot = static_cast<std::uint32_t>(chunk * kChunkSlots + i);
-        if (records_[slot].mount_id == mount_id) {
-          gone.push_back(free_slot(slot));
-        }
+    for (std::uint32_t slot = 0; slot < chunks_.size() * kChunkSlots; ++slot) {
+      if (chunks_[slot / kChunkSlots] != nullptr && records_[slot].mount_id == mount_id) {
+        gone.push_back(free_slot(slot));
       }
     }
   }

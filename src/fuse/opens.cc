@@ -22,6 +22,7 @@
 #include "fuse/protocol.h"
 #include "fuse/request.h"
 #include "handover/records.h"
+#include "netfs/call_scope.h"
 #include "netfs/coherency.h"
 #include "netfs/inode.h"
 #include "netfs/share.h"
@@ -49,7 +50,7 @@ void bind(handover::NodeRecord& record, const netfs::Version& version) {
 
 }  // namespace
 
-void Filesystem::open(RequestRef request) {
+void Filesystem::open(const RequestRef& request) {
   const auto* const in = request->argument<fuse_open_in>();
   const netfs::InodeRef inode = inode_of(*request);
   if (in == nullptr || inode == nullptr) {
@@ -287,7 +288,7 @@ void Filesystem::grant(const OpeningRef& opening, OpenMode mode, OpenWhy why, bo
   }
 }
 
-void Filesystem::release(RequestRef request) {
+void Filesystem::release(const RequestRef& request) {
   const auto* const in = request->argument<fuse_release_in>();
   const HandleRef handle = in == nullptr ? nullptr : remove_handle(in->fh);
   if (handle == nullptr) {

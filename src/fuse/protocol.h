@@ -5,7 +5,7 @@
 
 #include <cstdint>
 
-#include <linux/fuse.h>
+#include <linux/fuse.h>  // IWYU pragma: export
 
 namespace larder::fuse {
 

@@ -1,19 +1,18 @@
 // Reads of files: READ.
 #include <cerrno>
+#include <cstddef>
 #include <cstdint>
-#include <memory>
 #include <utility>
 #include <vector>
 
 #include <sys/uio.h>
 
-#include "base/byte_range.h"
 #include "base/bytes.h"
-#include "base/error.h"
 #include "base/result.h"
 #include "fuse/filesystem.h"
 #include "fuse/protocol.h"
 #include "fuse/request.h"
+#include "netfs/file.h"
 #include "netfs/read_request.h"
 #include "netfs/share.h"
 
@@ -26,7 +25,7 @@ constexpr int kMostReplyAttempts = 3;
 
 }  // namespace
 
-void Filesystem::read(RequestRef request) {
+void Filesystem::read(const RequestRef& request) {
   const auto* const in = request->argument<fuse_read_in>();
   const HandleRef file = in == nullptr ? nullptr : handle(in->fh);
   if (file == nullptr || file->open.file == nullptr) {

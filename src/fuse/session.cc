@@ -6,6 +6,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
+#include <functional>
 #include <memory>
 #include <span>
 #include <string>
@@ -164,7 +165,7 @@ void Session::process(Bytes bytes) {
   } else if (!ready) {
     request->reply_error(EIO);
   } else {
-    handler_->handle(std::move(request));
+    handler_->handle(request);
   }
 }
 

@@ -42,7 +42,7 @@ class Handler {
   // Once, before the first handle().
   virtual void on_negotiated(const Negotiated& negotiated) = 0;
   // Must not wait: the thread reads /dev/fuse.
-  virtual void handle(RequestRef request) = 0;
+  virtual void handle(const RequestRef& request) = 0;
   // FORGET and BATCH_FORGET, which have no answer.
   virtual void forget(std::uint64_t nodeid, std::uint64_t count) = 0;
 };

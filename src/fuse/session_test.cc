@@ -1,12 +1,10 @@
 // The protocol: INIT, INTERRUPT, and requests of which nothing need be true.
-#include "fuse/session.h"
-
 #include <cerrno>
-#include <chrono>
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
 #include <iostream>
+#include <optional>
 #include <random>
 #include <vector>
 

@@ -2,7 +2,6 @@
 // to an orderly end when the keeper is gone. The test plays the keeper.
 #include "handover/engine_end.h"
 
-#include <array>
 #include <cerrno>
 #include <cstdint>
 #include <future>
@@ -13,7 +12,6 @@
 
 #include <fcntl.h>
 #include <gtest/gtest.h>
-#include <unistd.h>
 
 #include "base/error.h"
 #include "base/result.h"

@@ -2,6 +2,7 @@
 // would mount something else than the person asked for.
 #include "handover/mount_spec.h"
 
+#include <initializer_list>
 #include <string>
 #include <string_view>
 

@@ -11,17 +11,19 @@
 #include <cstdlib>
 #include <filesystem>
 #include <fstream>
-#include <iterator>
 #include <optional>
 #include <sstream>
 #include <string>
 #include <utility>
+#include <vector>
 
 #include <fcntl.h>
 #include <fmt/format.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 #include <sched.h>
+#include <signal.h>
+#include <stdlib.h>
 #include <sys/mount.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
@@ -46,7 +48,7 @@ using testing::HasSubstr;
 constexpr seconds kPatience{20};
 
 std::string read_file(const std::string& path) {
-  std::ifstream stream(path);
+  const std::ifstream stream(path);
   std::ostringstream text;
   text << stream.rdbuf();
   return text.str();
@@ -97,6 +99,7 @@ class KeeperTest : public testing::Test {
                                       .engine_program = SCRIPTED_ENGINE,
                                       .log_level = "debug",
                                       .on_started = [&] { writer.reset(); }});
+      // NOLINTNEXTLINE(concurrency-mt-unsafe): the keeper has joined its threads
       std::exit(result ? 0 : 1);
     }
     writer.reset();
@@ -112,12 +115,12 @@ class KeeperTest : public testing::Test {
     }
   }
 
-  KeeperClient client() const { return KeeperClient(runtime()); }
+  [[nodiscard]] KeeperClient client() const { return KeeperClient(runtime()); }
 
   // Mounts, as the command line does it, and hands the mount to the keeper.
   Result<std::uint32_t> mount(const std::string& script, const std::string& cache = "",
                               seconds patience = kPatience) {
-    UniqueFd fuse(::open("/dev/fuse", O_RDWR | O_CLOEXEC));
+    const UniqueFd fuse(::open("/dev/fuse", O_RDWR | O_CLOEXEC));
     const std::string options =
         fmt::format("fd={},rootmode=40000,user_id=0,group_id=0,allow_other", fuse.get());
     if (::mount("test", mountpoint().c_str(), "fuse.larder", MS_RDONLY | MS_NOSUID | MS_NODEV,

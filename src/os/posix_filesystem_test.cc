@@ -1,14 +1,13 @@
 #include <cstddef>
-#include <cstdint>
 #include <cstdlib>
 #include <filesystem>
 #include <memory>
 #include <set>
 #include <string>
 #include <string_view>
-#include <vector>
 
 #include <gtest/gtest.h>
+#include <stdlib.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -26,6 +25,9 @@ class PosixFilesystemTest : public ::testing::Test {
     filesystem_ = make_posix_filesystem();
     root_ = filesystem_->open_root(path_).value();
   }
+
+  PosixFilesystemTest(const PosixFilesystemTest&) = delete;
+  PosixFilesystemTest& operator=(const PosixFilesystemTest&) = delete;
 
   ~PosixFilesystemTest() override { std::filesystem::remove_all(path_); }
 

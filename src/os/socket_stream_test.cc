@@ -1,5 +1,6 @@
 // Streams over real sockets on the loopback.
 #include <algorithm>
+#include <array>
 #include <atomic>
 #include <cerrno>
 #include <chrono>
@@ -9,13 +10,12 @@
 #include <memory>
 #include <optional>
 #include <string>
+#include <string_view>
 #include <utility>
 #include <vector>
 
-#include <arpa/inet.h>
 #include <gtest/gtest.h>
 #include <netinet/in.h>
-#include <netinet/tcp.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -214,6 +214,7 @@ TEST_F(SocketStreamTest, AFullSocketKeepsOrderAndBodies) {
   constexpr int kMessages = 40;
   constexpr std::size_t kBody = 500'000;
   std::vector<std::string> bodies;
+  bodies.reserve(kMessages);
   std::atomic<int> done{0};
   for (int i = 0; i < kMessages; ++i) {
     bodies.emplace_back(kBody, static_cast<char>('a' + i % 26));

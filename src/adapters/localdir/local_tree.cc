@@ -1,7 +1,5 @@
 #include "adapters/localdir/local_tree.h"
 
-#include <algorithm>
-#include <array>
 #include <cerrno>
 #include <cstddef>
 #include <cstdint>
@@ -138,7 +136,7 @@ Result<std::unique_ptr<LocalTree>> LocalTree::open(const std::string& path,
                                   path, ::geteuid())));
   }
   FoundFile found = TRY(examine(root));
-  return std::unique_ptr<LocalTree>(new LocalTree(std::move(root), std::move(found), most_entries));
+  return std::unique_ptr<LocalTree>(new LocalTree(std::move(root), found, most_entries));
 }
 
 Result<OpenedFile> LocalTree::find(const FileHandle& handle) {

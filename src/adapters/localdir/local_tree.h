@@ -67,7 +67,7 @@ class LocalTree {
   };
 
   LocalTree(UniqueFd root, FoundFile root_file, std::size_t most_entries)
-      : root_(std::move(root)), root_file_(std::move(root_file)), most_entries_(most_entries) {}
+      : root_(std::move(root)), root_file_(root_file), most_entries_(most_entries) {}
 
   [[nodiscard]] std::vector<std::string> paths_of(const netfs::FileHandle& handle) EXCLUDES(mutex_);
   [[nodiscard]] bool append_path(const Place& place, std::string& path) REQUIRES(mutex_);

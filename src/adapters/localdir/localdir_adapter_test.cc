@@ -3,7 +3,6 @@
 #include "adapters/localdir/localdir_adapter.h"
 
 #include <algorithm>
-#include <array>
 #include <cerrno>
 #include <cstddef>
 #include <cstdint>
@@ -22,13 +21,13 @@
 #include <fmt/format.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <stdlib.h>
 #include <sys/stat.h>
 #include <sys/sysmacros.h>
 #include <unistd.h>
 
 #include "base/bytes.h"
 #include "base/error.h"
-#include "base/executor.h"
 #include "base/result.h"
 #include "netfs/adapter.h"
 #include "netfs/attributes.h"
@@ -55,6 +54,9 @@ class LocaldirTest : public ::testing::Test {
     std::string pattern = above + "/larder-localdir-test-XXXXXX";
     root_ = ::mkdtemp(pattern.data());
   }
+
+  LocaldirTest(const LocaldirTest&) = delete;
+  LocaldirTest& operator=(const LocaldirTest&) = delete;
 
   ~LocaldirTest() override {
     adapter_->shut_down();
@@ -316,6 +318,7 @@ TEST_F(LocaldirTest, AFullTableForgetsTheLeastRecentlyUsed) {
   make_adapter(10);
   const auto d = look_up("d");
   std::vector<FileHandle> handles;
+  handles.reserve(20);
   for (int i = 0; i < 20; ++i) {
     handles.push_back(look_up(d->handle, fmt::format("{}", i))->handle);
   }

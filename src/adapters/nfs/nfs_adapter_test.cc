@@ -7,6 +7,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <functional>
+#include <initializer_list>
 #include <memory>
 #include <optional>
 #include <string>
@@ -21,9 +22,11 @@
 #include "adapters/nfs/url.h"
 #include "adapters/nfs/xdr.h"
 #include "base/bytes.h"
+#include "base/clock.h"
 #include "base/error.h"
 #include "base/result.h"
 #include "netfs/adapter.h"
+#include "netfs/attributes.h"
 #include "testing/fake_stream.h"
 #include "testing/stepper.h"
 
@@ -67,6 +70,9 @@ class NfsAdapterTest : public ::testing::Test {
       }
     });
   }
+
+  NfsAdapterTest(const NfsAdapterTest&) = delete;
+  NfsAdapterTest& operator=(const NfsAdapterTest&) = delete;
 
   ~NfsAdapterTest() override {
     if (adapter_) {

@@ -2,9 +2,11 @@
 #include "adapters/nfs/rpc_client.h"
 
 #include <algorithm>
+#include <cerrno>
 #include <chrono>
 #include <cstddef>
 #include <cstdint>
+#include <deque>
 #include <memory>
 #include <optional>
 #include <random>
@@ -15,11 +17,14 @@
 #include <gtest/gtest.h>
 
 #include "adapters/nfs/procedures.h"
+#include "adapters/nfs/rpc_call.h"
 #include "adapters/nfs/rpc_test_server.h"
 #include "adapters/nfs/xdr.h"
 #include "base/bytes.h"
+#include "base/clock.h"
 #include "base/error.h"
 #include "base/result.h"
+#include "netfs/adapter.h"
 #include "testing/fake_stream.h"
 #include "testing/stepper.h"
 
@@ -60,6 +65,9 @@ std::vector<std::byte> read_results(Bytes data) {
 class RpcClientTest : public ::testing::Test {
  protected:
   RpcClientTest() : connector_(stepper_) {}
+
+  RpcClientTest(const RpcClientTest&) = delete;
+  RpcClientTest& operator=(const RpcClientTest&) = delete;
 
   ~RpcClientTest() override {
     if (client_) {
@@ -542,95 +550,124 @@ TEST_F(RpcClientTest, AServerThatClosesAnIdleConnectionIsLeftInPeaceUntilNeeded)
   EXPECT_EQ(next->results, "more");
 }
 
-// Random servers and cancels: every call ends once, with its own bytes or an error, and nothing is
-// written to a destination after its end.
-TEST_F(RpcClientTest, RandomFaultsNeitherLoseNorMixUpCalls) {
-  const std::uint64_t seed = std::random_device{}();
-  SCOPED_TRACE(seed);
-  std::mt19937_64 random(seed);
-  for (int round = 0; round < 60; ++round) {
-    Stepper stepper(random());
-    FakeConnector connector(stepper);
-    connector.set_on_connect([&](const std::shared_ptr<FakePeer>& each) {
-      random() % 4 == 0 ? each->refuse(Error(Errc::kIo, ECONNREFUSED, "no")) : each->accept();
+// Sixty reads of a server that does what the dice say.
+class RandomRound {
+ public:
+  explicit RandomRound(std::mt19937_64& random)
+      : random_(random), stepper_(random()), connector_(stepper_) {
+    connector_.set_on_connect([this](const std::shared_ptr<FakePeer>& peer) {
+      one_in(4) ? peer->refuse(Error(Errc::kIo, ECONNREFUSED, "no")) : peer->accept();
     });
-    connector.set_on_sent([&](const std::shared_ptr<FakePeer>& each) {
-      for (const SeenCall& call : parse_calls(each->take_sent())) {
-        XdrDecoder arguments(call.arguments);
-        const std::size_t length = arguments.u32() % 200;
-        const std::vector<std::byte> data(length, static_cast<std::byte>(arguments.u32()));
-        const auto record =
-            as_record(accepted_reply(call.xid, read_results(data)), 1 + random() % 300);
-        const std::size_t cut = random() % 8 == 0 ? random() % record.size() : record.size();
-        if (random() % 10 != 0) {
-          each->deliver(Bytes(record).first(cut), 1 + random() % 200);
-        }
-        if (cut < record.size() || random() % 20 == 0) {
-          each->hang_up();
-        }
+    connector_.set_on_sent([this](const std::shared_ptr<FakePeer>& peer) {
+      for (const SeenCall& call : parse_calls(peer->take_sent())) {
+        answer(*peer, call);
       }
     });
     RpcClientSettings settings;
     settings.program = kNfsProgram;
-    settings.connections = 1 + static_cast<unsigned>(random() % 3);
+    settings.connections = 1 + static_cast<unsigned>(random_() % 3);
     settings.timeout = seconds(2);
     settings.retrans = 50;
     settings.patience = Patience::kSoft;
-    const auto client = RpcClient::make(std::move(settings), stepper, connector);
+    client_ = RpcClient::make(std::move(settings), stepper_, connector_);
+  }
 
-    struct Read {
-      std::vector<std::byte> destination;
-      std::vector<std::byte> at_end;
-      int times = 0;
-      bool good = false;
+  void run() {
+    for (std::uint32_t id = 1; id <= kReads; ++id) {
+      submit(id);
+      if (one_in(3)) {
+        client_->cancel(1 + random_() % id);
+      }
+      for (std::uint64_t steps = random_() % 30; steps > 0; --steps) {
+        stepper_.step();
+      }
+    }
+    const auto ended = [](const Read& read) { return read.times > 0; };
+    EXPECT_TRUE(
+        stepper_.run_until([&] { return std::ranges::all_of(reads_, ended); }, seconds(1000)));
+    stepper_.run_until([] { return false; }, seconds(10));
+    client_->shut_down();
+  }
+
+  void check() const {
+    for (const Read& read : reads_) {
+      ASSERT_EQ(read.times, 1);
+      ASSERT_TRUE(read.good);
+      ASSERT_TRUE(std::ranges::all_of(read.destination, [](std::byte b) { return b == kLeft; }));
+    }
+  }
+
+ private:
+  static constexpr std::uint32_t kReads = 60;
+  static constexpr std::byte kLeft{0x5a};  // written by the call's end
+
+  struct Read {
+    std::vector<std::byte> destination = std::vector<std::byte>(200, kUntouched);
+    int times = 0;
+    bool good = false;
+  };
+
+  bool one_in(std::uint64_t number) { return random_() % number == 0; }
+
+  // How much is read depends on the id, and the bytes are the id.
+  static std::size_t length_of(std::uint32_t id) { return id * 31 % 200; }
+
+  void answer(FakePeer& peer, const SeenCall& call) {
+    XdrDecoder arguments(call.arguments);
+    const std::uint32_t id = arguments.u32();
+    const std::vector<std::byte> data(length_of(id), static_cast<std::byte>(id));
+    const auto record =
+        as_record(accepted_reply(call.xid, read_results(data)), 1 + random_() % 300);
+    const std::size_t cut = one_in(8) ? random_() % record.size() : record.size();
+    if (!one_in(10)) {
+      peer.deliver(Bytes(record).first(cut), 1 + random_() % 200);
+    }
+    if (cut < record.size() || one_in(20)) {
+      peer.hang_up();
+    }
+  }
+
+  void submit(std::uint32_t id) {
+    Read& read = reads_.emplace_back();
+    XdrEncoder arguments;
+    arguments.put_u32(id);
+    RpcRequest request;
+    request.procedure = 6;
+    request.arguments = arguments.take();
+    request.destination = read.destination;
+    request.find_data = &find_read_data;
+    request.done = [&read, id](const Result<RpcReply>& reply) {
+      ++read.times;
+      if (reply) {
+        read.good =
+            reply->data_length == length_of(id) &&
+            std::ranges::all_of(Bytes(read.destination).first(length_of(id)),
+                                [id](std::byte b) { return b == static_cast<std::byte>(id); });
+      } else {
+        read.good = reply.error().code() == Errc::kCancelled;
+      }
+      std::ranges::fill(read.destination, kLeft);
     };
+    client_->submit(id, std::move(request));
+  }
 
-    std::vector<std::unique_ptr<Read>> reads;
-    for (std::uint32_t id = 1; id <= 60; ++id) {
-      reads.push_back(std::make_unique<Read>());
-      Read& read = *reads.back();
-      read.destination.assign(200, kUntouched);
-      XdrEncoder arguments;
-      arguments.put_u32(id * 31);
-      arguments.put_u32(id);
-      RpcRequest request;
-      request.procedure = 6;
-      request.arguments = arguments.take();
-      request.destination = read.destination;
-      request.find_data = &find_read_data;
-      request.done = [&read, id](Result<RpcReply> reply) {
-        ++read.times;
-        if (reply) {
-          read.good = reply->data_length == id * 31 % 200;
-          for (std::size_t i = 0; i < reply->data_length; ++i) {
-            read.good = read.good && read.destination[i] == static_cast<std::byte>(id);
-          }
-        } else {
-          read.good = reply.error().code() == Errc::kCancelled;
-        }
-        std::ranges::fill(read.destination, std::byte{0x5a});
-      };
-      client->submit(id, std::move(request));
-      if (random() % 3 == 0) {
-        client->cancel(1 + random() % id);
-      }
-      for (std::uint64_t steps = random() % 30; steps > 0; --steps) {
-        stepper.step();
-      }
-    }
-    ASSERT_TRUE(stepper.run_until(
-        [&] {
-          return std::ranges::all_of(reads, [](const auto& each) { return each->times > 0; });
-        },
-        seconds(1000)));
-    stepper.run_until([] { return false; }, seconds(10));
-    client->shut_down();
-    for (const auto& read : reads) {
-      ASSERT_EQ(read->times, 1);
-      ASSERT_TRUE(read->good);
-      ASSERT_TRUE(
-          std::ranges::all_of(read->destination, [](std::byte b) { return b == std::byte{0x5a}; }));
-    }
+  std::mt19937_64& random_;
+  Stepper stepper_;
+  FakeConnector connector_;
+  std::deque<Read> reads_;
+  std::shared_ptr<RpcClient> client_;
+};
+
+// Every call ends once, with its own bytes or an error, and nothing is written to a destination
+// after its end.
+TEST_F(RpcClientTest, RandomFaultsNeitherLoseNorMixUpCalls) {
+  const std::uint64_t seed = std::random_device{}();
+  SCOPED_TRACE(seed);
+  std::mt19937_64 random(seed);
+  for (int round = 0; round < 60 && !HasFailure(); ++round) {
+    RandomRound one(random);
+    one.run();
+    one.check();
   }
 }
 

@@ -10,9 +10,7 @@
 //   gone       the probe refuses it
 //   cache      asks for the cache directory of the spec and for /etc, and tells as above
 #include <array>
-#include <atomic>
 #include <cerrno>
-#include <chrono>
 #include <csignal>
 #include <cstddef>
 #include <cstdint>
@@ -22,7 +20,6 @@
 #include <list>
 #include <memory>
 #include <string>
-#include <thread>
 #include <utility>
 
 #include <fcntl.h>
@@ -132,7 +129,7 @@ class ScriptedEngine {
     while (const auto request = device.read_request(buffer)) {
       fuse_in_header in{};
       std::memcpy(&in, request->data(), sizeof in);
-      InitReply init;
+      const InitReply init;
       const bool is_init = in.opcode == FUSE_INIT;
       if (in.opcode != FUSE_FORGET && in.opcode != FUSE_BATCH_FORGET) {
         answer(device, in.unique, is_init ? 0 : -EIO, is_init ? bytes_of_object(init) : Bytes());
