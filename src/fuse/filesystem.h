@@ -12,6 +12,7 @@
 #include <string>
 #include <unordered_map>
 
+#include "base/buffer.h"
 #include "base/counter.h"
 #include "base/executor.h"
 #include "base/gate.h"
@@ -29,6 +30,7 @@
 #include "netfs/directory_stream.h"
 #include "netfs/invalidation.h"
 #include "netfs/share.h"
+#include "netfs/version.h"
 
 namespace larder::fuse {
 
@@ -118,6 +120,7 @@ class Filesystem final : public Handler {
   void grant(const OpeningRef& opening, OpenMode mode, OpenWhy why, bool keep_cache,
              std::int32_t backing_id);
   void answer_stale(const OpeningRef& opening);
+  void sample_backing(const netfs::Version& version);
   void close_node(std::uint64_t nodeid);
   void let_backing_go(std::uint64_t nodeid, std::uint64_t round);
   // What a node held that the kernel has forgotten; null: nothing.
@@ -141,6 +144,8 @@ class Filesystem final : public Handler {
   NodeId root_ = 0;
   std::atomic<bool> passthrough_{false};
   Counter opens_passthrough_, opens_page_cache_;
+  BufferPool sample_buffers_;
+  std::atomic<std::uint64_t> samples_{0};
   std::shared_ptr<Gate> timers_;  // what runs later holds it weakly
 
   mutable Mutex mutex_{LockRank::kNode};

@@ -245,6 +245,26 @@ TEST_F(FilesystemTest, ACompleteFileIsHandedToTheKernel) {
   EXPECT_EQ(fake_.filesystem->statistics().backing_ids, 0U);
 }
 
+TEST_F(FilesystemTest, ADiskThatFailsUnderPassthroughIsLeftByTheNextOpens) {
+  const std::uint64_t node = fill_large();
+  const OpenOut held = open(node);
+  ASSERT_NE(held.open_flags & kOpenPassthrough, 0U);
+  fake_.stepper.run();
+  fake_.disk.dead = true;  // only the kernel, which tells nobody, meets it
+  const OpenOut second = open(node);
+  EXPECT_NE(second.open_flags & kOpenPassthrough, 0U);
+  fake_.stepper.run();
+  EXPECT_EQ(try_open(node).error, ESTALE);
+  const auto entry = lookup("large");
+  EXPECT_NE(entry.nodeid, node);
+  const OpenOut served = open(entry.nodeid);
+  EXPECT_EQ(served.open_flags & kOpenPassthrough, 0U);
+  EXPECT_EQ(read(entry.nodeid, served), pattern(kLarge, 1));
+  close(entry.nodeid, served);
+  close(node, second);
+  close(node, held);
+}
+
 TEST_F(FilesystemTest, WithoutARegistrationThePageCacheServes) {
   fake_.registrar.refuse = true;
   const std::uint64_t node = fill_large();

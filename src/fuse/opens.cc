@@ -85,7 +85,10 @@ void Filesystem::choose_mode(const OpeningRef& opening) {
       opening->request->nodeid(), [&](handover::NodeRecord& record, NodeOpen& open) {
         const bool same = open.version != nullptr &&
                           netfs::same_version(open.version->attributes, version->attributes);
-        const bool usable = same && open.version->cookie->cache_usable();
+        // Of a complete file that lost bytes on the disk the kernel would go on to show those.
+        const bool sound = open.version != nullptr && open.version->cookie->cache_usable() &&
+                           open.version->cookie->complete();
+        const bool usable = same && sound;
         if (open.deciding) {
           open.waiting.push_back([this, opening] { choose_mode(opening); });
           step = Step::kWait;
@@ -96,7 +99,7 @@ void Filesystem::choose_mode(const OpeningRef& opening) {
           ++open.handles;
           step = Step::kGrant;
         } else if (open.mode == OpenMode::kPassthrough && !usable) {
-          if (!open.version->cookie->cache_usable()) {
+          if (!sound) {
             record.flags |= handover::kNodeAbandoned;
           }
           step = Step::kOlderVersion;
@@ -190,7 +193,7 @@ void Filesystem::on_prepared(const OpeningRef& opening, Result<netfs::VersionRef
     settle_mode(opening, OpenMode::kPageCache, OpenWhy::kSmall, 0);
   } else if (!passthrough_) {
     settle_mode(opening, OpenMode::kPageCache, OpenWhy::kTurnedOff, 0);
-  } else if (version.racy || !version.cookie->complete()) {
+  } else if (version.racy || !version.cookie->complete() || !version.cookie->cache_usable()) {
     settle_mode(opening, OpenMode::kPageCache, OpenWhy::kIncomplete, 0);
   } else {
     register_backing(opening);
@@ -270,6 +273,7 @@ void Filesystem::grant(const OpeningRef& opening, OpenMode mode, OpenWhy why, bo
     out.open_flags |= kOpenPassthrough;
     out.backing_id = backing_id;
     opens_passthrough_.add();
+    sample_backing(*opening->open.version);
   } else {
     out.open_flags |= keep_cache ? FOPEN_KEEP_CACHE : 0;
     opens_page_cache_.add();
@@ -286,6 +290,22 @@ void Filesystem::grant(const OpeningRef& opening, OpenMode mode, OpenWhy why, bo
       close_node(nodeid);
     }
   }
+}
+
+// The kernel reads a registered file by itself and tells nobody of a disk that fails: whoever opens
+// the file would get EIO for as long as somebody holds it. So each such open reads a little of it
+// here too, never the same place; after an error the cache is given up, and the next open takes the
+// server.
+void Filesystem::sample_backing(const netfs::Version& version) {
+  constexpr std::uint64_t kSampleBytes = 4096;
+  constexpr std::uint64_t kScatter = 0x9E3779B97F4A7C15;  // 2^64 / golden ratio: spreads evenly
+  const std::uint64_t pages = version.size() / kSampleBytes;
+  if (pages == 0) {
+    return;
+  }
+  const std::uint64_t page = ((samples_.fetch_add(1) + 1) * kScatter >> 32U) % pages;
+  const Buffer buffer = sample_buffers_.allocate(kSampleBytes);
+  version.cookie->start_read(page * kSampleBytes, buffer, buffer.bytes(), [](const Result<>&) {});
 }
 
 void Filesystem::release(const RequestRef& request) {

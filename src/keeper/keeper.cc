@@ -5,14 +5,9 @@
 #include <chrono>
 #include <cstddef>
 #include <cstdint>
-#include <cstdlib>
-#include <cstring>
 #include <functional>
-#include <iterator>
-#include <list>
 #include <memory>
 #include <optional>
-#include <span>
 #include <string>
 #include <string_view>
 #include <utility>
@@ -21,15 +16,10 @@
 #include <fcntl.h>
 #include <fmt/format.h>
 #include <poll.h>
-#include <signal.h>
 #include <sys/eventfd.h>
-#include <sys/ioctl.h>
-#include <sys/resource.h>
 #include <sys/signalfd.h>
-#include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/sysmacros.h>
-#include <sys/un.h>
 #include <unistd.h>
 
 #include "base/clock.h"
@@ -40,27 +30,29 @@
 #include "handover/lines.h"
 #include "handover/messages.h"
 #include "handover/paths.h"
+#include "keeper/backing_ids.h"
 #include "keeper/cache_directory.h"
+#include "keeper/clients.h"
 #include "keeper/engine_link.h"
 #include "keeper/engine_process.h"
 #include "keeper/lanes.h"
+#include "keeper/log_file.h"
 #include "keeper/mounts.h"
 #include "keeper/runtime_directory.h"
-#include "os/packet_socket.h"
+#include "keeper/surroundings.h"
 
 namespace larder::keeper {
 
 namespace {
 
-using handover::KeeperReply;
 using handover::Message;
 using handover::MessageKind;
 using handover::RequestKind;
 using std::chrono::milliseconds;
 
-constexpr std::size_t kMostClients = 64;
 constexpr std::size_t kCacheLanes = 4;        // in which cache directories are opened
 constexpr std::size_t kMessagesPerTurn = 64;  // of the engine, before others get their turn
+constexpr int kLogInterval = 60'000;          // milliseconds: how often the log is looked at
 constexpr milliseconds kFirstBackoff{100};
 constexpr milliseconds kMostBackoff{30000};
 constexpr std::chrono::seconds kHealthyLife{60};  // after that the next backoff is the first again
@@ -68,79 +60,10 @@ constexpr std::chrono::seconds kStopPatience{15};
 constexpr unsigned kFuseMajor = 10;
 constexpr unsigned kFuseMinor = 229;
 
-// The two ioctls on a mounted /dev/fuse (kernel 6.9 on), as linux/fuse.h has them today.
-struct BackingMap {
-  std::int32_t descriptor;
-  std::uint32_t flags;
-  std::uint64_t padding;
-};
-
-constexpr unsigned long kBackingOpen = 0x4010e501;
-constexpr unsigned long kBackingClose = 0x4004e502;
-
-// One connection on keeper.sock: one request, one reply.
-struct Client {
-  UniqueFd socket;
-  std::uint32_t awaited_mount = 0;  // answered when the engine has served or refused it
-  bool awaits_stop = false;
-
-  [[nodiscard]] bool silent() const { return awaited_mount == 0 && !awaits_stop; }
-};
-
 bool is_fuse_device(const UniqueFd& descriptor) {
   struct stat status{};
   return ::fstat(descriptor.get(), &status) == 0 && S_ISCHR(status.st_mode) &&
          status.st_rdev == makedev(kFuseMajor, kFuseMinor);
-}
-
-void close_backing(const UniqueFd& fuse, std::int32_t backing_id) {
-  const auto id = static_cast<std::uint32_t>(backing_id);
-  if (::ioctl(fuse.get(), kBackingClose, &id) != 0) {
-    log_debug("backing id {} could not be closed: errno {}", backing_id, errno);
-  }
-}
-
-void notify_service_manager(std::string_view state) {
-  // NOLINTNEXTLINE(concurrency-mt-unsafe): nothing of ours changes the environment
-  const char* const path = std::getenv("NOTIFY_SOCKET");
-  sockaddr_un address{};
-  if (path == nullptr || std::strlen(path) >= sizeof address.sun_path) {
-    return;
-  }
-  address.sun_family = AF_UNIX;
-  std::memcpy(&address.sun_path, path, std::strlen(path));
-  if (address.sun_path[0] == '@') {
-    address.sun_path[0] = '\0';
-  }
-  const UniqueFd socket(::socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0));
-  const auto length = static_cast<socklen_t>(offsetof(sockaddr_un, sun_path) + std::strlen(path));
-  ::sendto(socket.get(), state.data(), state.size(), MSG_NOSIGNAL,
-           reinterpret_cast<const sockaddr*>(&address), length);
-}
-
-Result<UniqueFd> watch_signals() {
-  sigset_t watched;
-  ::sigemptyset(&watched);
-  for (const int number : {SIGTERM, SIGINT}) {
-    ::signal(number, SIG_DFL);  // an ignored signal would never arrive
-    ::sigaddset(&watched, number);
-  }
-  ::signal(SIGPIPE, SIG_IGN);  // stderr may be a pipe whose reader is gone
-  ::signal(SIGHUP, SIG_IGN);
-  ::pthread_sigmask(SIG_BLOCK, &watched, nullptr);
-  UniqueFd descriptor(::signalfd(-1, &watched, SFD_CLOEXEC | SFD_NONBLOCK));
-  if (!descriptor.valid()) {
-    return fail_errno(errno, "signalfd");
-  }
-  return descriptor;
-}
-
-void raise_descriptor_limit() {
-  rlimit limit{};
-  if (::getrlimit(RLIMIT_NOFILE, &limit) == 0) {
-    limit.rlim_cur = limit.rlim_max;
-    ::setrlimit(RLIMIT_NOFILE, &limit);
-  }
 }
 
 // Owned by run_keeper, used on its thread only. Nothing here waits but poll(2).
@@ -180,25 +103,27 @@ class Keeper {
   void send_finished();
   void refuse(MessageKind kind, std::uint64_t request, int error_number, std::string text);
 
-  void accept_clients();
-  [[nodiscard]] bool serve(Client& client);
+  [[nodiscard]] bool serve(Client& client, handover::ReceivedRequest received);
   [[nodiscard]] bool on_mount(Client& client, handover::ReceivedRequest received);
   [[nodiscard]] bool on_unmount(Client& client, std::uint32_t mount_id);
-  void reply(const Client& client, const Error* why, std::uint32_t mount_id = 0);
-  void answer_awaiting(std::uint32_t mount_id, const Error* why);
+  void reply(const Client& client, const Error* why, std::uint32_t mount_id = 0) const;
+  void answer_mount(std::uint32_t mount_id, const Error* why);
   void send_mount(std::uint32_t mount_id);
   void begin_stop(const char* why);
+
+  [[nodiscard]] pid_t engine_pid() const { return engine_ ? engine_->pid() : 0; }
 
   const handover::Hello hello_;
   const std::string program_;
   const EngineUser user_;
   const SteadyClock clock_;
   const RuntimeDirectory runtime_;
+  const LogFile log_file_{hello_.runtime_directory};
   const UniqueFd signals_;
   const UniqueFd wake_;
   std::unique_ptr<Lanes> lanes_ = std::make_unique<Lanes>(clock_, wake_.get());
   Mounts mounts_;
-  std::list<Client> clients_;
+  Clients clients_;
   std::unique_ptr<EngineLink> engine_;  // null: dead, or not started yet
   std::uint64_t engines_started_ = 0;
   milliseconds backoff_ = kFirstBackoff;
@@ -223,11 +148,7 @@ void Keeper::run() {
   while (!stop_now_) {
     turn();
   }
-  for (const Client& client : clients_) {
-    if (client.awaits_stop) {
-      reply(client, nullptr);
-    }
-  }
+  clients_.answer_stop(engine_pid());
 }
 
 void Keeper::turn() {
@@ -240,9 +161,7 @@ void Keeper::turn() {
     polled[4].events |= POLLOUT;
   }
   const std::size_t first_client = polled.size();
-  for (const Client& client : clients_) {
-    polled.push_back({client.socket.get(), POLLIN, 0});
-  }
+  clients_.append_to(polled);
   ::poll(polled.data(), polled.size(), poll_timeout());
   signalfd_siginfo signal{};
   if (polled[0].revents != 0 && ::read(signals_.get(), &signal, sizeof signal) == sizeof signal) {
@@ -252,13 +171,12 @@ void Keeper::turn() {
     std::uint64_t count = 0;
     [[maybe_unused]] const auto length = ::read(wake_.get(), &count, sizeof count);
   }
-  std::size_t index = first_client;
-  for (auto client = clients_.begin(); client != clients_.end();) {
-    const bool keep = polled[index++].revents == 0 || serve(*client);
-    client = keep ? std::next(client) : clients_.erase(client);
-  }
+  clients_.hear(polled.data() + first_client,
+                [this](Client& client, handover::ReceivedRequest received) {
+                  return serve(client, std::move(received));
+                });
   if (polled[2].revents != 0) {
-    accept_clients();
+    clients_.accept(runtime_.keeper_socket());
   }
   if (engine_ && polled[4].revents != 0) {
     hear_engine();
@@ -268,6 +186,7 @@ void Keeper::turn() {
     on_engine_death();
   }
   restart_engine_if_due();
+  log_file_.bound();
 }
 
 int Keeper::poll_timeout() const {
@@ -278,7 +197,7 @@ int Keeper::poll_timeout() const {
     const auto left = std::chrono::ceil<milliseconds>(restart_at_ - clock_.now());
     return static_cast<int>(std::max<milliseconds::rep>(left.count(), 0));
   }
-  return -1;
+  return log_file_.ours() ? kLogInterval : -1;
 }
 
 void Keeper::restart_engine_if_due() {
@@ -316,7 +235,7 @@ void Keeper::on_engine_death() {
   engine_.reset();
   const Error why(Errc::kIo, fmt::format("the engine {}: `larder log` may tell why", how));
   for (const auto& [id, mount] : mounts_.all()) {
-    answer_awaiting(id, &why);
+    answer_mount(id, &why);
   }
   for (const std::string& sentence : mounts_.end_all(clock_.now())) {
     log_error("{}", sentence);
@@ -362,7 +281,7 @@ void Keeper::on_ready(std::uint32_t mount_id) {
   if (HeldMount* const mount = mounts_.find(mount_id)) {
     mount->ready = true;
     log_info("mount {} is served", mount_id);
-    answer_awaiting(mount_id, nullptr);
+    answer_mount(mount_id, nullptr);
   }
 }
 
@@ -373,7 +292,7 @@ void Keeper::on_failed(const Message& message) {
   mounts_.remove(message.head.mount_id);
   log_warning("mount {} failed: {}", message.head.mount_id, message.text);
   const Error why = handover::received_error(message.head.error_number, message.text);
-  answer_awaiting(message.head.mount_id, &why);
+  answer_mount(message.head.mount_id, &why);
 }
 
 void Keeper::on_unmounted(std::uint32_t mount_id) {
@@ -383,7 +302,7 @@ void Keeper::on_unmounted(std::uint32_t mount_id) {
   mounts_.remove(mount_id);
   log_info("mount {} was unmounted", mount_id);
   const Error why(Errc::kCancelled, "it was unmounted before the engine served it");
-  answer_awaiting(mount_id, &why);
+  answer_mount(mount_id, &why);
 }
 
 void Keeper::on_backing_open(Message message) {
@@ -392,23 +311,11 @@ void Keeper::on_backing_open(Message message) {
   if (mount == nullptr || ::fstat(message.descriptors.front().get(), &status) != 0) {
     return refuse(MessageKind::kBackingOpened, message.head.request, ENODEV, "");
   }
-  Job job;
+  Job job = open_backing_job(mount->fuse, std::move(message.descriptors.front()));
   job.engine = engine_->number();
   job.reply.head.kind = MessageKind::kBackingOpened;
   job.reply.head.request = message.head.request;
   job.reply.head.mount_id = message.head.mount_id;
-  const std::shared_ptr<const UniqueFd> fuse = mount->fuse;
-  job.work = [fuse, file = std::move(message.descriptors.front())](Message& answer) {
-    const BackingMap map{file.get(), 0, 0};
-    const int id = ::ioctl(fuse->get(), kBackingOpen, &map);
-    answer.head.backing_id = std::max(id, 0);
-    answer.head.error_number = id < 0 ? errno : 0;
-  };
-  job.undo = [fuse](const Message& answer) {
-    if (answer.head.error_number == 0) {
-      close_backing(*fuse, answer.head.backing_id);
-    }
-  };
   if (!lanes_->post(fmt::format("disk-{}", status.st_dev), std::move(job))) {
     refuse(MessageKind::kBackingOpened, message.head.request, EBUSY, "");
   }
@@ -425,11 +332,7 @@ void Keeper::on_backing_close(const Message& message) {
                 message.head.backing_id, message.head.mount_id);
     return;
   }
-  Job job;
-  job.work = [fuse = mount->fuse, id = message.head.backing_id](Message& /*reply*/) {
-    close_backing(*fuse, id);
-  };
-  if (!lanes_->post(node.mapped(), std::move(job))) {
+  if (!lanes_->post(node.mapped(), close_backing_job(mount->fuse, message.head.backing_id))) {
     log_warning("backing id {} stays open: the disk does not keep up", message.head.backing_id);
   }
 }
@@ -493,38 +396,13 @@ void Keeper::refuse(MessageKind kind, std::uint64_t request, int error_number, s
 
 // ---- Clients
 
-void Keeper::accept_clients() {
-  while (Result<UniqueFd> socket = os::accept_for_packets(runtime_.keeper_socket())) {
-    const Result<os::PeerCredentials> peer = os::peer_of(*socket);
-    if (!peer || peer->uid != 0) {
-      continue;
-    }
-    clients_.push_back({.socket = std::move(*socket)});
-    if (clients_.size() > kMostClients) {
-      const auto silent = std::ranges::find_if(clients_, &Client::silent);
-      clients_.erase(silent == clients_.end() ? clients_.begin() : silent);
-    }
-  }
-}
-
 // False: the connection is over.
-bool Keeper::serve(Client& client) {
-  Result<handover::ReceivedRequest> received =
-      handover::receive_request(client.socket, os::Wait::kNo);
-  if (!received) {
-    if (received.error().code() != Errc::kNotFound) {
-      reply(client, &received.error());
-    }
-    return false;  // one that hung up leaves its mount being served
-  }
-  if (!client.silent()) {
-    return false;  // a second request before the first reply
-  }
-  switch (received->request.kind) {
+bool Keeper::serve(Client& client, handover::ReceivedRequest received) {
+  switch (received.request.kind) {
     case RequestKind::kMount:
-      return on_mount(client, std::move(*received));
+      return on_mount(client, std::move(received));
     case RequestKind::kUnmount:
-      return on_unmount(client, received->request.mount_id);
+      return on_unmount(client, received.request.mount_id);
     case RequestKind::kStop:
       client.awaits_stop = true;
       begin_stop("a request");
@@ -546,11 +424,14 @@ bool Keeper::on_mount(Client& client, handover::ReceivedRequest received) {
   } else if (mounts_.full()) {
     refusal =
         Error(Errc::kNoSpace, fmt::format("there are {} mounts already", Mounts::kMostMounts));
-  } else if (mounts_.is_parked(spec, clock_.now())) {
-    refusal = Error(Errc::kBusy,
-                    fmt::format("this mount is parked, because the engine died {} times under it: "
-                                "see `larder log`; `larder stop` lets it be mounted again",
-                                Mounts::kMostDeaths));
+  } else if (const Duration parked = mounts_.parked_for(spec, clock_.now());
+             parked > Duration::zero()) {
+    refusal = Error(
+        Errc::kBusy,
+        fmt::format("this mount is parked for {} more minutes, because the engine died {} times "
+                    "under it: see {}/keeper.log; after `larder stop` it can be mounted at once",
+                    std::chrono::ceil<std::chrono::minutes>(parked).count(), Mounts::kMostDeaths,
+                    hello_.runtime_directory));
   }
   if (refusal) {
     reply(client, &*refusal);
@@ -580,7 +461,7 @@ void Keeper::send_mount(std::uint32_t mount_id) {
     return;
   }
   const Error why = Error::from_errno(errno, "the keeper has no descriptor left for the mount");
-  answer_awaiting(mount_id, &why);
+  answer_mount(mount_id, &why);
   mounts_.remove(mount_id);
 }
 
@@ -602,27 +483,12 @@ bool Keeper::on_unmount(Client& client, std::uint32_t mount_id) {
   return false;
 }
 
-void Keeper::reply(const Client& client, const Error* why, std::uint32_t mount_id) {
-  KeeperReply answer;
-  answer.mount_id = mount_id;
-  answer.keeper_pid = ::getpid();
-  answer.engine_pid = engine_ ? engine_->pid() : 0;
-  if (why != nullptr) {
-    answer.error_number = why->error_number();
-    put_sentence(answer, why->message());
-  }
-  const iovec part{&answer, sizeof answer};
-  // A client that does not listen any more has itself to blame.
-  [[maybe_unused]] const Result<> sent =
-      os::send_packet(client.socket, std::span(&part, 1), {}, os::Wait::kNo);
+void Keeper::reply(const Client& client, const Error* why, std::uint32_t mount_id) const {
+  reply_to(client, why, mount_id, engine_pid());
 }
 
-void Keeper::answer_awaiting(std::uint32_t mount_id, const Error* why) {
-  const auto client = std::ranges::find(clients_, mount_id, &Client::awaited_mount);
-  if (client != clients_.end()) {
-    reply(*client, why, mount_id);
-    clients_.erase(client);
-  }
+void Keeper::answer_mount(std::uint32_t mount_id, const Error* why) {
+  clients_.answer_mount(mount_id, why, engine_pid());
 }
 
 void Keeper::begin_stop(const char* why) {

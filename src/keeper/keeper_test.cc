@@ -93,7 +93,7 @@ class KeeperTest : public testing::Test {
     UniqueFd writer(ends[1]);
     keeper_ = ::fork();
     if (keeper_ == 0) {
-      const int log = ::open((directory_ + "/log").c_str(), O_WRONLY | O_CREAT | O_APPEND, 0644);
+      const int log = ::open((directory_ + log_name_).c_str(), O_WRONLY | O_CREAT | O_APPEND, 0644);
       ::dup2(log, STDERR_FILENO);
       const auto result = run_keeper({.runtime_directory = runtime(),
                                       .engine_program = SCRIPTED_ENGINE,
@@ -135,7 +135,7 @@ class KeeperTest : public testing::Test {
 
   [[nodiscard]] std::string mountpoint() const { return directory_ + "/mnt"; }
 
-  [[nodiscard]] std::string log() const { return read_file(directory_ + "/log"); }
+  [[nodiscard]] std::string log() const { return read_file(directory_ + log_name_); }
 
   // What stat of the mount says; the scripted engine answers EIO.
   [[nodiscard]] int stat_errno() const {
@@ -161,6 +161,7 @@ class KeeperTest : public testing::Test {
   }
 
   std::string directory_;
+  std::string log_name_ = "/log";
   pid_t keeper_ = -1;
 };
 
@@ -304,6 +305,30 @@ TEST_F(KeeperTest, SilentClientsDoNotKeepOthersOut) {
     }
   }
   EXPECT_TRUE(client().pids().has_value());
+}
+
+// The log of a keeper in the background is its stderr.
+TEST_F(KeeperTest, TheLogIsKeptFromGrowing) {
+  stop_keeper();
+  log_name_ = "/run/keeper.log";
+  start_keeper();
+  const std::string path = directory_ + log_name_;
+  const std::string many(5U << 20U, 'x');
+  std::ofstream(path, std::ios::app) << many << std::flush;
+  ASSERT_TRUE(client().pids().has_value());
+  ASSERT_TRUE(client().pids().has_value());  // by now it has looked at the log
+  EXPECT_LT(std::filesystem::file_size(path), 1U << 20U);
+  EXPECT_THAT(read_file(path), HasSubstr("goes on here"));
+  EXPECT_GE(std::filesystem::file_size(path + ".1"), many.size());
+  EXPECT_THAT(read_file(path + ".1"), HasSubstr("engine started"));
+}
+
+TEST_F(KeeperTest, ALogOfSomebodyElsesIsLeftAlone) {
+  const std::string many(5U << 20U, 'x');
+  std::ofstream(directory_ + "/log", std::ios::app) << many << std::flush;
+  ASSERT_TRUE(client().pids().has_value());
+  ASSERT_TRUE(client().pids().has_value());
+  EXPECT_GE(std::filesystem::file_size(directory_ + "/log"), many.size());
 }
 
 TEST_F(KeeperTest, ASecondKeeperIsRefused) {

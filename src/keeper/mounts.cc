@@ -1,5 +1,7 @@
 #include "keeper/mounts.h"
 
+#include <algorithm>
+#include <chrono>
 #include <cstdint>
 #include <deque>
 #include <string>
@@ -33,21 +35,24 @@ std::vector<std::string> Mounts::end_all(MonotonicTime now) {
     if (deaths.size() > kMostDeaths) {
       deaths.pop_front();
     }
-    if (is_parked(mount.spec, now)) {
-      parked.push_back(
-          fmt::format("{} engines died while mount {} ({}) was active: it is parked, "
-                      "`larder stop` lets it be mounted again",
-                      kMostDeaths, id, mount.spec.substr(0, mount.spec.find('\n'))));
+    if (const Duration time = parked_for(mount.spec, now); time > Duration::zero()) {
+      parked.push_back(fmt::format(
+          "{} engines died while mount {} ({}) was active: it is parked for {} minutes, "
+          "after `larder stop` it can be mounted at once",
+          kMostDeaths, id, mount.spec.substr(0, mount.spec.find('\n')),
+          std::chrono::ceil<std::chrono::minutes>(time).count()));
     }
   }
   by_id_.clear();
   return parked;
 }
 
-bool Mounts::is_parked(const std::string& spec, MonotonicTime now) {
+Duration Mounts::parked_for(const std::string& spec, MonotonicTime now) const {
   const auto found = deaths_.find(spec);
-  return found != deaths_.end() && found->second.size() >= kMostDeaths &&
-         found->second.front() + kDeathMemory > now;
+  if (found == deaths_.end() || found->second.size() < kMostDeaths) {
+    return Duration::zero();
+  }
+  return std::max<Duration>(found->second.front() + kDeathMemory - now, Duration::zero());
 }
 
 }  // namespace larder::keeper

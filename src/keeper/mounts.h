@@ -28,7 +28,8 @@ struct HeldMount {
 class Mounts {
  public:
   static constexpr std::size_t kMostMounts = 1024;
-  // An engine that dies three times within this time under the same mount: the mount is parked.
+  // When engines died three times within this time under the same mount, it is parked until the
+  // first of them is forgotten.
   static constexpr std::size_t kMostDeaths = 3;
   static constexpr std::chrono::minutes kDeathMemory{10};
 
@@ -45,8 +46,8 @@ class Mounts {
   // Lets every mount go (its users get ENOTCONN) and notes the death for each; the sentences tell
   // which mounts are parked by it.
   [[nodiscard]] std::vector<std::string> end_all(MonotonicTime now);
-  // Whether a mount of this spec is refused because engines die under it.
-  [[nodiscard]] bool is_parked(const std::string& spec, MonotonicTime now);
+  // How long a mount of this spec is refused because engines died under it; zero: it is not.
+  [[nodiscard]] Duration parked_for(const std::string& spec, MonotonicTime now) const;
 
  private:
   std::map<std::uint32_t, HeldMount> by_id_;

@@ -107,6 +107,9 @@ class MemoryObject final : public fscache::BackendObject {
   }
 
   Result<UniqueFd> open_for_passthrough() override {
+    if (disk_.dead) {
+      return fail(Errc::kIo, "the disk is dead");
+    }
     if (!complete()) {
       return fail(Errc::kNotFound, "not complete");
     }

@@ -19,7 +19,7 @@ _LABEL = "user.CacheFiles.cache"
 
 
 class OwnDisk(MountedCase):
-    """The cache has a small filesystem of its own, which can be full, cut short or read-only."""
+    """The cache has a small filesystem of its own."""
 
     DISK_BYTES = 96 * _MIB
 
@@ -39,6 +39,10 @@ class OwnDisk(MountedCase):
         """In a sentence of `larder status`, for each cache that does not work."""
         trouble = self.larder.status()["caches"][0]["trouble"]
         self.assertRegex(trouble, r"\w+ \w+ \w+", "no sentence")
+
+
+class BrokenDisk(OwnDisk):
+    """It can be full, cut short or read-only."""
 
     def test_a_disk_that_is_full_from_the_start(self):
         self.disk.fill()
@@ -77,32 +81,64 @@ class OwnDisk(MountedCase):
         self.assert_trouble_is_told()
         self.disk.make_whole()
 
-    def test_a_disk_cut_short_under_passthrough_ends_with_the_open(self):
-        self.settle()
-        self.assert_reads_equal()
-        self.remount()
-        expected = (self.export / "large0").read_bytes()
-        with open(self.mounted / "large0", "rb", buffering=0) as held:
-            self.disk.cut_short(6 * _MIB)
-            larder.drop_page_cache()
-            try:
-                self.assertTrue(os.pread(held.fileno(), len(expected), 0) == expected)
-            except OSError as error:
-                self.assertEqual(error.errno, errno.EIO)
-
-        def next_opens_are_right():
-            with contextlib.suppress(OSError):
-                return self.read("large0") == expected
-            return False
-
-        wait_until(next_opens_are_right, 10, "an open that takes the server")
-        self.assert_reads_equal()
-        self.disk.make_whole()
-
     def test_a_disk_that_is_read_only_from_the_start(self):
         self.larder.restart()
         self.disk.remount("ro")
         self.mount()
+        self.assert_reads_equal()
+        self.assert_trouble_is_told()
+
+
+class DiskUnderPassthrough(OwnDisk):
+    """The disk goes away under files that the kernel reads by itself."""
+
+    DISK_BYTES = 400 * _MIB  # room for every file: only complete ones are handed to the kernel
+
+    def setUp(self):
+        super().setUp()
+        self.settle()
+        self.expected = (self.export / "large0").read_bytes()
+        wait_until(self.opens_in_passthrough, 20, "the file to be complete")
+        self.remount()  # and all of it on the disk
+        self.assertTrue(self.opens_in_passthrough())
+
+    def opens_in_passthrough(self):
+        before = self.larder.status()["mounts"][0]["opens_passthrough"]
+        self.read("large0")
+        return self.larder.status()["mounts"][0]["opens_passthrough"] > before
+
+    def cut(self):
+        self.disk.cut_short(2 * _MIB)
+        larder.drop_page_cache()
+
+    def assert_right_or_eio(self, file):
+        """Those who hold the file share the fate of the disk; wrong bytes they never get."""
+        try:
+            content = os.pread(file.fileno(), len(self.expected), 0)
+            self.assertTrue(content == self.expected[:len(content)], "wrong bytes")
+        except OSError as error:
+            self.assertEqual(error.errno, errno.EIO)
+
+    def next_open_is_right(self):
+        """EIO may be told once more, as nobody tells the engine of it; never wrong bytes."""
+        with contextlib.suppress(OSError):
+            self.assertTrue(self.read("large0") == self.expected, "wrong bytes")
+            return True
+        return False
+
+    def test_the_trouble_of_holders_ends_with_the_next_opens(self):
+        with open(self.mounted / "large0", "rb", buffering=0) as held:
+            self.cut()
+            self.assert_right_or_eio(held)
+            wait_until(self.next_open_is_right, 10, "an open that takes the server")
+            self.assertTrue(self.read("large0") == self.expected, "and so do all later ones")
+            self.assert_right_or_eio(held)
+        self.assert_trouble_is_told()
+        self.assert_reads_equal()
+
+    def test_a_file_opened_again_and_again_takes_the_server(self):
+        self.cut()
+        wait_until(self.next_open_is_right, 10, "an open that takes the server")
         self.assert_reads_equal()
         self.assert_trouble_is_told()
 
