@@ -21,6 +21,7 @@
 #include "cachefiles/cache_fan_out.h"
 #include "cachefiles/core.h"
 #include "cachefiles/epochs.h"
+#include "cachefiles/graveyard.h"
 #include "cachefiles/layout.h"
 #include "cachefiles/state_file.h"
 #include "cachefiles/volume.h"
@@ -39,6 +40,8 @@ constexpr Duration kIdle = std::chrono::seconds(30);
 constexpr Duration kCountFor = std::chrono::milliseconds(50);
 constexpr double kMostStampSeconds = 86400;
 constexpr double kStampPart = 64;
+constexpr Duration kBetweenGraves = std::chrono::milliseconds(20);
+constexpr std::size_t kMostStamps = 256;  // at once
 constexpr int kMostFruitlessSlices = 16;
 
 class Cache final : public fscache::Backend {
@@ -49,6 +52,7 @@ class Cache final : public fscache::Backend {
         core_(filesystem, clock, bound.limits, bound.state.generation, std::move(bound.past),
               options.most_open_files),
         fan_out_(core_, volumes_),
+        graveyard_(core_),
         lock_(std::move(bound.lock)),
         state_file_(std::move(bound.state_file)),
         state_(std::move(bound.state)),
@@ -195,8 +199,13 @@ class Cache final : public fscache::Backend {
       TRY(store_state(false));
     }
     TRY(write_back());
+    stamp_open_objects();
     if (counting_ || core_.write_back.anything()) {
       return Duration{};
+    }
+    // Nothing else waits.
+    if (!core_.space.culling() && graveyard_.empty_some()) {
+      return kBetweenGraves;
     }
     if (core_.epochs.fresh_bytes() == 0) {
       return kIdle;
@@ -250,6 +259,23 @@ class Cache final : public fscache::Backend {
     core_.stamp_seconds = std::max(
         least_stamp_seconds_, std::min(rotation_.oldest_seconds() / kStampPart, kMostStampSeconds));
     return {};
+  }
+
+  // What stays open is in use, and should look so after a crash too.
+  void stamp_open_objects() {
+    const MonotonicTime now = core_.clock.now();
+    if (now < stamp_again_) {
+      return;
+    }
+    const double seconds = std::max<double>(core_.stamp_seconds, 1);
+    std::size_t left = kMostStamps;
+    for (std::size_t i = 0; i < volumes_.size() && left > 0; ++i) {
+      left -= volumes_.at(i).stamp_open_objects(seconds, left);
+    }
+    stamp_again_ =
+        now + (left == 0
+                   ? std::chrono::seconds(1)
+                   : std::chrono::duration_cast<Duration>(std::chrono::duration<double>(seconds)));
   }
 
   Result<> write_back() {
@@ -321,6 +347,7 @@ class Cache final : public fscache::Backend {
 
   // Of the thread that maintains.
   CacheFanOut fan_out_;
+  Graveyard graveyard_;
   std::unique_ptr<os::File> lock_;
   std::unique_ptr<StateFile> state_file_;
   CacheState state_;
@@ -332,6 +359,7 @@ class Cache final : public fscache::Backend {
   bool counting_;
   std::size_t next_counted_ = 0;
   std::uint64_t counted_damaged_ = 0;
+  MonotonicTime stamp_again_{};
 };
 
 }  // namespace

@@ -32,6 +32,11 @@ struct CoreCounters {
   Counter culled_bytes;
 };
 
+// Since 1970.
+[[nodiscard]] inline std::int64_t nanoseconds_of(os::FileTime time) {
+  return time.seconds * 1'000'000'000 + time.nanoseconds;
+}
+
 // Life: owned by the cache, outlives its volumes and objects. Threads: any.
 struct Core {
   Core(os::Filesystem& the_filesystem, const Clock& the_clock, const Limits& limits,
@@ -95,6 +100,11 @@ struct Core {
   // Takes an unexpected name out of the way: a directory moves to the graveyard, all else is
   // unlinked. True: something was there.
   Result<bool> bury(os::Directory& directory, std::string_view name);
+  // A name in the graveyard that nothing has.
+  [[nodiscard]] Result<std::string> grave_name();
+
+  // Names given in the graveyard, ever.
+  [[nodiscard]] std::uint64_t buried() const { return buried_; }
 
  private:
   std::atomic<bool> dead_{false};

@@ -2,9 +2,11 @@
 #pragma once
 
 #include <atomic>
+#include <cstddef>
 #include <cstdint>
 #include <memory>
 #include <optional>
+#include <span>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -58,6 +60,11 @@ class Object final : public fscache::BackendObject {
   Result<UniqueFd> open_for_passthrough() override EXCLUDES(mutex_);
 
   void note_use() override { used_ = true; }
+
+  // It is in use, and its file says so since longer than `seconds` only. From memory.
+  [[nodiscard]] bool stamp_due(os::FileTime now, double seconds) const;
+  // Who holds the claim of its name may call it, besides the object itself.
+  void stamp_last_use();
 
   // What the accounts hold for it under its directory; for the count of that directory.
   [[nodiscard]] std::uint64_t linked_bytes() const { return linked_bytes_; }
@@ -114,9 +121,13 @@ class Object final : public fscache::BackendObject {
   [[nodiscard]] Result<> commit_claimed() EXCLUDES(mutex_);
   [[nodiscard]] Result<> install_log(Stamp stamp) EXCLUDES(mutex_);
   [[nodiscard]] Result<> write_label(os::File& file, Stamp stamp) EXCLUDES(mutex_);
+  [[nodiscard]] std::vector<std::byte> log_bytes(std::uint64_t nonce,
+                                                 std::span<const MapRecord> records) const;
+  [[nodiscard]] bool log_is_long() const EXCLUDES(mutex_);
+  // By the holder of the claim, when nobody else uses the object any more.
+  [[nodiscard]] Result<> rewrite_log() EXCLUDES(mutex_);
   [[nodiscard]] Result<> seal(bool complete) EXCLUDES(mutex_);
   void finish() EXCLUDES(mutex_);
-  void stamp_last_use() EXCLUDES(mutex_);
   void correct_charge() EXCLUDES(mutex_);
 
   Volume& volume_;
@@ -131,10 +142,10 @@ class Object final : public fscache::BackendObject {
   bool racy_;
   bool registered_ = false;
   bool loaded_ = false;
-  os::FileTime accessed_;  // at load
 
   std::atomic<bool> superseded_{false};
   std::atomic<bool> used_{false};
+  std::atomic<std::int64_t> last_use_{0};  // ns: as its file says, or when it was last written
   std::atomic<std::uint64_t> linked_bytes_{0};
   BackingFile file_;
   ObjectLog log_;
