@@ -11,6 +11,7 @@
 #include "base/mutex.h"
 #include "base/thread_annotations.h"
 #include "netfs/attributes.h"
+#include "netfs/caller_key.h"
 
 namespace larder::netfs {
 
@@ -29,27 +30,24 @@ class AccessCache {
       EXCLUDES(mutex_);
   void store(const FileHandle& handle, const Credential& credential, std::uint32_t granted)
       EXCLUDES(mutex_);
+  // The server let the caller look for a name in this directory: for as long as an answer to ACCESS
+  // is believed he may do it again.
+  void note_search(const FileHandle& directory, const Credential& credential) EXCLUDES(mutex_);
+  [[nodiscard]] bool may_search(const FileHandle& directory, const Credential& credential) const
+      EXCLUDES(mutex_);
 
  private:
-  struct Key {
-    FileHandle handle;
-    Credential credential;
-
-    bool operator==(const Key&) const = default;
-  };
-
-  struct KeyHash {
-    std::size_t operator()(const Key& key) const;
-  };
-
   struct Entry {
     std::uint32_t granted = 0;
     MonotonicTime until;
+    MonotonicTime search_until;
   };
+
+  Entry& entry_of(const FileHandle& handle, const Credential& credential) REQUIRES(mutex_);
 
   const Clock& clock_;
   mutable Mutex mutex_{LockRank::kStats};
-  std::unordered_map<Key, Entry, KeyHash> entries_ GUARDED_BY(mutex_);
+  std::unordered_map<CallerKey, Entry, CallerKeyHash> entries_ GUARDED_BY(mutex_);
 };
 
 }  // namespace larder::netfs

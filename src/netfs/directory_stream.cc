@@ -1,9 +1,11 @@
 #include "netfs/directory_stream.h"
 
+#include <algorithm>
 #include <cerrno>
 #include <cstddef>
 #include <cstdint>
 #include <functional>
+#include <string>
 #include <utility>
 #include <vector>
 
@@ -11,7 +13,11 @@
 #include "base/mutex.h"
 #include "base/result.h"
 #include "netfs/adapter.h"
+#include "netfs/attributes.h"
 #include "netfs/call_scope.h"
+#include "netfs/coherency.h"
+#include "netfs/inode.h"
+#include "netfs/name_cache.h"
 #include "netfs/share_context.h"
 
 namespace larder::netfs {
@@ -61,27 +67,54 @@ void DirectoryStream::rewind() {
 
 void DirectoryStream::ask(const Caller& caller) {
   DirectoryPosition from;
-  std::uint64_t round = 0;
+  Question asked{caller, 0, share_->inodes.begin_check(), inode_->attributes().attributes};
   {
     const MutexLock lock(mutex_);
     from = position_;
-    round = round_;
+    asked.round = round_;
   }
   CallWait wait(caller, share_->adapter);
   wait.on(share_->adapter.start_readdir(
       inode_->handle(), from, true, caller.credential,
-      [self = shared_from_this(), caller, round](Result<ReaddirReply> reply) {
-        self->on_reply(caller, round, std::move(reply));
+      [self = shared_from_this(), asked = std::move(asked)](Result<ReaddirReply> reply) {
+        self->on_reply(asked, std::move(reply));
       }));
 }
 
-void DirectoryStream::on_reply(const Caller& caller, std::uint64_t round,
-                               Result<ReaddirReply> reply) {
+// For the LOOKUPs that follow a listing. What names are worth is told by the directory's version:
+// they are its names if it was the same before and after they were read.
+void DirectoryStream::remember(const Question& asked, const ReaddirReply& reply) {
+  if (!reply.directory_attributes) {
+    return;
+  }
+  share_->apply(*inode_, *reply.directory_attributes, asked.ticket);
+  if (!same_version(*reply.directory_attributes, asked.directory)) {
+    return;
+  }
+  const MonotonicTime now = share_->executor.clock().now();
+  std::vector<std::pair<std::string, ListedName>> names;
+  names.reserve(reply.entries.size());
+  Timestamp newest = reply.directory_attributes->changed;
+  for (const RemoteEntry& entry : reply.entries) {
+    if (entry.handle && entry.attributes) {
+      newest = std::max(newest, entry.attributes->changed);
+      names.emplace_back(entry.name,
+                         ListedName{*entry.handle, {*entry.attributes, now, asked.ticket}});
+    }
+  }
+  share_->server_time.observe(newest, now);
+  share_->names->add(inode_->handle(), *asked.caller.credential, asked.directory, std::move(names));
+}
+
+void DirectoryStream::on_reply(const Question& asked, Result<ReaddirReply> reply) {
+  if (reply) {
+    remember(asked, *reply);
+  }
   Result<> result;
   bool ask_again = false;
   {
     const MutexLock lock(mutex_);
-    if (round != round_) {
+    if (asked.round != round_) {
       ask_again = true;  // rewound meanwhile: this was about a listing that is gone
     } else if (reply) {
       result = take(std::move(*reply));
@@ -100,7 +133,7 @@ void DirectoryStream::on_reply(const Caller& caller, std::uint64_t round,
     asking_ = ask_again;
   }
   if (ask_again) {
-    ask(caller);
+    ask(asked.caller);
   } else {
     answer(std::move(result));
   }

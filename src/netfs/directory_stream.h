@@ -16,6 +16,7 @@
 #include "base/result.h"
 #include "base/thread_annotations.h"
 #include "netfs/adapter.h"
+#include "netfs/attributes.h"
 #include "netfs/call_scope.h"
 #include "netfs/inode.h"
 #include "netfs/share_context.h"
@@ -53,8 +54,18 @@ class DirectoryStream : public std::enable_shared_from_this<DirectoryStream> {
   };
 
   void ask(const Caller& caller) EXCLUDES(mutex_);
-  void on_reply(const Caller& caller, std::uint64_t round, Result<ReaddirReply> reply)
-      EXCLUDES(mutex_);
+
+  // What a reply is to be compared with: the listing and the directory as they were when it was
+  // asked for.
+  struct Question {
+    Caller caller;
+    std::uint64_t round = 0;
+    CheckTicket ticket = 0;
+    Attributes directory;
+  };
+
+  void on_reply(const Question& asked, Result<ReaddirReply> reply) EXCLUDES(mutex_);
+  void remember(const Question& asked, const ReaddirReply& reply);
   [[nodiscard]] Result<> take(ReaddirReply reply) REQUIRES(mutex_);
   void answer(Result<> result) EXCLUDES(mutex_);
 

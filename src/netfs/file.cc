@@ -567,21 +567,16 @@ void File::on_read_reply(const std::shared_ptr<Fetch>& fetch, Result<ReadReply> 
 // For servers whose READ replies carry no attributes: what they say right behind it will do, since
 // a version is only left, never come back to.
 void File::verify_by_getattr(const std::shared_ptr<Fetch>& fetch) {
-  const CheckTicket ticket = share_->inodes.begin_check();
-  share_->adapter.start_getattr(
-      inode_->handle(), fetch->credential,
-      [self = shared_from_this(), fetch, ticket](Result<Attributes> attributes) {
-        if (!attributes) {
-          self->abandon(fetch, attributes.error());
-          return;
-        }
-        self->share_->apply(*self->inode_, *attributes, ticket);
-        if (same_version(*attributes, fetch->version->attributes)) {
-          self->land(fetch);
-        } else {
-          self->abandon(fetch, changed_meanwhile());
-        }
-      });
+  share_->refresh(inode_, {fetch->credential, nullptr},
+                  [self = shared_from_this(), fetch](const Result<Attributes>& attributes) {
+                    if (!attributes) {
+                      self->abandon(fetch, attributes.error());
+                    } else if (same_version(*attributes, fetch->version->attributes)) {
+                      self->land(fetch);
+                    } else {
+                      self->abandon(fetch, changed_meanwhile());
+                    }
+                  });
 }
 
 void File::land(const std::shared_ptr<Fetch>& fetch) {
@@ -749,22 +744,17 @@ void File::confirm_complete(const VersionRef& version, const CredentialRef& cred
     }
     confirming_ = true;
   }
-  const CheckTicket ticket = share_->inodes.begin_check();
-  share_->adapter.start_getattr(
-      inode_->handle(), credential,
-      [self = shared_from_this(), version, ticket](Result<Attributes> attributes) {
-        {
-          const MutexLock lock(self->mutex_);
-          self->confirming_ = false;
-        }
-        if (!attributes) {
-          return;  // the next piece, or the next open, tries again
-        }
-        self->share_->apply(*self->inode_, *attributes, ticket);
-        if (same_version(*attributes, version->attributes)) {
-          version->cookie->start_mark_complete([](const Result<>&) {});
-        }
-      });
+  share_->refresh(inode_, {credential, nullptr},
+                  [self = shared_from_this(), version](const Result<Attributes>& attributes) {
+                    {
+                      const MutexLock lock(self->mutex_);
+                      self->confirming_ = false;
+                    }
+                    // Else the next piece, or the next open, tries again.
+                    if (attributes && same_version(*attributes, version->attributes)) {
+                      version->cookie->start_mark_complete([](const Result<>&) {});
+                    }
+                  });
 }
 
 bool File::begin_reply(const VersionRef& version) {

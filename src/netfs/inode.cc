@@ -26,13 +26,14 @@ std::uint32_t most_timeout(const AttributeTimes& times, FileType type) {
 
 }  // namespace
 
-Inode::Inode(InodeTable& table, const FileHandle& handle, const Attributes& attributes)
+Inode::Inode(InodeTable& table, const FileHandle& handle, const EarlierAttributes& known)
     : table_(table),
       handle_(handle),
-      type_(attributes.type),
-      timeout_ms_(least_timeout(table.times_, attributes.type)),
-      checked_at_(table.clock_.now()),
-      attributes_(attributes) {}
+      type_(known.attributes.type),
+      changed_at_(known.ticket),
+      timeout_ms_(least_timeout(table.times_, type_)),
+      checked_at_(known.at),
+      attributes_(known.attributes) {}
 
 Inode::~Inode() {
   table_.forget(*this);
@@ -68,6 +69,19 @@ AttributeNews Inode::update(const Attributes& attributes, CheckTicket ticket) {
   return AttributeNews::kChanged;
 }
 
+bool Inode::confirm(const EarlierAttributes& earlier) {
+  const MutexLock lock(table_.shard_of(handle_).mutex);
+  if (earlier.attributes.type != type_ || !same_version(earlier.attributes, attributes_)) {
+    return false;
+  }
+  if (earlier.at > checked_at_) {
+    timeout_ms_ = std::max(timeout_ms_, least_timeout(table_.times_, type_));
+    checked_at_ = earlier.at;
+    attributes_ = earlier.attributes;
+  }
+  return true;
+}
+
 void Inode::expire() {
   const MutexLock lock(table_.shard_of(handle_).mutex);
   timeout_ms_ = 0;
@@ -87,15 +101,23 @@ std::shared_ptr<File> Inode::set_file(const std::shared_ptr<File>& file) {
   return file;
 }
 
-InodeRef InodeTable::find_or_make(const FileHandle& handle, const Attributes& attributes) {
+InodeRef InodeTable::find_or_confirm(const FileHandle& handle, const EarlierAttributes& known) {
+  if (known.ticket < forgotten_change_) {
+    return nullptr;  // it may have been this one
+  }
+  InodeRef inode = find_or_make(handle, known);
+  return inode->confirm(known) ? inode : nullptr;
+}
+
+InodeRef InodeTable::find_or_make(const FileHandle& handle, const EarlierAttributes& known) {
   InodeRef found;  // outlives the lock: its destructor takes it
   {
     Shard& shard = shard_of(handle);
     const MutexLock lock(shard.mutex);
     std::weak_ptr<Inode>& entry = shard.inodes[handle];
     found = entry.lock();
-    if (found == nullptr || found->type() != attributes.type) {
-      auto made = std::make_shared<Inode>(*this, handle, attributes);
+    if (found == nullptr || found->type() != known.attributes.type) {
+      auto made = std::make_shared<Inode>(*this, handle, known);
       entry = made;
       return made;
     }
@@ -122,6 +144,10 @@ std::size_t InodeTable::size() const {
 void InodeTable::forget(const Inode& inode) {
   Shard& shard = shard_of(inode.handle());
   const MutexLock lock(shard.mutex);
+  CheckTicket forgotten = forgotten_change_;
+  while (forgotten < inode.changed_at_ &&
+         !forgotten_change_.compare_exchange_weak(forgotten, inode.changed_at_)) {
+  }
   const auto found = shard.inodes.find(inode.handle());
   // A new inode of the handle may have taken the place already.
   if (found != shard.inodes.end() && found->second.expired()) {

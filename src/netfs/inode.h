@@ -41,6 +41,13 @@ struct FreshAttributes {
 // share: an answer cannot undo a change that was learned after its call had begun.
 using CheckTicket = std::uint64_t;
 
+// What the server said of a file at some time, in the answer to a call that began with `ticket`.
+struct EarlierAttributes {
+  Attributes attributes;
+  MonotonicTime at;
+  CheckTicket ticket = 0;
+};
+
 // What became of attributes that the server sent.
 enum class AttributeNews : std::uint8_t {
   kSame,     // the version that we knew
@@ -51,7 +58,7 @@ enum class AttributeNews : std::uint8_t {
 // Threads: any. Life: shared; leaves its table when the last owner goes.
 class Inode {
  public:
-  Inode(InodeTable& table, const FileHandle& handle, const Attributes& attributes);
+  Inode(InodeTable& table, const FileHandle& handle, const EarlierAttributes& known);
   ~Inode();
   Inode(const Inode&) = delete;
   Inode& operator=(const Inode&) = delete;
@@ -64,6 +71,9 @@ class Inode {
 
   [[nodiscard]] FreshAttributes attributes() const;
   AttributeNews update(const Attributes& attributes, CheckTicket ticket);
+  // The same for what was said a while ago. False: it is of another version than what is known, and
+  // only the server can tell which of them is over.
+  [[nodiscard]] bool confirm(const EarlierAttributes& earlier);
   // Nothing known is to be believed any more.
   void expire();
 
@@ -82,10 +92,12 @@ class Inode {
   [[nodiscard]] bool take_front_outdated() { return front_outdated_.exchange(false); }
 
  private:
+  friend class InodeTable;
+
   InodeTable& table_;
   const FileHandle handle_;
   const FileType type_;
-  CheckTicket changed_at_ = 0;    // guarded by the table's lock for this inode
+  CheckTicket changed_at_;        // guarded by the table's lock for this inode
   std::uint32_t timeout_ms_ = 0;  // the same
   MonotonicTime checked_at_;      // the same
   Attributes attributes_;         // the same
@@ -104,10 +116,16 @@ class InodeTable {
   // Before a call whose answer will carry attributes of any inode.
   [[nodiscard]] CheckTicket begin_check() { return ++last_ticket_; }
 
-  // The inode of this handle, made if need be with these attributes (an inode that is there keeps
-  // its own: update() it). A handle whose file type changed is another file: the old inode goes on
-  // alone.
-  [[nodiscard]] InodeRef find_or_make(const FileHandle& handle, const Attributes& attributes);
+  // The inode of this handle, made if need be with these attributes, the answer to a call that
+  // began with `ticket` (an inode that is there keeps its own: update() it). A handle whose file
+  // type changed is another file: the old inode goes on alone.
+  [[nodiscard]] InodeRef find_or_make(const FileHandle& handle, const Attributes& attributes,
+                                      CheckTicket ticket) {
+    return find_or_make(handle, {attributes, clock_.now(), ticket});
+  }
+
+  // The same with what was said a while ago. Null: something newer is, or may have been, known.
+  [[nodiscard]] InodeRef find_or_confirm(const FileHandle& handle, const EarlierAttributes& known);
   [[nodiscard]] InodeRef find(const FileHandle& handle) const;
   [[nodiscard]] std::size_t size() const;
 
@@ -126,11 +144,14 @@ class InodeTable {
     return shards_.at(FileHandleHash()(handle) % kShards);
   }
 
+  [[nodiscard]] InodeRef find_or_make(const FileHandle& handle, const EarlierAttributes& known);
   void forget(const Inode& inode);
 
   const Clock& clock_;
   const AttributeTimes times_;
   std::atomic<CheckTicket> last_ticket_{0};
+  // The last news of an inode that is not in the table any more.
+  std::atomic<CheckTicket> forgotten_change_{0};
   mutable std::array<Shard, kShards> shards_;
 };
 

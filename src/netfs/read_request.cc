@@ -235,18 +235,14 @@ void ReadRequest::begin_after_check() {
     begin();
     return;
   }
-  const InodeRef& inode = file_->inode();
-  const CheckTicket ticket = share_->inodes.begin_check();
-  share_->adapter.start_getattr(
-      inode->handle(), caller_.credential,
-      [self = shared_from_this(), ticket](const Result<Attributes>& attributes) {
-        if (!attributes) {
-          self->finish_with(fail(attributes.error()));
-          return;
-        }
-        self->share_->apply(*self->file_->inode(), *attributes, ticket);
-        self->begin();
-      });
+  share_->refresh(file_->inode(), {caller_.credential, nullptr},
+                  [self = shared_from_this()](const Result<Attributes>& attributes) {
+                    if (!attributes) {
+                      self->finish_with(fail(attributes.error()));
+                    } else {
+                      self->begin();
+                    }
+                  });
 }
 
 // The file changes under every attempt. What one READ returns the server did hold: serve that, and

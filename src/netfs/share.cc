@@ -94,7 +94,7 @@ Share::Share(std::unique_ptr<Adapter> adapter, Executor& executor,
                                               options.times, info_)),
       adapter_(context_->adapter),
       timers_(std::make_shared<Gate>()) {
-  root_ = context_->inodes.find_or_make(info_.root, info_.root_attributes);
+  root_ = context_->inodes.find_or_make(info_.root, info_.root_attributes, 0);
   context_->server_time.observe(info_.root_attributes.changed, executor_.clock().now());
 }
 
@@ -103,43 +103,67 @@ Share::~Share() = default;
 void Share::lookup(const InodeRef& directory, std::string_view name, const Caller& asking,
                    Done<LookupOutcome> done) {
   const Caller caller = caller_for(*directory, asking);
+  if (const InodeRef listed = find_listed(*directory, name, asking, caller)) {
+    context_->counters.listed_lookups.add();
+    done(LookupOutcome{listed, directory->attributes().fresh_for});
+    return;
+  }
   const CheckTicket ticket = context_->inodes.begin_check();
   CallWait wait(caller, adapter_);
   wait.on(adapter_.start_lookup(
       directory->handle(), name, caller.credential,
       [this, directory, caller, ticket, done = std::move(done)](Result<LookupReply> reply) mutable {
-        if (!reply) {
-          if (reply.error().code() == Errc::kStale) {
-            directory->expire();
-          }
-          done(fail(reply.error()));
-          return;
-        }
-        if (reply->directory_attributes) {
-          context_->apply(*directory, *reply->directory_attributes, ticket);
-        }
-        if (reply->attributes) {
-          finish_lookup(directory, reply->handle, *reply->attributes, ticket, std::move(done));
-          return;
-        }
-        CallWait second(caller, adapter_);
-        second.on(adapter_.start_getattr(
-            reply->handle, caller.credential,
-            [this, directory, handle = reply->handle, ticket,
-             done = std::move(done)](Result<Attributes> attributes) mutable {
-              if (!attributes) {
-                done(fail(attributes.error()));
-                return;
-              }
-              finish_lookup(directory, handle, *attributes, ticket, std::move(done));
-            }));
+        on_lookup_reply(directory, caller, ticket, std::move(reply), std::move(done));
       }));
+}
+
+// What a listing just said of the name, if the caller made it and may search the directory.
+InodeRef Share::find_listed(const Inode& directory, std::string_view name, const Caller& asking,
+                            const Caller& caller) {
+  const FreshAttributes known = directory.attributes();
+  if (known.fresh_for.count() == 0 ||
+      !access_cache_.may_search(directory.handle(), *caller.credential)) {
+    return nullptr;
+  }
+  const std::optional<ListedName> listed =
+      context_->names->take(directory.handle(), *asking.credential, known.attributes, name);
+  return listed ? context_->inodes.find_or_confirm(listed->handle, listed->said) : nullptr;
+}
+
+void Share::on_lookup_reply(const InodeRef& directory, const Caller& caller, CheckTicket ticket,
+                            Result<LookupReply> reply, Done<LookupOutcome> done) {
+  if (!reply) {
+    if (reply.error().code() == Errc::kStale) {
+      directory->expire();
+    }
+    done(fail(reply.error()));
+    return;
+  }
+  access_cache_.note_search(directory->handle(), *caller.credential);
+  if (reply->directory_attributes) {
+    context_->apply(*directory, *reply->directory_attributes, ticket);
+  }
+  if (reply->attributes) {
+    finish_lookup(directory, reply->handle, *reply->attributes, ticket, std::move(done));
+    return;
+  }
+  CallWait wait(caller, adapter_);
+  wait.on(adapter_.start_getattr(reply->handle, caller.credential,
+                                 [this, directory, handle = reply->handle, ticket,
+                                  done = std::move(done)](Result<Attributes> attributes) mutable {
+                                   if (!attributes) {
+                                     done(fail(attributes.error()));
+                                     return;
+                                   }
+                                   finish_lookup(directory, handle, *attributes, ticket,
+                                                 std::move(done));
+                                 }));
 }
 
 void Share::finish_lookup(const InodeRef& directory, const FileHandle& handle,
                           const Attributes& attributes, CheckTicket ticket,
                           Done<LookupOutcome> done) {
-  const InodeRef inode = context_->inodes.find_or_make(handle, attributes);
+  const InodeRef inode = context_->inodes.find_or_make(handle, attributes, ticket);
   context_->apply(*inode, attributes, ticket);
   done(LookupOutcome{inode, directory->attributes().fresh_for});
 }
@@ -154,18 +178,14 @@ void Share::getattr(const InodeRef& inode, const Caller& caller, Done<FreshAttri
     done(known);
     return;
   }
-  const CheckTicket ticket = context_->inodes.begin_check();
-  CallWait wait(caller, adapter_);
-  wait.on(adapter_.start_getattr(
-      inode->handle(), caller.credential,
-      [this, inode, ticket, done = std::move(done)](Result<Attributes> attributes) mutable {
-        if (!attributes) {
-          done(fail(attributes.error()));
-          return;
-        }
-        context_->apply(*inode, *attributes, ticket);
-        done(inode->attributes());
-      }));
+  context_->refresh(inode, caller,
+                    [inode, done = std::move(done)](const Result<Attributes>& attributes) mutable {
+                      if (!attributes) {
+                        done(fail(attributes.error()));
+                        return;
+                      }
+                      done(inode->attributes());
+                    });
 }
 
 void Share::readlink(const InodeRef& inode, const Caller& asking, Done<std::string> done) {
@@ -243,17 +263,10 @@ void Share::on_access_reply(const InodeRef& inode, std::uint32_t wanted_any, con
     done({});
     return;
   }
-  CallWait wait(caller, adapter_);
-  wait.on(adapter_.start_getattr(
-      inode->handle(), caller.credential,
-      [this, inode, ticket, done = std::move(done)](Result<Attributes> attributes) mutable {
-        if (!attributes) {
-          done(fail(attributes.error()));
-          return;
-        }
-        context_->apply(*inode, *attributes, ticket);
-        done({});
-      }));
+  context_->refresh(inode, caller,
+                    [done = std::move(done)](const Result<Attributes>& attributes) mutable {
+                      done(attributes ? Result<>() : fail(attributes.error()));
+                    });
 }
 
 void Share::open(const InodeRef& inode, OpenIntent intent, const Caller& asking,

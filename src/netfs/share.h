@@ -131,6 +131,10 @@ class Share {
   Share(std::unique_ptr<Adapter> adapter, Executor& executor, std::shared_ptr<fscache::Cache> cache,
         const ShareOptions& options, ShareInfo info);
 
+  [[nodiscard]] InodeRef find_listed(const Inode& directory, std::string_view name,
+                                     const Caller& asking, const Caller& caller);
+  void on_lookup_reply(const InodeRef& directory, const Caller& caller, CheckTicket ticket,
+                       Result<LookupReply> reply, Done<LookupOutcome> done);
   void finish_lookup(const InodeRef& directory, const FileHandle& handle,
                      const Attributes& attributes, CheckTicket ticket, Done<LookupOutcome> done);
   void check_access(const InodeRef& inode, std::uint32_t wanted_any, const Caller& caller,

@@ -11,12 +11,15 @@
 
 #include "base/executor.h"
 #include "base/mutex.h"
+#include "base/result.h"
 #include "fscache/cache.h"
 #include "fscache/volume.h"
 #include "netfs/adapter.h"
 #include "netfs/attributes.h"
+#include "netfs/call_scope.h"
 #include "netfs/file.h"
 #include "netfs/inode.h"
+#include "netfs/name_cache.h"
 
 namespace larder::netfs {
 
@@ -51,6 +54,7 @@ ShareContext::ShareContext(std::unique_ptr<Adapter> adapter_to_own, Executor& th
       read_size(std::max(info.read_size, kLeastReadSize)),
       server_time(info.time_granularity),
       inodes(the_executor.clock(), times),
+      names(std::make_shared<NameCache>(the_executor, times)),
       cache_(std::move(cache)) {}
 
 std::shared_ptr<fscache::Volume> ShareContext::volume_of(std::uint64_t fsid) {
@@ -72,6 +76,19 @@ AttributeNews ShareContext::apply(Inode& inode, const Attributes& attributes, Ch
     }
   }
   return news;
+}
+
+void ShareContext::refresh(const InodeRef& inode, const Caller& caller, Done<Attributes> done) {
+  const CheckTicket ticket = inodes.begin_check();
+  CallWait wait(caller, adapter);
+  wait.on(adapter.start_getattr(inode->handle(), caller.credential,
+                                [self = shared_from_this(), inode, ticket,
+                                 done = std::move(done)](Result<Attributes> attributes) mutable {
+                                  if (attributes) {
+                                    self->apply(*inode, *attributes, ticket);
+                                  }
+                                  done(std::move(attributes));
+                                }));
 }
 
 }  // namespace larder::netfs

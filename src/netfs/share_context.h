@@ -16,9 +16,11 @@
 #include "fscache/cache.h"
 #include "fscache/volume.h"
 #include "netfs/adapter.h"
+#include "netfs/call_scope.h"
 #include "netfs/coherency.h"
 #include "netfs/inode.h"
 #include "netfs/invalidation.h"
+#include "netfs/name_cache.h"
 
 namespace larder::netfs {
 
@@ -31,7 +33,7 @@ struct ShareCounters {
 // Threads: its parts are safe by themselves. Life: shared by the share, its files, listings and
 // requests: work of the cache's disk may end after the share was unmounted. The adapter answers
 // kCancelled by then.
-class ShareContext {
+class ShareContext : public std::enable_shared_from_this<ShareContext> {
  public:
   ShareContext(std::unique_ptr<Adapter> adapter_to_own, Executor& the_executor,
                std::shared_ptr<fscache::Cache> cache, const AttributeTimes& times,
@@ -39,6 +41,8 @@ class ShareContext {
 
   // Takes in what the server said of an inode at the end of a call that began with `ticket`.
   AttributeNews apply(Inode& inode, const Attributes& attributes, CheckTicket ticket);
+  // Asks the server for news of the inode and takes them in; `done` with what it said.
+  void refresh(const InodeRef& inode, const Caller& caller, Done<Attributes> done);
   // The volume that keeps files with this fsid: submounts of a share have volumes of their own.
   [[nodiscard]] std::shared_ptr<fscache::Volume> volume_of(std::uint64_t fsid) EXCLUDES(mutex_);
 
@@ -61,6 +65,7 @@ class ShareContext {
   BufferPool buffers;
   ServerTime server_time;
   InodeTable inodes;
+  const std::shared_ptr<NameCache> names;
   ShareCounters counters;
 
   // Prefetches under way, over all files.

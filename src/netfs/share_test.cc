@@ -126,6 +126,26 @@ class ShareTest : public ::testing::Test {
     return text_of_outcome(outcome);
   }
 
+  Result<std::shared_ptr<DirectoryStream>> open_directory() {
+    return wait<std::shared_ptr<DirectoryStream>>(
+        [&](auto done) { share_->open_directory(share_->root(), caller_, std::move(done)); });
+  }
+
+  // To the end of the listing.
+  Result<> load_all(const std::shared_ptr<DirectoryStream>& stream) {
+    std::optional<Result<>> loaded;
+    stream->load(1'000'000, caller_, [&](Result<> result) { loaded = std::move(result); });
+    stepper_.run();
+    return loaded ? std::move(*loaded) : fail(Errc::kTimedOut, "no answer");
+  }
+
+  // As `ls` would.
+  void list() {
+    const auto stream = open_directory();
+    ASSERT_TRUE(stream);
+    ASSERT_TRUE(load_all(*stream));
+  }
+
   // As `cat` would: open, read to the end, close.
   Result<std::string> cat(const std::string& name) {
     const InodeRef inode = TRY(look_up(name));
@@ -434,6 +454,7 @@ TEST_F(ShareTest, ManyReadersShareABoundOfMemory) {
   for (std::uint64_t at = 0; at < (std::uint64_t{6} << 20); at += 128 * 1024) {
     for (const OpenFile& opened : opens) {
       ASSERT_TRUE(read(opened, {at, 128 * 1024}));
+      stepper_.run();
       most = std::max(most, share_->statistics().held_bytes);
     }
   }
@@ -564,6 +585,127 @@ class CountingSink final : public InvalidationSink {
 };
 
 // A page cache above must not keep pages of a version that is gone.
+TEST_F(ShareTest, NamesThatWereJustListedAreNotLookedUp) {
+  for (int i = 0; i < 250; ++i) {
+    server_.add_file("name" + std::to_string(i), pattern(100, 1));
+  }
+  mount();
+  list();
+  server_.calls.clear();
+  for (int i = 0; i < 250; ++i) {
+    const auto inode = look_up("name" + std::to_string(i));
+    ASSERT_TRUE(inode);
+    EXPECT_EQ((*inode)->attributes().attributes.size, 100U);
+  }
+  EXPECT_EQ(server_.calls["LOOKUP"] + server_.calls["GETATTR"], 0U);
+  EXPECT_EQ(share_->statistics().listed_lookups, 250U);
+  EXPECT_EQ(cat("name7").value(), pattern(100, 1));
+}
+
+// Attributes from a listing grow old from the moment of the listing, not of the LOOKUP.
+TEST_F(ShareTest, AListedNameIsGoodForNoLongerThanItsAttributes) {
+  server_.add_file("early", "a");
+  server_.add_file("late", "b");
+  mount();
+  list();
+  server_.calls.clear();
+  stepper_.advance(std::chrono::milliseconds(2900));
+  const auto early = look_up("early");
+  ASSERT_TRUE(early);
+  EXPECT_EQ(server_.calls["LOOKUP"], 0U);
+  EXPECT_LE((*early)->attributes().fresh_for, std::chrono::milliseconds(100));
+  EXPECT_GT((*early)->attributes().fresh_for, std::chrono::milliseconds(0));
+  stepper_.advance(std::chrono::milliseconds(100));
+  ASSERT_TRUE(look_up("late"));
+  EXPECT_EQ(server_.calls["LOOKUP"], 1U);
+}
+
+TEST_F(ShareTest, AListedNameIsForgottenWhenItsDirectoryIsSeenChanged) {
+  server_.add_file("file", "old");
+  server_.add_file("other", "b");
+  mount();
+  list();
+  stepper_.advance(std::chrono::milliseconds(10));
+  server_.remove("file");
+  const std::uint64_t fresh = server_.add_file("file", "new one");
+  ASSERT_FALSE(look_up("no such name"));  // says nothing of the directory
+  ASSERT_TRUE(open_directory());          // but this does
+  server_.calls.clear();
+  const auto inode = look_up("file");
+  ASSERT_TRUE(inode);
+  EXPECT_EQ((*inode)->attributes().attributes.fileid, fresh);
+  EXPECT_EQ(server_.calls["LOOKUP"], 1U);
+}
+
+TEST_F(ShareTest, AChangeWhileADirectoryIsListedSpoilsItsNames) {
+  for (int i = 0; i < 150; ++i) {
+    server_.add_file("name" + std::to_string(i), "a");
+  }
+  mount();
+  const auto stream = open_directory();
+  ASSERT_TRUE(stream);
+  stepper_.advance(std::chrono::milliseconds(10));
+  server_.add_file("more", "b");  // between ACCESS and READDIR
+  ASSERT_TRUE(load_all(*stream));
+  server_.calls.clear();
+  const auto first = look_up("name1");
+  ASSERT_TRUE(first);
+  EXPECT_EQ(server_.calls["LOOKUP"], 1U) << "the first answer's names may be of either version";
+  ASSERT_TRUE(look_up("name120"));
+  EXPECT_EQ(server_.calls["LOOKUP"], 1U) << "the second answer's are of the new one";
+}
+
+TEST_F(ShareTest, ListedNamesAreTheListersAlone) {
+  server_.add_file("file", "a");
+  mount();
+  list();
+  server_.calls.clear();
+  caller_.credential = std::make_shared<Credential>(Credential{4711, 100, {}});
+  ASSERT_TRUE(look_up("file"));
+  EXPECT_EQ(server_.calls["LOOKUP"], 1U);
+  stepper_.advance(std::chrono::milliseconds(10));
+}
+
+// Whoever may read a directory need not be allowed to search it: that the server said so counts for
+// three seconds, as everywhere.
+TEST_F(ShareTest, ListedNamesNeedTheRightToSearch) {
+  server_.add_directory("a");
+  server_.add_directory("b");
+  server_.add_directory("c");
+  mount();
+  list();
+  stepper_.advance(std::chrono::seconds(4));  // directories are good for 30
+  server_.calls.clear();
+  const auto first = look_up("a");
+  ASSERT_TRUE(first);
+  EXPECT_EQ(server_.calls["LOOKUP"], 1U);
+  ASSERT_TRUE(look_up("b"));
+  EXPECT_EQ(server_.calls["LOOKUP"], 1U) << "the server let him look up a";
+  stepper_.advance(std::chrono::seconds(4));
+  ASSERT_TRUE(look_up("c"));
+  EXPECT_EQ(server_.calls["LOOKUP"], 2U);
+}
+
+// What is newer than a listing is not undone by it.
+TEST_F(ShareTest, AListedNameYieldsToWhatIsKnownSince) {
+  const std::uint64_t file = server_.add_file("file", "old");
+  mount();
+  InodeRef known = look_up("file").value();
+  list();
+  stepper_.advance(std::chrono::milliseconds(10));
+  server_.write_file(file, "newer");
+  ASSERT_TRUE(open(known));  // sees the change
+  EXPECT_EQ(look_up("file").value()->attributes().attributes.size, 5U);
+  list();
+  stepper_.advance(std::chrono::milliseconds(10));
+  server_.write_file(file, "newest one");
+  ASSERT_TRUE(open(known));
+  known = nullptr;  // the kernel forgets it
+  stepper_.advance(std::chrono::seconds(11));
+  stepper_.run();
+  EXPECT_EQ(look_up("file").value()->attributes().attributes.size, 10U);
+}
+
 TEST_F(ShareTest, TellsOfAChangeOnlyWhenNoOldReplyIsUnderWay) {
   const std::uint64_t file = server_.add_file("file", pattern(300'000, 1));
   mount();

@@ -297,6 +297,7 @@ netfs::CallId FakeAdapter::start_readdir(const netfs::FileHandle& handle,
           reply.entries.push_back(std::move(entry));
         }
         reply.end = index >= node->entries.size();
+        reply.directory_attributes = server_.post_op(*node);
         return reply;
       });
 }

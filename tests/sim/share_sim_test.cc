@@ -30,6 +30,7 @@
 #include "netfs/adapter.h"
 #include "netfs/call_scope.h"
 #include "netfs/coherency.h"
+#include "netfs/directory_stream.h"
 #include "netfs/share.h"
 #include "simulated_disk.h"
 #include "testing/fake_server.h"
@@ -134,6 +135,7 @@ class Simulation {
     int file;
     MonotonicTime since;  // when open(2) began
     netfs::OpenFile open;
+    std::uint64_t next = 0;  // where its last read ended
   };
 
   template <class T>
@@ -193,7 +195,9 @@ class Simulation {
 
   void step() {
     const std::uint64_t what = random_() % 100;
-    if (what < 20) {
+    if (what < 2) {
+      list();
+    } else if (what < 20) {
       open(static_cast<int>(random_() % kFiles));
     } else if (what < 60) {
       read();
@@ -302,21 +306,32 @@ class Simulation {
             share_->prepare(*opened, caller_,
                             [=, this, opened = *opened](const Result<netfs::VersionRef>& ready) {
                               if (ready) {
-                                opens_.push_back({file, since, opened});
+                                opens_.push_back({file, since, opened, 0});
                               }
                             });
           });
         });
   }
 
+  // The lookups that follow are answered from it.
+  void list() {
+    share_->open_directory(share_->root(), caller_,
+                           [this](const Result<std::shared_ptr<netfs::DirectoryStream>>& stream) {
+                             if (stream) {
+                               (*stream)->load(kFiles, caller_, [stream](const Result<>&) {});
+                             }
+                           });
+  }
+
   void read() {
     if (opens_.empty()) {
       return;
     }
-    const Open open = opens_[random_() % opens_.size()];
+    Open& open = opens_[random_() % opens_.size()];
     const std::uint64_t size = server_.content(fileid(open.file)).size();
-    const ByteRange range{random_() % (size + 1000),
-                          1 + random_() % pick<std::uint64_t>({4096, 131'072, 1'048'576})};
+    const std::uint64_t begin = chance(50) ? open.next : random_() % (size + 1000);
+    const ByteRange range{begin, 1 + random_() % pick<std::uint64_t>({4096, 131'072, 1'048'576})};
+    open.next = range.end();
     read(open, range);
   }
 
