@@ -1,11 +1,8 @@
 #include "cachefiles/cache.h"
 
 #include <algorithm>
-<<<<<<< HEAD
 #include <array>
-=======
 #include <chrono>
->>>>>>> e055080d499bebfcdeef8cf8e59ea3a20b6efb5d
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
