@@ -73,7 +73,7 @@ class RunTest : public testing::Test {
     return outcome;
   }
 
-  [[nodiscard]] Outcome larder(const std::string& arguments) const {
+  Outcome larder(const std::string& arguments) {
     return run(fmt::format("{} --runtime-dir {}/run {}", LARDER_PROGRAM, root_, arguments));
   }
 
