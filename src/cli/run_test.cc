@@ -78,7 +78,7 @@ class RunTest : public testing::Test {
   }
 
   // `arguments` come before the mount point.
-  [[nodiscard]] Outcome mount(const std::string& arguments) const {
+  [[nodiscard]] Outcome mount(const std::string& arguments) {
     return larder(fmt::format("mount --cache {}/cache {} {}", root_, arguments, mnt()));
   }
 
