@@ -6,6 +6,7 @@
 JOBS ?= $(shell nproc)
 FUZZ_SECONDS ?= 30
 SIM_RUNS ?= 20000
+TIDY_SECONDS ?= 200
 PREFIX ?= /usr/local
 
 # A compiler cache is used if there is one.
@@ -61,8 +62,8 @@ docs:  ## do the documents agree with the code?
 clang: | build  ## everything with clang 19, whose thread-safety analysis reads our annotations
 	@$(call build,clang)
 
-tidy: | build  ## clang-tidy on all sources (tools/tidy.sh --changed: on yours)
-	tools/tidy.sh
+tidy: | build  ## clang-tidy on all sources that are not known to be clean as they are
+	tools/tidy.py
 
 check-all: test check asan tsan sim fuzz  ## test, check, sanitizers, long simulation, fuzzers
 
@@ -84,7 +85,7 @@ tsan-short: | build
 	$(CTEST) --test-dir build/tsan -j $(JOBS) -L 'unit|sim'
 
 tidy-short: | build
-	tools/tidy.sh --core
+	tools/tidy.py --seconds $(TIDY_SECONDS)
 
 sim: | build  ## SIM_RUNS simulations from seeds never run before
 	@$(call build,release,sim_test)

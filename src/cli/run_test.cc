@@ -73,12 +73,12 @@ class RunTest : public testing::Test {
     return outcome;
   }
 
-  [[nodiscard]] Outcome larder(const std::string& arguments) const {
+  Outcome larder(const std::string& arguments) {
     return run(fmt::format("{} --runtime-dir {}/run {}", LARDER_PROGRAM, root_, arguments));
   }
 
   // `arguments` come before the mount point.
-  [[nodiscard]] Outcome mount(const std::string& arguments) const {
+  [[nodiscard]] Outcome mount(const std::string& arguments) {
     return larder(fmt::format("mount --cache {}/cache {} {}", root_, arguments, mnt()));
   }
 

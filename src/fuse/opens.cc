@@ -323,7 +323,11 @@ void Filesystem::close_node(std::uint64_t nodeid) {
   std::shared_ptr<netfs::File> closed;
   std::uint64_t linger_round = 0;
   nodes_.with_node(nodeid, [&](handover::NodeRecord&, NodeOpen& open) {
-    if (open.handles == 0 || --open.handles > 0) {
+    if (open.handles == 0) {
+      return;
+    }
+    --open.handles;
+    if (open.handles > 0) {
       return;
     }
     closed = std::move(open.file);

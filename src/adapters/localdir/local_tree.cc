@@ -135,7 +135,7 @@ Result<std::unique_ptr<LocalTree>> LocalTree::open(const std::string& path,
                                   "{}): `chmod o+rx`, or choose another",
                                   path, ::geteuid())));
   }
-  FoundFile found = TRY(examine(root));
+  const FoundFile found = TRY(examine(root));
   return std::unique_ptr<LocalTree>(new LocalTree(std::move(root), found, most_entries));
 }
 
