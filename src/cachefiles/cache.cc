@@ -39,6 +39,7 @@ constexpr Duration kIdle = std::chrono::seconds(30);
 constexpr Duration kCountFor = std::chrono::milliseconds(50);
 constexpr double kMostStampSeconds = 86400;
 constexpr double kStampPart = 64;
+constexpr std::size_t kMostStamps = 256;  // at once
 constexpr int kMostFruitlessSlices = 16;
 
 class Cache final : public fscache::Backend {
@@ -195,6 +196,7 @@ class Cache final : public fscache::Backend {
       TRY(store_state(false));
     }
     TRY(write_back());
+    stamp_open_objects();
     if (counting_ || core_.write_back.anything()) {
       return Duration{};
     }
@@ -250,6 +252,23 @@ class Cache final : public fscache::Backend {
     core_.stamp_seconds = std::max(
         least_stamp_seconds_, std::min(rotation_.oldest_seconds() / kStampPart, kMostStampSeconds));
     return {};
+  }
+
+  // What stays open is in use, and should look so after a crash too.
+  void stamp_open_objects() {
+    const MonotonicTime now = core_.clock.now();
+    if (now < stamp_again_) {
+      return;
+    }
+    const double seconds = std::max<double>(core_.stamp_seconds, 1);
+    std::size_t left = kMostStamps;
+    for (std::size_t i = 0; i < volumes_.size() && left > 0; ++i) {
+      left -= volumes_.at(i).stamp_open_objects(seconds, left);
+    }
+    stamp_again_ =
+        now + (left == 0
+                   ? std::chrono::seconds(1)
+                   : std::chrono::duration_cast<Duration>(std::chrono::duration<double>(seconds)));
   }
 
   Result<> write_back() {
@@ -332,6 +351,7 @@ class Cache final : public fscache::Backend {
   bool counting_;
   std::size_t next_counted_ = 0;
   std::uint64_t counted_damaged_ = 0;
+  MonotonicTime stamp_again_{};
 };
 
 }  // namespace

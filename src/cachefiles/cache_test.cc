@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <array>
+#include <chrono>
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
@@ -17,6 +18,7 @@
 #include "base/error.h"
 #include "cachefiles/cache_fixture_test.h"
 #include "fscache/backend.h"
+#include "os/filesystem.h"
 #include "testing/fake_filesystem.h"
 
 namespace larder::cachefiles {
@@ -314,6 +316,77 @@ TEST_F(CacheTest, FewDescriptorsServeManyObjects) {
   // A new version must not pull the file from under the holder of the old one.
   const auto fresh = open("k0", 2, 9000);
   EXPECT_EQ(served_bytes(*objects[0], content_of("k0", 1, 9000)), 9000U);
+}
+
+class LastUseTest : public CacheOnFake {
+ protected:
+  os::FileStat stat_of(const std::string& key) {
+    const auto volume = filesystem_.open_root("/")
+                            .value()
+                            ->open_directory("cache")
+                            .value()
+                            ->open_directory("Ilarder,1,nfs,server,,%2fexport,0")
+                            .value();
+    os::FileStat found;
+    EXPECT_TRUE(volume->list([&](const os::DirectoryEntry& entry) {
+      const auto stat = volume->open_directory(entry.name).value()->stat("D" + key);
+      found = stat ? *stat : found;
+      return true;
+    }));
+    return found;
+  }
+
+  // For the files and for us.
+  void pass(int seconds) {
+    filesystem_.advance_seconds(seconds);
+    clock_.advance(std::chrono::seconds(seconds));
+    (void)cache_->run_maintenance();
+  }
+};
+
+TEST_F(LastUseTest, WhatStaysOpenIsStampedNowAndThen) {
+  bind();
+  keep("held", 1, 5000);
+  keep("idle", 1, 5000);
+  pass(10'000);
+  const auto held = open("held", 1, 5000);
+  held->note_use();
+  const auto idle = open("idle", 1, 5000);  // opened, and never used
+  pass(100);
+  const std::int64_t first = stat_of("held").accessed.seconds;
+  EXPECT_GT(first, stat_of("held").modified.seconds + 10'000);
+  EXPECT_EQ(stat_of("idle").accessed.seconds, stat_of("idle").modified.seconds);
+  for (int i = 0; i < 5; ++i) {
+    pass(10);
+  }
+  EXPECT_EQ(stat_of("held").accessed.seconds, first);  // not sooner than after a minute
+  pass(60);
+  EXPECT_GT(stat_of("held").accessed.seconds, first + 60);
+}
+
+TEST_F(LastUseTest, ManyOpenObjectsAreStampedInBatches) {
+  bind();
+  std::vector<std::unique_ptr<fscache::BackendObject>> objects;
+  constexpr int kObjects = 600;
+  for (int i = 0; i < kObjects; ++i) {
+    objects.push_back(open("k" + std::to_string(i), 1, 100));
+    ASSERT_TRUE(fill(*objects.back(), content_of("k", 1, 100)));
+    objects.back()->note_use();
+  }
+  const auto stamped = [&] {
+    int count = 0;
+    for (int i = 0; i < kObjects; ++i) {
+      const os::FileStat stat = stat_of("k" + std::to_string(i));
+      count += stat.accessed.seconds > stat.modified.seconds + 60 ? 1 : 0;
+    }
+    return count;
+  };
+  pass(100);
+  EXPECT_EQ(stamped(), 256);
+  pass(1);
+  EXPECT_EQ(stamped(), 512);
+  pass(1);
+  EXPECT_EQ(stamped(), kObjects);
 }
 
 }  // namespace

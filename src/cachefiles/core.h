@@ -32,6 +32,11 @@ struct CoreCounters {
   Counter culled_bytes;
 };
 
+// Since 1970.
+[[nodiscard]] inline std::int64_t nanoseconds_of(os::FileTime time) {
+  return time.seconds * 1'000'000'000 + time.nanoseconds;
+}
+
 // Life: owned by the cache, outlives its volumes and objects. Threads: any.
 struct Core {
   Core(os::Filesystem& the_filesystem, const Clock& the_clock, const Limits& limits,

@@ -1,5 +1,6 @@
 #include "cachefiles/in_use.h"
 
+#include <algorithm>
 #include <cstddef>
 #include <functional>
 #include <optional>
@@ -34,6 +35,30 @@ std::optional<InUse::Claim> InUse::claim_unused(std::string_view name) {
   }
   entries_[key].claimed = true;
   return Claim(this, std::move(key));
+}
+
+std::optional<InUse::Claim> InUse::try_claim(std::string_view name) {
+  std::string key(name);
+  const MutexLock lock(mutex_);
+  Entry& entry = entries_[key];
+  if (entry.claimed) {
+    return std::nullopt;
+  }
+  entry.claimed = true;
+  return Claim(this, std::move(key));
+}
+
+std::vector<std::string> InUse::names_where(const std::function<bool(const Object&)>& which,
+                                            std::size_t most) const {
+  std::vector<std::string> names;
+  const MutexLock lock(mutex_);
+  for (const auto& [name, entry] : entries_) {
+    if (names.size() < most &&
+        std::ranges::any_of(entry.objects, [&](const Object* object) { return which(*object); })) {
+      names.push_back(name);
+    }
+  }
+  return names;
 }
 
 void InUse::release(const std::string& name) {

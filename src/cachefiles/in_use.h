@@ -53,6 +53,13 @@ class InUse {
   // nullopt when the name is marked or claimed: for culling.
   [[nodiscard]] std::optional<Claim> claim_unused(std::string_view name) EXCLUDES(mutex_);
 
+  // The open objects' names for which `which` says true of one of them; at most `most`. It is
+  // called under a lock and may only read atomics.
+  [[nodiscard]] std::vector<std::string> names_where(
+      const std::function<bool(const Object&)>& which, std::size_t most) const EXCLUDES(mutex_);
+  // nullopt when somebody has it: does not wait.
+  [[nodiscard]] std::optional<Claim> try_claim(std::string_view name) EXCLUDES(mutex_);
+
   // By the holder of the claim.
   void mark(std::string_view name, Object* object) EXCLUDES(mutex_);
   void unmark(std::string_view name, Object* object) EXCLUDES(mutex_);

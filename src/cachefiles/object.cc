@@ -341,6 +341,7 @@ Result<> Object::write_missing(ByteRange run, Bytes from) {
     written_ = true;
     sealed_ = false;
   }
+  last_use_ = nanoseconds_of(core_.file_time());
   if (!small_) {
     const Result<> appended = log_.append(records_of(pieces, lease.stamp()));
     if (!appended) {

@@ -59,6 +59,11 @@ class Object final : public fscache::BackendObject {
 
   void note_use() override { used_ = true; }
 
+  // It is in use, and its file says so since longer than `seconds` only. From memory.
+  [[nodiscard]] bool stamp_due(os::FileTime now, double seconds) const;
+  // Who holds the claim of its name may call it, besides the object itself.
+  void stamp_last_use();
+
   // What the accounts hold for it under its directory; for the count of that directory.
   [[nodiscard]] std::uint64_t linked_bytes() const { return linked_bytes_; }
 
@@ -116,7 +121,6 @@ class Object final : public fscache::BackendObject {
   [[nodiscard]] Result<> write_label(os::File& file, Stamp stamp) EXCLUDES(mutex_);
   [[nodiscard]] Result<> seal(bool complete) EXCLUDES(mutex_);
   void finish() EXCLUDES(mutex_);
-  void stamp_last_use() EXCLUDES(mutex_);
   void correct_charge() EXCLUDES(mutex_);
 
   Volume& volume_;
@@ -131,10 +135,10 @@ class Object final : public fscache::BackendObject {
   bool racy_;
   bool registered_ = false;
   bool loaded_ = false;
-  os::FileTime accessed_;  // at load
 
   std::atomic<bool> superseded_{false};
   std::atomic<bool> used_{false};
+  std::atomic<std::int64_t> last_use_{0};  // ns: as its file says, or when it was last written
   std::atomic<std::uint64_t> linked_bytes_{0};
   BackingFile file_;
   ObjectLog log_;

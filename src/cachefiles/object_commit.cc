@@ -25,7 +25,6 @@
 #include "cachefiles/stamp.h"
 #include "cachefiles/volume.h"
 #include "cachefiles/write_back.h"
-#include "culling/culling.h"
 #include "fscache/backend.h"
 #include "os/filesystem.h"
 
@@ -292,18 +291,19 @@ Result<UniqueFd> Object::open_for_passthrough() {
   return file->duplicate_descriptor();
 }
 
+bool Object::stamp_due(os::FileTime now, double seconds) const {
+  return used_ && !superseded_ && linked_bytes_ > 0 &&
+         static_cast<double>(nanoseconds_of(now) - last_use_) * 1e-9 >= seconds;
+}
+
 void Object::stamp_last_use() {
-  if (!used_ || !loaded_) {
-    return;  // what was made in this life carries the time of its making
-  }
-  if (culling::seconds_between(accessed_, core_.file_time()) < core_.stamp_seconds) {
-    return;
-  }
+  const os::FileTime now = core_.file_time();
   const Result<std::shared_ptr<os::File>> file = file_.get();
   const Result<> stamped = file ? (*file)->set_accessed_now() : Result<>(fail(file.error()));
   if (!stamped) {
     (void)core_.note(stamped.error());
   }
+  last_use_ = nanoseconds_of(now);
 }
 
 void Object::correct_charge() {
@@ -339,7 +339,10 @@ void Object::finish() {
     if (!done) {
       log_debug("{}: not kept: {}", name_, done.error().message());
     }
-    stamp_last_use();
+    // What was made in this life carries the time of its making.
+    if (loaded_ && stamp_due(core_.file_time(), core_.stamp_seconds)) {
+      stamp_last_use();
+    }
   }
   const InUse::Claim claim = volume_.in_use().claim(name_);
   if (superseded_ && give_up_name()) {

@@ -175,7 +175,7 @@ Result<bool> Object::load_file(const std::shared_ptr<os::Directory>& directory,
   file_.set(file);
   file_.set_name(directory, name_, *stat);
   loaded_ = true;
-  accessed_ = stat->accessed;
+  last_use_ = nanoseconds_of(stat->accessed);
   const std::uint64_t log_bytes = log_.allocated();
   const MutexLock lock(mutex_);
   if (small_) {

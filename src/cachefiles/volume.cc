@@ -1,10 +1,13 @@
 #include "cachefiles/volume.h"
 
+#include <cstddef>
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <utility>
+#include <vector>
 
 #include <fmt/format.h>
 
@@ -91,6 +94,24 @@ void Volume::account_directory(std::uint8_t index, os::Directory& directory, boo
   if (stat) {
     core_.accounts.directory_itself(accounts_[index], stat->allocated, map_directory);
   }
+}
+
+std::size_t Volume::stamp_open_objects(double seconds, std::size_t most) {
+  const os::FileTime now = core_.file_time();
+  const std::vector<std::string> due = in_use_.names_where(
+      [&](const Object& object) { return object.stamp_due(now, seconds); }, most);
+  for (const std::string& name : due) {
+    const std::optional<InUse::Claim> claim = in_use_.try_claim(name);
+    if (!claim) {
+      continue;  // being opened or closed, or changed: the next time
+    }
+    for (Object* const object : in_use_.marked(name)) {
+      if (object->stamp_due(now, seconds)) {
+        object->stamp_last_use();
+      }
+    }
+  }
+  return due.size();
 }
 
 Result<Removed> Volume::remove(std::uint8_t index, std::string_view name) {

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <array>
+#include <cstddef>
 #include <cstdint>
 #include <memory>
 #include <string>
@@ -54,6 +55,10 @@ class Volume {
 
   // Looks how large a directory of fan-out itself has become.
   void account_directory(std::uint8_t index, os::Directory& directory, bool map_directory);
+
+  // Stamps open objects in use whose files do not say so since `seconds`, at most `most` of them.
+  // Returns how many.
+  std::size_t stamp_open_objects(double seconds, std::size_t most);
 
   // Unlinks data file and map log of a name, by the holder of its claim. Buries what is neither.
   Result<Removed> remove(std::uint8_t index, std::string_view name);

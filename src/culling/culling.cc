@@ -23,6 +23,11 @@ constexpr double kMostOfADirectory = 4.0;  // a quarter
 constexpr std::uint64_t kSmallCacheObjects = 16384;
 constexpr std::uint64_t kLargePart = 4096;
 
+double seconds_between(os::FileTime from, os::FileTime to) {
+  return static_cast<double>(to.seconds - from.seconds) +
+         (static_cast<double>(to.nanoseconds) - static_cast<double>(from.nanoseconds)) * 1e-9;
+}
+
 struct Scored {
   double score = 0;
   std::size_t directory = 0;
@@ -56,11 +61,6 @@ struct Rotation::Due {
     files -= static_cast<double>(freed.files);
   }
 };
-
-double seconds_between(os::FileTime from, os::FileTime to) {
-  return static_cast<double>(to.seconds - from.seconds) +
-         (static_cast<double>(to.nanoseconds) - static_cast<double>(from.nanoseconds)) * 1e-9;
-}
 
 bool is_pinned(const os::FileStat& stat) {
   return (stat.mode & kStickyBit) != 0;

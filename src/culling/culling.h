@@ -38,8 +38,6 @@ struct Freed {
   }
 };
 
-[[nodiscard]] double seconds_between(os::FileTime from, os::FileTime to);
-
 // Pinned objects have the sticky bit.
 [[nodiscard]] bool is_pinned(const os::FileStat& stat);
 

@@ -85,6 +85,8 @@ class BackendObject {
   // The server has a newer version: no more writes (kStale), never gets its name (back); reads of
   // those who still hold this version go on.
   virtual void supersede() = 0;
+  // Somebody uses it. The time of last use reaches the disk now and then, and at the end.
+  virtual void note_use() = 0;
 
   // ---- May block on the disk.
 
@@ -101,8 +103,6 @@ class BackendObject {
   // docs/on-disk-format.md says, exactly as long as the file. Requires complete(). kBusy: the disk
   // may not have taken all of it yet; soon after.
   [[nodiscard]] virtual Result<UniqueFd> open_for_passthrough() = 0;
-  // Stamps the time of last use; called at uses, writes to the disk only now and then.
-  virtual void note_use() = 0;
 };
 
 // The objects of one server share.

@@ -249,7 +249,7 @@ void Cookie::start_open_for_passthrough(std::move_only_function<void(Result<Uniq
 
 void Cookie::note_use() {
   if (const std::shared_ptr<Object> pinned = object(); pinned != nullptr) {
-    pinned->online->work->run_detached([pinned] { pinned->object->note_use(); });
+    pinned->object->note_use();
   }
 }
 
