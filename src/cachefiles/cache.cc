@@ -21,6 +21,7 @@
 #include "cachefiles/cache_fan_out.h"
 #include "cachefiles/core.h"
 #include "cachefiles/epochs.h"
+#include "cachefiles/graveyard.h"
 #include "cachefiles/layout.h"
 #include "cachefiles/state_file.h"
 #include "cachefiles/volume.h"
@@ -39,6 +40,7 @@ constexpr Duration kIdle = std::chrono::seconds(30);
 constexpr Duration kCountFor = std::chrono::milliseconds(50);
 constexpr double kMostStampSeconds = 86400;
 constexpr double kStampPart = 64;
+constexpr Duration kBetweenGraves = std::chrono::milliseconds(20);
 constexpr std::size_t kMostStamps = 256;  // at once
 constexpr int kMostFruitlessSlices = 16;
 
@@ -50,6 +52,7 @@ class Cache final : public fscache::Backend {
         core_(filesystem, clock, bound.limits, bound.state.generation, std::move(bound.past),
               options.most_open_files),
         fan_out_(core_, volumes_),
+        graveyard_(core_),
         lock_(std::move(bound.lock)),
         state_file_(std::move(bound.state_file)),
         state_(std::move(bound.state)),
@@ -200,6 +203,10 @@ class Cache final : public fscache::Backend {
     if (counting_ || core_.write_back.anything()) {
       return Duration{};
     }
+    // Nothing else waits.
+    if (!core_.space.culling() && graveyard_.empty_some()) {
+      return kBetweenGraves;
+    }
     if (core_.epochs.fresh_bytes() == 0) {
       return kIdle;
     }
@@ -340,6 +347,7 @@ class Cache final : public fscache::Backend {
 
   // Of the thread that maintains.
   CacheFanOut fan_out_;
+  Graveyard graveyard_;
   std::unique_ptr<os::File> lock_;
   std::unique_ptr<StateFile> state_file_;
   CacheState state_;

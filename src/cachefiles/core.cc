@@ -116,6 +116,11 @@ Result<std::uint64_t> Core::random() {
   return load_be<std::uint64_t>(bytes.data());
 }
 
+Result<std::string> Core::grave_name() {
+  const std::uint64_t lot = TRY(random());
+  return fmt::format("x{:x}x{:x}x", lot, ++buried_);
+}
+
 Result<bool> Core::bury(os::Directory& directory, std::string_view name) {
   const Result<os::FileStat> found = directory.stat(name);
   if (!found) {
@@ -126,9 +131,7 @@ Result<bool> Core::bury(os::Directory& directory, std::string_view name) {
   }
   Result<> gone;
   if (found->type == os::NodeType::kDirectory) {
-    const std::uint64_t lot = TRY(random());
-    const std::string grave = fmt::format("x{:x}x{:x}x", lot, ++buried_);
-    gone = directory.rename(name, *graveyard, grave);
+    gone = directory.rename(name, *graveyard, TRY(grave_name()));
   } else {
     gone = directory.unlink(name);
   }

@@ -100,6 +100,11 @@ struct Core {
   // Takes an unexpected name out of the way: a directory moves to the graveyard, all else is
   // unlinked. True: something was there.
   Result<bool> bury(os::Directory& directory, std::string_view name);
+  // A name in the graveyard that nothing has.
+  [[nodiscard]] Result<std::string> grave_name();
+
+  // Names given in the graveyard, ever.
+  [[nodiscard]] std::uint64_t buried() const { return buried_; }
 
  private:
   std::atomic<bool> dead_{false};
