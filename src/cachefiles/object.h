@@ -2,9 +2,11 @@
 #pragma once
 
 #include <atomic>
+#include <cstddef>
 #include <cstdint>
 #include <memory>
 #include <optional>
+#include <span>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -119,6 +121,11 @@ class Object final : public fscache::BackendObject {
   [[nodiscard]] Result<> commit_claimed() EXCLUDES(mutex_);
   [[nodiscard]] Result<> install_log(Stamp stamp) EXCLUDES(mutex_);
   [[nodiscard]] Result<> write_label(os::File& file, Stamp stamp) EXCLUDES(mutex_);
+  [[nodiscard]] std::vector<std::byte> log_bytes(std::uint64_t nonce,
+                                                 std::span<const MapRecord> records) const;
+  [[nodiscard]] bool log_is_long() const EXCLUDES(mutex_);
+  // By the holder of the claim, when nobody else uses the object any more.
+  [[nodiscard]] Result<> rewrite_log() EXCLUDES(mutex_);
   [[nodiscard]] Result<> seal(bool complete) EXCLUDES(mutex_);
   void finish() EXCLUDES(mutex_);
   void correct_charge() EXCLUDES(mutex_);

@@ -1,8 +1,12 @@
 // Object: from memory to a name on the disk, completion, and its end.
+#include <algorithm>
 #include <cstddef>
 #include <cstdint>
+#include <iterator>
 #include <memory>
+#include <optional>
 #include <span>
+#include <string>
 #include <utility>
 #include <vector>
 
@@ -29,6 +33,13 @@
 #include "os/filesystem.h"
 
 namespace larder::cachefiles {
+namespace {
+
+// A map log is rewritten when it has this many bytes, and so many times those that it needs.
+constexpr std::uint64_t kLongLog = std::uint64_t{2} * 4096;
+constexpr std::uint64_t kLongLogFactor = 4;
+
+}  // namespace
 
 bool Object::worth_a_name() const {
   return has_file_ && (small_ ? map_.full() : !map_.present().empty());
@@ -121,11 +132,7 @@ Result<> Object::write_label(os::File& file, Stamp stamp) {
 
 Result<> Object::install_log(Stamp stamp) {
   const std::unique_ptr<os::Directory> directory = TRY(volume_.map_fan_out(index_, true));
-  MapHeader header;
-  header.size = description_.size;
-  header.coherency = description_.coherency;
-  header.digest = digest_of_object(volume_.key(), description_.key);
-  header.nonce = TRY(core_.random());
+  const std::uint64_t nonce = TRY(core_.random());
   // What waits was in the map before it waited; what comes from here on waits until the start.
   log_.forget_waiting();
   std::vector<MapPiece> pieces;
@@ -133,19 +140,78 @@ Result<> Object::install_log(Stamp stamp) {
     const MutexLock lock(mutex_);
     pieces = map_.pieces();
   }
-  const MapRecordBytes first = encode_map_header(header);
-  std::vector<std::byte> bytes(first.begin(), first.end());
-  for (const MapRecord& record : records_of(pieces, stamp)) {
-    const MapRecordBytes encoded = encode_map_record(record, header.nonce);
-    bytes.insert(bytes.end(), encoded.begin(), encoded.end());
-  }
+  const std::vector<std::byte> bytes = log_bytes(nonce, records_of(pieces, stamp));
   std::unique_ptr<os::File> file = TRY(directory->make_tmpfile(kFileMode));
   TRY(file->write_at(0, bytes));
   TRY(core_.bury(*directory, name_));  // an older version's
   TRY(directory->link(*file, name_));
-  TRY(log_.start(std::move(file), header.nonce, bytes.size(), stamp));
+  TRY(log_.start(std::move(file), nonce, bytes.size(), stamp));
   volume_.account_directory(index_, *directory, true);
   return {};
+}
+
+std::vector<std::byte> Object::log_bytes(std::uint64_t nonce,
+                                         std::span<const MapRecord> records) const {
+  MapHeader header;
+  header.size = description_.size;
+  header.coherency = description_.coherency;
+  header.digest = digest_of_object(volume_.key(), description_.key);
+  header.nonce = nonce;
+  const MapRecordBytes first = encode_map_header(header);
+  std::vector<std::byte> bytes(first.begin(), first.end());
+  for (const MapRecord& record : records) {
+    const MapRecordBytes encoded = encode_map_record(record, nonce);
+    bytes.insert(bytes.end(), encoded.begin(), encoded.end());
+  }
+  return bytes;
+}
+
+bool Object::log_is_long() const {
+  const std::uint64_t now = log_.bytes();
+  if (now < kLongLog) {
+    return false;
+  }
+  const MutexLock lock(mutex_);
+  const std::size_t needed = records_of(map_.pieces(), Stamp{}).size() + 2;
+  return now > kLongLogFactor * needed * kMapRecordBytes;
+}
+
+// The new log is on the disk before it takes the name: whichever of the two a crash leaves there
+// says the same. A record keeps its stamp, or gets a later one.
+Result<> Object::rewrite_log() {
+  const LoadedLog before = TRY(log_.load());
+  std::vector<MapPiece> pieces;
+  std::optional<MapRecord> seal;
+  {
+    const MutexLock lock(mutex_);
+    pieces = map_.pieces();
+    seal = sealed_ ? std::optional(seal_) : std::nullopt;
+  }
+  std::vector<MapRecord> counting;
+  std::ranges::copy_if(
+      before.records, std::back_inserter(counting),
+      [this](const MapRecord& record) { return core_.epochs.counts(record.stamp); });
+  std::vector<MapRecord> records = rewritten_records(
+      pieces, counting, [this](const Stamp& stamp) { return core_.epochs.durable(stamp); });
+  if (seal) {
+    records.push_back(*seal);
+  }
+  const std::uint64_t nonce = TRY(core_.random());
+  const std::vector<std::byte> bytes = log_bytes(nonce, records);
+  if (bytes.size() * 2 > before.bytes) {
+    return {};
+  }
+  const std::unique_ptr<os::Directory> directory = TRY(volume_.map_fan_out(index_, false));
+  std::unique_ptr<os::File> file = TRY(directory->make_tmpfile(kFileMode));
+  TRY(file->write_at(0, bytes));
+  TRY(file->sync());
+  // A file without a name cannot replace one; in the graveyard nobody misses what a crash leaves.
+  const std::string aside = TRY(core_.grave_name());
+  TRY(core_.graveyard->link(*file, aside));
+  TRY(core_.graveyard->rename(aside, *directory, name_));
+  log_debug("{}: map log rewritten, {} bytes instead of {}", name_, bytes.size(), before.bytes);
+  core_.write_back.known_by(log_.nonce(), nonce);
+  return log_.start(std::move(file), nonce, bytes.size(), Stamp{});
 }
 
 Result<> Object::seal(bool complete) {
@@ -351,7 +417,15 @@ void Object::finish() {
       log_debug("{}: {}", name_, removed.error().message());
     }
   }
-  if (written) {
+  bool rewritten = false;
+  if (core_.usable() && !superseded_ && !small_ && linked_bytes_ > 0 && log_is_long()) {
+    rewritten = true;
+    const Result<> done = rewrite_log();
+    if (!done) {
+      (void)core_.note(done.error());
+    }
+  }
+  if (written || rewritten) {
     correct_charge();
   }
   {

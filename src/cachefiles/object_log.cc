@@ -3,14 +3,18 @@
 #include <algorithm>
 #include <cstddef>
 #include <cstdint>
+#include <functional>
 #include <iterator>
 #include <memory>
 #include <optional>
 #include <span>
+#include <unordered_map>
 #include <utility>
 #include <vector>
 
+#include "base/byte_range.h"
 #include "base/bytes.h"
+#include "base/error.h"
 #include "base/mutex.h"
 #include "base/result.h"
 #include "cachefiles/content_map.h"
@@ -78,6 +82,18 @@ Result<> ObjectLog::append(std::vector<MapRecord> records) {
   return write(*file, nonce, offset, records);
 }
 
+Result<LoadedLog> ObjectLog::load() {
+  std::shared_ptr<os::File> file;
+  {
+    const MutexLock lock(mutex_);
+    file = file_;
+  }
+  if (file == nullptr) {
+    return fail(Errc::kNotFound, "no map log");
+  }
+  return load_log(*file);
+}
+
 void ObjectLog::forget_waiting() {
   const MutexLock lock(mutex_);
   waiting_.clear();
@@ -141,6 +157,43 @@ std::vector<MapRecord> records_of(std::span<const MapPiece> pieces, Stamp stamp)
     }
     records.back().run.length += piece.range.length;
     records.back().checksums.push_back(piece.checksum);
+  }
+  return records;
+}
+
+std::vector<MapRecord> rewritten_records(std::span<const MapPiece> pieces,
+                                         std::span<const MapRecord> before,
+                                         const std::function<bool(const Stamp&)>& durable) {
+  Stamp newest_durable;
+  std::unordered_map<std::uint64_t, Stamp> open;  // by cell
+  for (const MapRecord& record : before) {
+    if (record.type != MapRecordType::kPresent) {
+      continue;
+    }
+    if (durable(record.stamp)) {
+      newest_durable = std::max(newest_durable, record.stamp);
+      continue;
+    }
+    const ByteRange cells = record.run.rounded_out(kCellBytes);
+    for (std::uint64_t at = cells.offset; at < cells.end(); at += kCellBytes) {
+      Stamp& newest = open[at / kCellBytes];
+      newest = std::max(newest, record.stamp);
+    }
+  }
+  const auto stamp_of = [&](const MapPiece& piece) {
+    const auto found = open.find(piece.range.offset / kCellBytes);
+    return found == open.end() ? newest_durable : found->second;
+  };
+  std::vector<MapRecord> records;
+  for (std::size_t begin = 0; begin < pieces.size();) {
+    const Stamp stamp = stamp_of(pieces[begin]);
+    std::size_t end = begin + 1;
+    while (end < pieces.size() && stamp_of(pieces[end]) == stamp) {
+      ++end;
+    }
+    std::ranges::move(records_of(pieces.subspan(begin, end - begin), stamp),
+                      std::back_inserter(records));
+    begin = end;
   }
   return records;
 }

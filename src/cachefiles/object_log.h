@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <span>
 #include <vector>
@@ -16,6 +17,13 @@
 
 namespace larder::cachefiles {
 
+// What a log says: header and the records that check.
+struct LoadedLog {
+  MapHeader header;
+  std::vector<MapRecord> records;
+  std::uint64_t bytes = 0;  // of the file, rounded up to whole records
+};
+
 // Until the log has a file, records wait in memory.
 // Threads: any. Life: the object's.
 class ObjectLog {
@@ -29,6 +37,8 @@ class ObjectLog {
                                std::uint64_t bytes, Stamp stamp) EXCLUDES(mutex_);
   // Appends, or lets the records wait.
   [[nodiscard]] Result<> append(std::vector<MapRecord> records) EXCLUDES(mutex_);
+  // What has been written to the file; no appends may be under way.
+  [[nodiscard]] Result<LoadedLog> load() EXCLUDES(mutex_);
   // Takes away what waits: it is in the header's first records.
   void forget_waiting() EXCLUDES(mutex_);
   // The log is gone from the disk or about to be: records are dropped from now on.
@@ -57,13 +67,11 @@ class ObjectLog {
 
 // The records that say what `pieces` say, as few as possible, all with `stamp`.
 [[nodiscard]] std::vector<MapRecord> records_of(std::span<const MapPiece> pieces, Stamp stamp);
-
-// What a log says: header and the records that check.
-struct LoadedLog {
-  MapHeader header;
-  std::vector<MapRecord> records;
-  std::uint64_t bytes = 0;  // of the file, rounded up to whole records
-};
+// The same from what a log that counts said of them `before`: what was durable stays so, the pieces
+// of a cell of which something was not get its newest stamp.
+[[nodiscard]] std::vector<MapRecord> rewritten_records(
+    std::span<const MapPiece> pieces, std::span<const MapRecord> before,
+    const std::function<bool(const Stamp&)>& durable);
 
 [[nodiscard]] Result<LoadedLog> load_log(os::File& file);
 

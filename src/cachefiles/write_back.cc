@@ -66,6 +66,18 @@ void WriteBack::forget(std::uint64_t nonce) {
   done_.erase(nonce);
 }
 
+void WriteBack::known_by(std::uint64_t old_nonce, std::uint64_t nonce) {
+  const MutexLock lock(mutex_);
+  for (Waiting& one : waiting_) {
+    one.wanted.nonce = one.wanted.nonce == old_nonce ? nonce : one.wanted.nonce;
+  }
+  if (const auto done = done_.find(old_nonce); done != done_.end()) {
+    const Stamp newest = done->second;
+    done_.erase(done);
+    done_[nonce] = newest;
+  }
+}
+
 void WriteBack::let_go(std::uint64_t inode) {
   std::vector<Waiting> closed;
   const MutexLock lock(mutex_);
@@ -117,7 +129,7 @@ Result<> WriteBack::step() {
     }
     waiting_.front().written += length;
     if (waiting_.front().written >= next.wanted.size) {
-      done_[next.wanted.nonce] = next.wanted.newest;
+      done_[waiting_.front().wanted.nonce] = next.wanted.newest;
       waiting_.pop_front();  // `next` holds the file
     }
   }

@@ -42,6 +42,8 @@ class WriteBack {
   [[nodiscard]] bool done(std::uint64_t nonce) const EXCLUDES(mutex_);
   // Something of it is going to be written again.
   void forget(std::uint64_t nonce) EXCLUDES(mutex_);
+  // The map log was written anew.
+  void known_by(std::uint64_t old_nonce, std::uint64_t nonce) EXCLUDES(mutex_);
   // The file has lost its name: its descriptor is not to be held here.
   void let_go(std::uint64_t inode) EXCLUDES(mutex_);
 

@@ -1,5 +1,6 @@
 // The cache loses power after each call that changes something, twice in a row, and must neither
 // serve a wrong byte nor forget what was durable.
+#include <algorithm>
 #include <cerrno>
 #include <chrono>
 #include <cstddef>
@@ -28,7 +29,9 @@ using testing::FakeFilesystem;
 struct Kept {
   std::uint64_t version = 0;
   std::uint64_t size = 0;
-  bool durable = false;  // it, whole, must be there after any crash
+  bool durable = false;             // it, whole, must be there after any crash
+  std::uint64_t written = 0;        // bytes
+  std::uint64_t durable_bytes = 0;  // must be there after any crash
 };
 
 // One cache over several lives, and what it must still know.
@@ -63,8 +66,9 @@ class World {
   void crash(CrashMode mode, std::uint64_t seed) {
     drop();
     filesystem_.crash(mode, seed);
-    for (const auto& [key, kept] : kept_) {
+    for (auto& [key, kept] : kept_) {
       whole_[key] = kept.durable;
+      kept.written = kept.durable_bytes;
     }
   }
 
@@ -72,7 +76,7 @@ class World {
   void keep(const std::string& key, std::uint64_t version, std::uint64_t size,
             std::uint64_t most = UINT64_MAX) {
     Kept& kept = kept_[key];
-    kept = {version, size, false};
+    kept = {version, size, false, 0, 0};
     const auto right = content_of(key, version, size);
     bool& whole = whole_[key];
     whole = false;
@@ -88,6 +92,34 @@ class World {
       all = (*object)->write(at, piece).has_value() && all;
     }
     whole = all && (*object)->mark_complete().has_value();
+  }
+
+  // Pieces of a unit each, first the even ones of each cell, up to `most` bytes; may go on with
+  // what was there.
+  void keep_scattered(const std::string& key, std::uint64_t size, std::uint64_t most) {
+    Kept& kept = kept_[key];
+    kept.version = 1;
+    kept.size = size;
+    const auto right = content_of(key, 1, size);
+    auto object = volume_->open_object(describe(key, 1, size));
+    if (!object) {
+      return;
+    }
+    served_bytes(**object, right);
+    constexpr std::uint64_t kUnit = 4096;
+    constexpr std::uint64_t kCell = 65'536;
+    bool all = true;
+    for (std::uint64_t cell = 0; cell < most; cell += kCell) {
+      for (const std::uint64_t odd : {0U, 1U}) {
+        for (std::uint64_t at = cell + odd * kUnit; at < std::min(cell + kCell, most);
+             at += 2 * kUnit) {
+          const Bytes piece = Bytes(right).subspan(at, std::min(size - at, kUnit));
+          all = (*object)->write(at, piece).has_value() && all;
+        }
+      }
+    }
+    kept.written = all ? most : kept.durable_bytes;
+    whole_[key] = all && most == size && (*object)->mark_complete().has_value();
   }
 
   void close_epoch() {
@@ -123,6 +155,9 @@ class World {
       if (durable_counts && kept.durable) {
         EXPECT_EQ(here, kept.size) << key << " was durable";
       }
+      if (durable_counts) {
+        EXPECT_GE(here, kept.durable_bytes) << key << " was durable in part";
+      }
     }
     return served;
   }
@@ -130,6 +165,7 @@ class World {
   void forget_durable() {
     for (auto& [key, kept] : kept_) {
       kept.durable = false;
+      kept.durable_bytes = 0;
     }
   }
 
@@ -145,6 +181,7 @@ class World {
   void note_durable() {
     for (auto& [key, kept] : kept_) {
       kept.durable = kept.durable || whole_[key];
+      kept.durable_bytes = std::max(kept.durable_bytes, kept.written);
     }
   }
 
@@ -186,19 +223,34 @@ void second_script(World& world) {
   world.keep("partly", 1, 400'000);
 }
 
-std::uint64_t calls_of_first_script() {
+// A map log grows long and is written anew, when some of what it says is durable and when all is.
+void scattered_script(World& world) {
+  if (!world.bind()) {
+    return;
+  }
+  world.keep_scattered("scattered", 420'000, 131'072);
+  world.close_epoch();
+  world.keep_scattered("scattered", 420'000, 420'000);
+  world.close_epoch();
+  world.keep("other", 1, 70'000);
+}
+
+using Script = void (*)(World&);
+
+std::uint64_t calls_of(Script script) {
   World world(os::CrashSafety::kOrdered);
-  first_script(world);
+  script(world);
   EXPECT_GT(world.check(true), 0U);
   return world.filesystem().mutating_calls();
 }
 
-void lose_power_after_each_call(os::CrashSafety safety, CrashMode mode) {
+void lose_power_after_each_call(os::CrashSafety safety, CrashMode mode,
+                                Script script = first_script) {
   set_log_level(LogLevel::kError);
   const std::uint64_t seed = std::random_device{}();
   SCOPED_TRACE(seed);
   std::mt19937_64 random(seed);
-  const std::uint64_t calls = calls_of_first_script();
+  const std::uint64_t calls = calls_of(script);
   std::uint64_t served_at_all = 0;
   // With freed blocks in other files a durable file may be damaged; it is noticed, not kept.
   const bool durable_counts = safety == os::CrashSafety::kOrdered;
@@ -206,7 +258,7 @@ void lose_power_after_each_call(os::CrashSafety safety, CrashMode mode) {
     SCOPED_TRACE(k);
     World world(safety);
     world.filesystem().cut_power_after(k);
-    first_script(world);
+    script(world);
     world.crash(mode, random());
     ASSERT_TRUE(world.bind()) << world.why();
     served_at_all += world.check(durable_counts);
@@ -239,6 +291,16 @@ TEST(CacheCrashTest, AfterEachCallWhenAnySubsetSurvives) {
 
 TEST(CacheCrashTest, AfterEachCallWhenFreedBlocksComeBack) {
   lose_power_after_each_call(os::CrashSafety::kUnordered, CrashMode::kRandomSubset);
+}
+
+TEST(CacheCrashTest, AfterEachCallWhileMapLogsAreRewritten) {
+  lose_power_after_each_call(os::CrashSafety::kOrdered, CrashMode::kDropUnsynced, scattered_script);
+  lose_power_after_each_call(os::CrashSafety::kOrdered, CrashMode::kRandomSubset, scattered_script);
+}
+
+TEST(CacheCrashTest, AfterEachCallWhileMapLogsAreRewrittenAndFreedBlocksComeBack) {
+  lose_power_after_each_call(os::CrashSafety::kUnordered, CrashMode::kRandomSubset,
+                             scattered_script);
 }
 
 // A crash of the engine alone loses nothing.
