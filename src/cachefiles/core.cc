@@ -131,7 +131,8 @@ Result<bool> Core::bury(os::Directory& directory, std::string_view name) {
   }
   Result<> gone;
   if (found->type == os::NodeType::kDirectory) {
-    gone = directory.rename(name, *graveyard, TRY(grave_name()));
+    const std::string grave = TRY(grave_name());
+    gone = directory.rename(name, *graveyard, grave);
   } else {
     gone = directory.unlink(name);
   }

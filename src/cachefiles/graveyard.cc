@@ -76,7 +76,8 @@ Result<bool> Graveyard::open_grave(const std::string& name, std::size_t& left) {
 Result<> Graveyard::take_out(os::Directory& grave, const os::DirectoryEntry& entry) {
   const os::NodeType type = entry.type ? *entry.type : TRY(grave.stat(entry.name)).type;
   if (type == os::NodeType::kDirectory) {
-    return grave.rename(entry.name, *core_.graveyard, TRY(core_.grave_name()));
+    const std::string name = TRY(core_.grave_name());
+    return grave.rename(entry.name, *core_.graveyard, name);
   }
   return grave.unlink(entry.name);
 }
