@@ -54,22 +54,27 @@ Result<bool> Graveyard::open_grave(const std::string& name, std::size_t& left) {
     TRY(core_.graveyard->unlink(name));
     return true;
   }
-  {
-    const auto grave = TRY(core_.graveyard->open_directory(name));
-    std::vector<os::DirectoryEntry> entries;
-    TRY(grave->list([&](const os::DirectoryEntry& entry) {
-      entries.push_back(entry);
-      return entries.size() <= left;
-    }));
-    for (const os::DirectoryEntry& entry : entries) {
-      if (left == 0) {
-        return false;
-      }
-      --left;
-      TRY(take_out(*grave, entry));
-    }
+  if (!TRY(empty_grave(name, left))) {
+    return false;
   }
   TRY(core_.graveyard->remove_directory(name));
+  return true;
+}
+
+Result<bool> Graveyard::empty_grave(const std::string& name, std::size_t& left) {
+  const auto grave = TRY(core_.graveyard->open_directory(name));
+  std::vector<os::DirectoryEntry> entries;
+  TRY(grave->list([&](const os::DirectoryEntry& entry) {
+    entries.push_back(entry);
+    return entries.size() <= left;
+  }));
+  for (const os::DirectoryEntry& entry : entries) {
+    if (left == 0) {
+      return false;
+    }
+    --left;
+    TRY(take_out(*grave, entry));
+  }
   return true;
 }
 

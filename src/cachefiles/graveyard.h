@@ -23,8 +23,10 @@ class Graveyard {
   bool empty_some();
 
  private:
-  // True: the grave is gone, or nothing more can be done about it.
+  // False: there is more in it.
   [[nodiscard]] Result<bool> open_grave(const std::string& name, std::size_t& left);
+  // False: `left` names were taken out, and there are more.
+  [[nodiscard]] Result<bool> empty_grave(const std::string& name, std::size_t& left);
   [[nodiscard]] Result<> take_out(os::Directory& grave, const os::DirectoryEntry& entry);
 
   Core& core_;

@@ -73,8 +73,9 @@ std::optional<std::string> uncook_words(std::string_view words, bool big_endian)
     const std::size_t end = std::min(words.find(','), words.size());
     std::uint32_t word = 0;
     if (end > 0) {
-      const char* const last = std::next(words.data(), static_cast<std::ptrdiff_t>(end));
-      const auto [stop, error] = std::from_chars(words.data(), last, word, 16);
+      const std::string digits(words.substr(0, end));
+      const char* const last = std::next(digits.c_str(), static_cast<std::ptrdiff_t>(end));
+      const auto [stop, error] = std::from_chars(digits.c_str(), last, word, 16);
       if (error != std::errc() || stop != last) {
         return std::nullopt;
       }

@@ -126,6 +126,7 @@ class Object final : public fscache::BackendObject {
   [[nodiscard]] bool log_is_long() const EXCLUDES(mutex_);
   // By the holder of the claim, when nobody else uses the object any more.
   [[nodiscard]] Result<> rewrite_log() EXCLUDES(mutex_);
+  bool rewrite_log_if_long() EXCLUDES(mutex_);  // true: the bytes of the log may be others now
   [[nodiscard]] Result<> seal(bool complete) EXCLUDES(mutex_);
   void finish() EXCLUDES(mutex_);
   void correct_charge() EXCLUDES(mutex_);

@@ -214,6 +214,17 @@ Result<> Object::rewrite_log() {
   return log_.start(std::move(file), nonce, bytes.size(), Stamp{});
 }
 
+bool Object::rewrite_log_if_long() {
+  if (!core_.usable() || superseded_ || small_ || linked_bytes_ == 0 || !log_is_long()) {
+    return false;
+  }
+  const Result<> done = rewrite_log();
+  if (!done) {
+    (void)core_.note(done.error());
+  }
+  return true;
+}
+
 Result<> Object::seal(bool complete) {
   const std::shared_ptr<os::File> file = TRY(file_.get());
   const os::FileStat stat = TRY(file->stat());
@@ -417,15 +428,7 @@ void Object::finish() {
       log_debug("{}: {}", name_, removed.error().message());
     }
   }
-  bool rewritten = false;
-  if (core_.usable() && !superseded_ && !small_ && linked_bytes_ > 0 && log_is_long()) {
-    rewritten = true;
-    const Result<> done = rewrite_log();
-    if (!done) {
-      (void)core_.note(done.error());
-    }
-  }
-  if (written || rewritten) {
+  if (rewrite_log_if_long() || written) {
     correct_charge();
   }
   {
