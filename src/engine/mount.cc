@@ -1,6 +1,7 @@
 #include "engine/mount.h"
 
 #include <algorithm>
+#include <cerrno>
 #include <cstdint>
 #include <functional>
 #include <memory>
@@ -9,12 +10,14 @@
 #include <utility>
 
 #include <fmt/format.h>
+#include <sys/stat.h>
 
 #include "base/error.h"
 #include "base/executor.h"
 #include "base/mutex.h"
 #include "base/result.h"
 #include "base/unique_fd.h"
+#include "engine/backing_table.h"
 #include "engine/source.h"
 #include "fscache/cache.h"
 #include "fuse/backing_registrar.h"
@@ -23,6 +26,7 @@
 #include "fuse/session.h"
 #include "handover/engine_end.h"
 #include "handover/mount_spec.h"
+#include "handover/records.h"
 #include "netfs/adapter.h"
 #include "netfs/share.h"
 #include "os/fuse_device.h"
@@ -32,17 +36,43 @@ namespace larder::engine {
 // Has the keeper make backing ids of this mount.
 class Mount::Registrar final : public fuse::BackingRegistrar {
  public:
-  Registrar(handover::EngineEnd& keeper, std::uint32_t mount_id)
-      : keeper_(keeper), mount_id_(mount_id) {}
+  Registrar(handover::EngineEnd& keeper, BackingTable& table, std::uint32_t mount_id)
+      : keeper_(keeper), table_(table), mount_id_(mount_id) {}
 
-  void open(UniqueFd file, std::move_only_function<void(Result<std::int32_t>)> done) override {
-    keeper_.open_backing(mount_id_, std::move(file), std::move(done));
+  void open(std::uint64_t nodeid, UniqueFd file,
+            std::move_only_function<void(Result<std::int32_t>)> done) override {
+    constexpr std::uint64_t kBlockBytes = 512;  // of st_blocks
+    struct stat status{};
+    if (::fstat(file.get(), &status) != 0) {
+      done(fail_errno(errno, "the backing file"));
+      return;
+    }
+    handover::BackingRecord record{
+        .mount_id = mount_id_,
+        .backing_id = 0,
+        .nodeid = nodeid,
+        .device = status.st_dev,
+        .inode = status.st_ino,
+        .charged_bytes = static_cast<std::uint64_t>(status.st_blocks) * kBlockBytes};
+    keeper_.open_backing(mount_id_, std::move(file),
+                         [this, record, done = std::move(done)](Result<std::int32_t> id) mutable {
+                           if (id) {
+                             record.backing_id = *id;
+                             table_.put(record);
+                           }
+                           done(std::move(id));
+                         });
   }
 
-  void close(std::int32_t backing_id) override { keeper_.close_backing(mount_id_, backing_id); }
+  // The record goes first: as soon as the keeper knows, the kernel may give the id out again.
+  void close(std::int32_t backing_id) override {
+    table_.remove(mount_id_, backing_id);
+    keeper_.close_backing(mount_id_, backing_id);
+  }
 
  private:
   handover::EngineEnd& keeper_;
+  BackingTable& table_;
   const std::uint32_t mount_id_;
 };
 
@@ -61,14 +91,14 @@ const char* name_of(MountState state) {
 }
 
 Mount::Mount(handover::MountOrder order, handover::MountSpec spec, Executor& executor,
-             handover::EngineEnd& keeper, fuse::NodeTable& nodes,
+             handover::EngineEnd& keeper, const Tables& tables,
              std::move_only_function<void(std::string)> on_end)
     : id_(order.mount_id),
       device_(order.device),
       spec_(std::move(spec)),
       executor_(executor),
-      nodes_(nodes),
-      registrar_(std::make_unique<Registrar>(keeper, order.mount_id)),
+      nodes_(tables.nodes),
+      registrar_(std::make_unique<Registrar>(keeper, tables.backings, order.mount_id)),
       fuse_(std::move(order.fuse)),
       on_end_(std::move(on_end)) {}
 
