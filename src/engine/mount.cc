@@ -1,7 +1,6 @@
 #include "engine/mount.h"
 
 #include <algorithm>
-#include <cerrno>
 #include <cstdint>
 #include <functional>
 #include <memory>
@@ -10,7 +9,6 @@
 #include <utility>
 
 #include <fmt/format.h>
-#include <sys/stat.h>
 
 #include "base/error.h"
 #include "base/executor.h"
@@ -29,6 +27,8 @@
 #include "handover/records.h"
 #include "netfs/adapter.h"
 #include "netfs/share.h"
+#include "os/descriptor.h"
+#include "os/filesystem.h"
 #include "os/fuse_device.h"
 
 namespace larder::engine {
@@ -41,19 +41,17 @@ class Mount::Registrar final : public fuse::BackingRegistrar {
 
   void open(std::uint64_t nodeid, UniqueFd file,
             std::move_only_function<void(Result<std::int32_t>)> done) override {
-    constexpr std::uint64_t kBlockBytes = 512;  // of st_blocks
-    struct stat status{};
-    if (::fstat(file.get(), &status) != 0) {
-      done(fail_errno(errno, "the backing file"));
+    const Result<os::FileStat> stat = os::stat_of(file);
+    if (!stat) {
+      done(fail(stat.error()));
       return;
     }
-    handover::BackingRecord record{
-        .mount_id = mount_id_,
-        .backing_id = 0,
-        .nodeid = nodeid,
-        .device = status.st_dev,
-        .inode = status.st_ino,
-        .charged_bytes = static_cast<std::uint64_t>(status.st_blocks) * kBlockBytes};
+    handover::BackingRecord record{.mount_id = mount_id_,
+                                   .backing_id = 0,
+                                   .nodeid = nodeid,
+                                   .device = stat->device,
+                                   .inode = stat->inode,
+                                   .charged_bytes = stat->allocated};
     keeper_.open_backing(mount_id_, std::move(file),
                          [this, record, done = std::move(done)](Result<std::int32_t> id) mutable {
                            if (id) {
