@@ -54,7 +54,7 @@ class RunTest : public testing::Test {
     if (root_.empty()) {
       return;
     }
-    larder("stop --force");
+    [[maybe_unused]] const Outcome stopped = larder("stop --force");  // a test may have done so
     while (::umount2(mnt().c_str(), MNT_DETACH) == 0) {
     }
     std::filesystem::remove_all(root_);

@@ -14,6 +14,7 @@
 #include "base/result.h"
 #include "base/thread_annotations.h"
 #include "control/server.h"
+#include "engine/backing_table.h"
 #include "engine/cache_binder.h"
 #include "engine/mount.h"
 #include "fuse/node_table.h"
@@ -53,6 +54,7 @@ class Engine {
   const std::unique_ptr<handover::EngineEnd> keeper_;
   const MonotonicTime started_;
   fuse::NodeTable nodes_;
+  BackingTable backings_;
   CacheBinder caches_;
   std::unique_ptr<Pool> mount_pool_;  // connects and tears down; may block
   std::unique_ptr<control::Server> control_;

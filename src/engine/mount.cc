@@ -15,6 +15,7 @@
 #include "base/mutex.h"
 #include "base/result.h"
 #include "base/unique_fd.h"
+#include "engine/backing_table.h"
 #include "engine/source.h"
 #include "fscache/cache.h"
 #include "fuse/backing_registrar.h"
@@ -23,8 +24,11 @@
 #include "fuse/session.h"
 #include "handover/engine_end.h"
 #include "handover/mount_spec.h"
+#include "handover/records.h"
 #include "netfs/adapter.h"
 #include "netfs/share.h"
+#include "os/descriptor.h"
+#include "os/filesystem.h"
 #include "os/fuse_device.h"
 
 namespace larder::engine {
@@ -32,17 +36,41 @@ namespace larder::engine {
 // Has the keeper make backing ids of this mount.
 class Mount::Registrar final : public fuse::BackingRegistrar {
  public:
-  Registrar(handover::EngineEnd& keeper, std::uint32_t mount_id)
-      : keeper_(keeper), mount_id_(mount_id) {}
+  Registrar(handover::EngineEnd& keeper, BackingTable& table, std::uint32_t mount_id)
+      : keeper_(keeper), table_(table), mount_id_(mount_id) {}
 
-  void open(UniqueFd file, std::move_only_function<void(Result<std::int32_t>)> done) override {
-    keeper_.open_backing(mount_id_, std::move(file), std::move(done));
+  void open(std::uint64_t nodeid, UniqueFd file,
+            std::move_only_function<void(Result<std::int32_t>)> done) override {
+    const Result<os::FileStat> stat = os::stat_of(file);
+    if (!stat) {
+      done(fail(stat.error()));
+      return;
+    }
+    handover::BackingRecord record{.mount_id = mount_id_,
+                                   .backing_id = 0,
+                                   .nodeid = nodeid,
+                                   .device = stat->device,
+                                   .inode = stat->inode,
+                                   .charged_bytes = stat->allocated};
+    keeper_.open_backing(mount_id_, std::move(file),
+                         [this, record, done = std::move(done)](Result<std::int32_t> id) mutable {
+                           if (id) {
+                             record.backing_id = *id;
+                             table_.put(record);
+                           }
+                           done(std::move(id));
+                         });
   }
 
-  void close(std::int32_t backing_id) override { keeper_.close_backing(mount_id_, backing_id); }
+  // The record goes first: as soon as the keeper knows, the kernel may give the id out again.
+  void close(std::int32_t backing_id) override {
+    table_.remove(mount_id_, backing_id);
+    keeper_.close_backing(mount_id_, backing_id);
+  }
 
  private:
   handover::EngineEnd& keeper_;
+  BackingTable& table_;
   const std::uint32_t mount_id_;
 };
 
@@ -61,14 +89,14 @@ const char* name_of(MountState state) {
 }
 
 Mount::Mount(handover::MountOrder order, handover::MountSpec spec, Executor& executor,
-             handover::EngineEnd& keeper, fuse::NodeTable& nodes,
+             handover::EngineEnd& keeper, const Tables& tables,
              std::move_only_function<void(std::string)> on_end)
     : id_(order.mount_id),
       device_(order.device),
       spec_(std::move(spec)),
       executor_(executor),
-      nodes_(nodes),
-      registrar_(std::make_unique<Registrar>(keeper, order.mount_id)),
+      nodes_(tables.nodes),
+      registrar_(std::make_unique<Registrar>(keeper, tables.backings, order.mount_id)),
       fuse_(std::move(order.fuse)),
       on_end_(std::move(on_end)) {}
 

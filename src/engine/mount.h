@@ -10,6 +10,7 @@
 #include "base/mutex.h"
 #include "base/result.h"
 #include "base/thread_annotations.h"
+#include "engine/backing_table.h"
 #include "fscache/cache.h"
 #include "fuse/backing_registrar.h"
 #include "fuse/filesystem.h"
@@ -44,10 +45,16 @@ struct MountStatus {
 // Threads: any. Life: the engine's; destroyed after it ended.
 class Mount {
  public:
+  // In the keeper's memory, of all mounts.
+  struct Tables {
+    fuse::NodeTable& nodes;
+    BackingTable& backings;
+  };
+
   // `on_end` runs once, on a thread that may destroy nothing: it posts the rest. `why` is empty
   // when the mount was unmounted or stopped.
   Mount(handover::MountOrder order, handover::MountSpec spec, Executor& executor,
-        handover::EngineEnd& keeper, fuse::NodeTable& nodes,
+        handover::EngineEnd& keeper, const Tables& tables,
         std::move_only_function<void(std::string why)> on_end);
   ~Mount();
   Mount(const Mount&) = delete;

@@ -18,8 +18,9 @@ class BackingRegistrar {
   BackingRegistrar& operator=(const BackingRegistrar&) = delete;
   virtual ~BackingRegistrar() = default;
 
-  // `done` once, on any thread; it must not wait.
-  virtual void open(UniqueFd file, std::move_only_function<void(Result<std::int32_t>)> done) = 0;
+  // For the node that is opened. `done` once, on any thread; it must not wait.
+  virtual void open(std::uint64_t nodeid, UniqueFd file,
+                    std::move_only_function<void(Result<std::int32_t>)> done) = 0;
   virtual void close(std::int32_t backing_id) = 0;
 };
 

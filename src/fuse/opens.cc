@@ -207,14 +207,15 @@ void Filesystem::register_backing(const OpeningRef& opening) {
       settle_mode(opening, OpenMode::kPageCache, soon ? OpenWhy::kUnwritten : OpenWhy::kRefused, 0);
       return;
     }
-    registrar_.open(std::move(*file), [this, opening](Result<std::int32_t> id) {
-      if (!id) {
-        const MutexLock lock(mutex_);
-        passthrough_trouble_ = id.error().message();
-      }
-      settle_mode(opening, id ? OpenMode::kPassthrough : OpenMode::kPageCache,
-                  id ? OpenWhy::kComplete : OpenWhy::kRefused, id ? *id : 0);
-    });
+    registrar_.open(opening->request->nodeid(), std::move(*file),
+                    [this, opening](Result<std::int32_t> id) {
+                      if (!id) {
+                        const MutexLock lock(mutex_);
+                        passthrough_trouble_ = id.error().message();
+                      }
+                      settle_mode(opening, id ? OpenMode::kPassthrough : OpenMode::kPageCache,
+                                  id ? OpenWhy::kComplete : OpenWhy::kRefused, id ? *id : 0);
+                    });
   });
 }
 

@@ -20,7 +20,6 @@
 #include "base/result.h"
 #include "base/unique_fd.h"
 #include "handover/messages.h"
-#include "handover/table.h"
 #include "keeper/engine_process.h"
 #include "os/packet_socket.h"
 
@@ -33,26 +32,33 @@ using handover::MessageKind;
 
 constexpr std::size_t kMostOutgoing = 8192;  // messages that a living engine would have read
 
-Result<Message> make_hello(const handover::Hello& hello, const UniqueFd& control_socket) {
+Result<UniqueFd> duplicate(const UniqueFd& descriptor) {
+  UniqueFd copy(::fcntl(descriptor.get(), F_DUPFD_CLOEXEC, 0));
+  if (!copy.valid()) {
+    return fail_errno(errno, "a descriptor for the engine");
+  }
+  return copy;
+}
+
+Result<Message> make_hello(const handover::Hello& hello, const EngineLink::Given& given) {
   Message message;
   message.head.kind = MessageKind::kHello;
   message.text = encode_hello(hello);
-  for (const handover::TableShape& shape : handover::table_shapes()) {
-    message.descriptors.push_back(TRY(handover::TableMemory::create(shape)));
+  for (const UniqueFd& table : given.tables) {
+    message.descriptors.push_back(TRY(duplicate(table)));
   }
-  message.descriptors.emplace_back(::fcntl(control_socket.get(), F_DUPFD_CLOEXEC, 0));
-  if (!message.descriptors.back().valid()) {
-    return fail_errno(errno, "descriptor of the control socket");
-  }
+  message.descriptors.push_back(TRY(duplicate(given.control_socket)));
   return message;
 }
 
 }  // namespace
 
-Result<std::unique_ptr<EngineLink>> EngineLink::start(
-    std::uint64_t number, const std::string& program, const EngineUser& user,
-    const handover::Hello& hello, const UniqueFd& control_socket, MonotonicTime now) {
-  Message greeting = TRY(make_hello(hello, control_socket));
+Result<std::unique_ptr<EngineLink>> EngineLink::start(std::uint64_t number,
+                                                      const std::string& program,
+                                                      const EngineUser& user,
+                                                      const handover::Hello& hello,
+                                                      const Given& given, MonotonicTime now) {
+  Message greeting = TRY(make_hello(hello, given));
   auto [ours, theirs] = TRY(os::packet_socket_pair());
   EngineProcess process = TRY(start_engine(program, user, theirs));
   std::unique_ptr<EngineLink> link(

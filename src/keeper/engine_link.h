@@ -7,6 +7,7 @@
 #include <memory>
 #include <optional>
 #include <string>
+#include <vector>
 
 #include "base/clock.h"
 #include "base/result.h"
@@ -19,11 +20,17 @@ namespace larder::keeper {
 // Owned by the keeper's main loop, used on its thread only. Nothing here waits for the engine.
 class EngineLink {
  public:
-  // Makes fresh tables, starts the program and queues its HELLO. `number` tells this engine from
-  // those before it.
+  // What outlives the engine and is handed to it; stays the keeper's.
+  struct Given {
+    const std::vector<UniqueFd>& tables;
+    const UniqueFd& control_socket;
+  };
+
+  // Starts the program and queues its HELLO, with descriptors of its own of `tables` (all kinds, in
+  // their order). `number` tells this engine from those before it.
   [[nodiscard]] static Result<std::unique_ptr<EngineLink>> start(
       std::uint64_t number, const std::string& program, const EngineUser& user,
-      const handover::Hello& hello, const UniqueFd& control_socket, MonotonicTime now);
+      const handover::Hello& hello, const Given& given, MonotonicTime now);
 
   [[nodiscard]] std::uint64_t number() const { return number_; }
 

@@ -30,6 +30,7 @@
 #include "handover/lines.h"
 #include "handover/messages.h"
 #include "handover/paths.h"
+#include "handover/table.h"
 #include "keeper/backing_ids.h"
 #include "keeper/cache_directory.h"
 #include "keeper/clients.h"
@@ -124,6 +125,7 @@ class Keeper {
   std::unique_ptr<Lanes> lanes_ = std::make_unique<Lanes>(clock_, wake_.get());
   Mounts mounts_;
   Clients clients_;
+  std::vector<UniqueFd> tables_;        // of this engine's mounts, in the order of their kinds
   std::unique_ptr<EngineLink> engine_;  // null: dead, or not started yet
   std::uint64_t engines_started_ = 0;
   milliseconds backoff_ = kFirstBackoff;
@@ -133,8 +135,13 @@ class Keeper {
 };
 
 Result<> Keeper::start_engine() {
+  // Fresh ones: what the last engine wrote was about mounts that ended with it.
+  tables_.clear();
+  for (const handover::TableShape& shape : handover::table_shapes()) {
+    tables_.push_back(TRY(handover::TableMemory::create(shape)));
+  }
   engine_ = TRY(EngineLink::start(++engines_started_, program_, user_, hello_,
-                                  runtime_.control_socket(), clock_.now()));
+                                  {tables_, runtime_.control_socket()}, clock_.now()));
   log_info("engine started, pid {}, uid {}", engine_->pid(), user_.uid);
   std::vector<std::uint32_t> waiting;
   for (const auto& [id, mount] : mounts_.all()) {

@@ -32,6 +32,7 @@
 #include "base/error.h"
 #include "base/result.h"
 #include "base/unique_fd.h"
+#include "os/descriptor.h"
 #include "os/filesystem.h"
 #include "os/mount_info.h"
 
@@ -527,6 +528,12 @@ class PosixFilesystem final : public Filesystem {
 
 std::unique_ptr<Filesystem> make_posix_filesystem() {
   return std::make_unique<PosixFilesystem>();
+}
+
+Result<FileStat> stat_of(const UniqueFd& descriptor) {
+  struct stat found{};
+  TRY(check_call(::fstat(descriptor.get(), &found), "fstat"));
+  return to_file_stat(found);
 }
 
 Result<std::unique_ptr<Directory>> adopt_directory(UniqueFd descriptor) {

@@ -102,7 +102,7 @@ class Ganesha:
 
     def freeze(self):
         """The server neither answers nor refuses until thaw()."""
-        self._process.send(signal.SIGSTOP)
+        self._process.freeze()
 
     def thaw(self):
         if self.is_running():

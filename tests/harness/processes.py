@@ -61,6 +61,12 @@ def _stat_fields(pid):
     return text[text.rindex(")") + 2:].split()
 
 
+def _all_stopped(pid):
+    states = [stat.read_text().rpartition(")")[2].split()[0]
+              for stat in pathlib.Path(f"/proc/{pid}/task").glob("*/stat")]
+    return all(state == "T" for state in states)
+
+
 def is_running(pid):
     """Whether `pid` is there and not a zombie."""
     fields = _stat_fields(pid)
@@ -157,6 +163,11 @@ class Process:
 
     def send(self, number):
         self._child.send_signal(number)
+
+    def freeze(self):
+        """Returns when none of its threads runs; SIGCONT lets it go on."""
+        self.send(signal.SIGSTOP)
+        wait_until(lambda: _all_stopped(self.pid), 10, f"{self.pid} to stop")
 
     def kill(self):
         self._child.kill()

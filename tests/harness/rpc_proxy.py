@@ -182,7 +182,7 @@ class RpcProxy:
 
     def freeze(self):
         """Nothing moves until thaw(): a link that is down, but not broken."""
-        self._process.send(signal.SIGSTOP)
+        self._process.freeze()
 
     def thaw(self):
         self._process.send(signal.SIGCONT)

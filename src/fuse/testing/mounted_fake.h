@@ -36,7 +36,8 @@ namespace larder::fuse {
 // Keeps the files that are registered. Threads: one.
 class FakeRegistrar final : public BackingRegistrar {
  public:
-  void open(UniqueFd file, std::move_only_function<void(Result<std::int32_t>)> done) override {
+  void open(std::uint64_t /*nodeid*/, UniqueFd file,
+            std::move_only_function<void(Result<std::int32_t>)> done) override {
     if (refuse) {
       done(fail(Errc::kNotSupported, "refused by the test"));
       return;

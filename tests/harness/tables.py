@@ -1,0 +1,71 @@
+"""Tables: what the engine keeps in the keeper's memory, read as the next engine would find it.
+
+The layouts are those of src/handover/records.h; the header of each table tells whether they still are.
+"""
+
+import collections
+import os
+import pathlib
+import struct
+
+_HEADER = struct.Struct("=QIIII")  # magic, version, kind, record size, capacity
+_HEADER_ROOM = 4096
+_VERSION = 1
+
+Node = collections.namedtuple(
+    "Node", "slot generation mount_id lookup_count fileid fsid size coherency verifier open_count"
+            " backing_id type open_mode flags handle")
+Backing = collections.namedtuple("Backing", "slot mount_id backing_id nodeid device inode charged_bytes")
+
+_NODE = struct.Struct("=IIQQQQ16sQIiBBBB64s4x")
+_BACKING = struct.Struct("=IiQQQQ")
+
+
+def nodes(keeper_pid):
+    """The records that are in use."""
+    found = []
+    for slot, fields in _records(keeper_pid, "larder-nodes", _NODE):
+        *others, length, handle = fields
+        node = Node(slot, *others, handle[:length])
+        if node.mount_id != 0:
+            found.append(node)
+    return found
+
+
+def backings(keeper_pid):
+    return [backing for backing in (Backing(slot, *fields) for slot, fields in
+                                    _records(keeper_pid, "larder-backings", _BACKING))
+            if backing.mount_id != 0]
+
+
+def _records(pid, name, layout):
+    """Slots and fields, of the parts of the table that have memory."""
+    with open(_descriptor(pid, name), "rb", buffering=0) as table:
+        _, version, _, size, _ = _HEADER.unpack(os.pread(table.fileno(), _HEADER.size, 0))
+        if (version, size) != (_VERSION, layout.size):
+            raise AssertionError(f"{name}: version {version}, records of {size} bytes: adapt {__file__}")
+        end = os.fstat(table.fileno()).st_size
+        for begin, stop in _data(table.fileno(), end):
+            first = max(begin - _HEADER_ROOM, 0) // size
+            last = -(-(stop - _HEADER_ROOM) // size)
+            content = os.pread(table.fileno(), (last - first) * size, _HEADER_ROOM + first * size)
+            for index in range(len(content) // size):
+                yield first + index, layout.unpack_from(content, index * size)
+
+
+def _data(fd, end):
+    at = 0
+    while at < end:
+        try:
+            begin = os.lseek(fd, at, os.SEEK_DATA)
+        except OSError:
+            return  # nothing but holes
+        at = os.lseek(fd, begin, os.SEEK_HOLE)
+        yield begin, at
+
+
+def _descriptor(pid, name):
+    for link in pathlib.Path(f"/proc/{pid}/fd").iterdir():
+        if os.readlink(link).startswith(f"/memfd:{name} "):
+            return link
+    raise AssertionError(f"process {pid} holds no {name}")

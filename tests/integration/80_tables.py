@@ -1,0 +1,133 @@
+"""The tables in the keeper's memory: what the kernel knows is recorded there, and nothing else."""
+
+import os
+import pathlib
+import stat
+import sys
+
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
+
+from harness import larder, tables
+from harness.case import main
+from harness.mounted_case import MountedCase
+from harness.nfs3_client import Nfs3Client
+from harness.processes import wait_until
+
+_FIRST_NODE = 0x10  # what the slot of a nodeid is counted from: below are the kernel's own numbers
+
+
+class Tables(MountedCase):
+
+    NAMES = ("", "small", "directory", "directory/below", "large")
+
+    def fill(self):
+        self.write("small", b"a small file")
+        self.write("directory/below", b"another")
+        self.write("large", self.random.randbytes(300_000))
+
+    def setUp(self):
+        super().setUp()
+        self.keeper = self.larder.keeper_pid()
+
+    def handle(self, name):
+        with Nfs3Client(self.server) as client:
+            handle = client.root
+            for part in filter(None, name.split("/")):
+                handle, _ = client.lookup(handle, part.encode())
+            return handle
+
+    def nodes_of(self, name):
+        handle = self.handle(name)
+        return [node for node in tables.nodes(self.keeper) if node.handle == handle]
+
+    def hold(self, name):
+        """The kernel does not forget the file before the end of the test."""
+        fd = os.open(self.mounted / name, os.O_PATH)
+        self.begin(fd, lambda: os.close(fd))
+
+    def test_what_the_kernel_knows_can_be_found_at_the_server_again(self):
+        for name in self.NAMES:
+            self.hold(name)
+        mount_id = self.larder.status()["mounts"][0]["id"]
+        for name in self.NAMES:
+            with self.subTest(name):
+                node, = self.nodes_of(name)
+                status = os.stat(self.mounted / name)
+                self.assertEqual((node.mount_id, node.fileid), (mount_id, status.st_ino))
+                self.assertGreater(node.lookup_count, 0)
+                self.assertGreater(node.generation, 0)
+        generations = [node.generation for node in tables.nodes(self.keeper)]
+        self.assertEqual(len(generations), len(set(generations)))
+        self.assertEqual(len(generations), self.larder.status()["engine"]["nodes"])
+
+    def test_what_the_kernel_forgets_is_cleared(self):
+        fd = os.open(self.mounted / "directory/below", os.O_PATH)
+        try:
+            self.assertEqual(len(self.nodes_of("directory/below")), 1)
+        finally:
+            os.close(fd)
+
+        def is_forgotten():
+            larder.drop_page_cache()
+            return not self.nodes_of("directory/below")
+
+        wait_until(is_forgotten, 10, "the record to go")
+
+    def test_opens_are_counted(self):
+        with open(self.mounted / "small", "rb"), open(self.mounted / "small", "rb"):
+            node, = self.nodes_of("small")
+            self.assertEqual((node.open_count, node.backing_id), (2, 0))
+        wait_until(lambda: self.nodes_of("small")[0].open_count == 0, 10, "the release")
+
+    def test_registered_files_are_recorded_with_their_backing_file(self):
+        self.settle()
+
+        def is_registered():
+            self.read("large")
+            return tables.backings(self.keeper)
+
+        wait_until(is_registered, 20, "a registration")
+        with open(self.mounted / "large", "rb"):
+            backing, = tables.backings(self.keeper)
+            node, = self.nodes_of("large")
+            self.assertEqual((node.mount_id, node.backing_id, node.open_count),
+                             (backing.mount_id, backing.backing_id, 1))
+            self.assertEqual(backing.nodeid, node.generation << 32 | node.slot + _FIRST_NODE)
+            cached = {path.stat().st_ino: path for path in self.larder.cache_directory.rglob("*")
+                      if stat.S_ISREG(path.stat().st_mode)}
+            file = cached[backing.inode]
+            self.assertEqual(file.read_bytes(), (self.export / "large").read_bytes())
+            self.assertEqual(backing.device, file.stat().st_dev)
+            self.assertEqual(backing.charged_bytes, file.stat().st_blocks * 512)
+        wait_until(lambda: not tables.backings(self.keeper), 20, "the registration to end")
+        self.assertEqual(self.nodes_of("large")[0].backing_id, 0)
+
+    def test_an_unmount_clears_all(self):
+        for name in ("small", "directory/below", "large"):
+            self.read(name)
+        self.assertTrue(tables.nodes(self.keeper))
+        self.larder.umount(self.mounted)
+        wait_until(lambda: not self.larder.status()["mounts"], 10, "the mount to end")
+        self.assertEqual((tables.nodes(self.keeper), tables.backings(self.keeper)), ([], []))
+
+    def test_the_next_engine_does_not_inherit_what_ended_with_the_last(self):
+        self.read("small")
+        first = self.larder.engine_pid()
+        self.larder.kill_engine()
+        self.larder.forget_dead_mounts()
+
+        def next_engine():
+            try:
+                return self.larder.engine_pid() != first
+            except AssertionError:
+                return False
+
+        wait_until(next_engine, 20, "the next engine")
+        self.assertEqual(tables.nodes(self.keeper), [])
+        self.mount()
+        self.assertEqual(self.read("small"), b"a small file")
+        self.assertEqual(len(self.nodes_of("small")), 1)
+
+
+if __name__ == "__main__":
+    main()
