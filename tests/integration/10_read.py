@@ -126,6 +126,17 @@ class Files(MountedCase):
                 self.assertFalse((self.mounted / "missing").exists())
         self.assertLessEqual(seen["LOOKUP"], 1)
 
+    def test_names_that_were_just_listed_are_not_looked_up(self):
+        names = [f"name{number}" for number in range(500)]
+        (self.export / "listed").mkdir()
+        for name in names:
+            self.write(f"listed/{name}", name.encode())
+        with self.proxy.counting() as seen:
+            found = {entry.name: entry.stat().st_size for entry in os.scandir(self.mounted / "listed")}
+        self.assertEqual(found, {name: len(name) for name in names})
+        self.assertLessEqual(seen["LOOKUP"], len(names) // 20)
+        self.assertLessEqual(seen["GETATTR"], len(names) // 20)
+
     def test_reading_a_range_twice_fetches_it_once(self):
         with self.proxy.counting() as seen:
             for _ in range(3):
