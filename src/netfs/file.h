@@ -98,6 +98,12 @@ class File : public std::enable_shared_from_this<File> {
  private:
   using FetchMap = std::map<std::uint64_t, std::shared_ptr<Fetch>>;
 
+  // What is in memory ahead of a reader: with less the server's answers come too late, with more
+  // the processor's caches have lost it when the reader comes.
+  static constexpr std::uint64_t kMostLandedBytes = std::uint64_t{16} << 20;
+
+  [[nodiscard]] static Error changed_meanwhile();
+
   VersionRef replace_version(const VersionRef& before, const Attributes& attributes)
       EXCLUDES(mutex_);
   void renew_racy(const VersionRef& version, const Caller& caller, Done<VersionRef> done);
@@ -108,13 +114,13 @@ class File : public std::enable_shared_from_this<File> {
   void issue(const std::shared_ptr<Fetch>& fetch);
   void on_read_reply(const std::shared_ptr<Fetch>& fetch, Result<ReadReply> reply);
   void verify_by_getattr(const std::shared_ptr<Fetch>& fetch);
-  void check_version(const std::shared_ptr<Fetch>& fetch, const Attributes& attributes);
   void land(const std::shared_ptr<Fetch>& fetch) EXCLUDES(mutex_);
   void keep(const std::shared_ptr<Fetch>& fetch);
   void on_kept(const std::shared_ptr<Fetch>& fetch, const Result<>& result) EXCLUDES(mutex_);
   void abandon(const std::shared_ptr<Fetch>& fetch, const Error& error) EXCLUDES(mutex_);
   void serve(const Piece& piece) REQUIRES(mutex_);
   void hold_or_drop(const std::shared_ptr<Fetch>& fetch) REQUIRES(mutex_);
+  void let_go(Fetch& fetch);
   void drop_landed(const std::shared_ptr<Fetch>& fetch) REQUIRES(mutex_);
   void drop_held(bool all) REQUIRES(mutex_);
   void arm_tick() REQUIRES(mutex_);
