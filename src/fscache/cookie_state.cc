@@ -10,7 +10,7 @@ bool may_move(CookieState from, CookieState to) {
       return to == CookieState::kActive || to == CookieState::kFailed ||
              to == CookieState::kSuperseded;
     case CookieState::kActive:
-      return to == CookieState::kFailed || to == CookieState::kSuperseded;
+      return to == CookieState::kSuperseded;
     case CookieState::kFailed:
       return to == CookieState::kQuiescent || to == CookieState::kSuperseded;
     case CookieState::kSuperseded:

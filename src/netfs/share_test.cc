@@ -370,7 +370,7 @@ TEST_F(ShareTest, AnInterruptEndsAnOpenWhoseFirstAnswerWasFasterThanItsStart) {
 
 // What readahead brought is handed on from memory: written to the cache, but not read back from it.
 TEST_F(ShareTest, SequentialReadsAreHandedOnFromMemory) {
-  const std::string content = pattern(40 << 20, 3);
+  const std::string content = pattern(20 << 20, 3);
   server_.add_file("file", content);
   mount();
   EXPECT_EQ(cat("file").value(), content);
@@ -383,12 +383,12 @@ TEST_F(ShareTest, SequentialReadsAreHandedOnFromMemory) {
 }
 
 TEST_F(ShareTest, MemoryDoesNotWaitForAReaderThatStopped) {
-  const std::string content = pattern(60 << 20, 3);
+  const std::string content = pattern(32 << 20, 3);
   server_.add_file("file", content);
   mount();
   const auto opened = open(*look_up("file"));
   ASSERT_TRUE(opened);
-  for (std::uint64_t at = 0; at < (std::uint64_t{10} << 20); at += 128 * 1024) {
+  for (std::uint64_t at = 0; at < (std::uint64_t{4} << 20); at += 128 * 1024) {
     ASSERT_EQ(read(*opened, {at, 128 * 1024}).value(), content.substr(at, 128 * 1024));
   }
   stepper_.run();
@@ -405,11 +405,11 @@ TEST_F(ShareTest, MemoryDoesNotWaitForAReaderThatStopped) {
 }
 
 TEST_F(ShareTest, TheLastCloseLetsGoOfMemory) {
-  const std::string content = pattern(60 << 20, 3);
+  const std::string content = pattern(32 << 20, 3);
   server_.add_file("file", content);
   mount();
   const auto opened = open(*look_up("file"));
-  for (std::uint64_t at = 0; at < (std::uint64_t{10} << 20); at += 128 * 1024) {
+  for (std::uint64_t at = 0; at < (std::uint64_t{4} << 20); at += 128 * 1024) {
     ASSERT_TRUE(read(*opened, {at, 128 * 1024}));
   }
   stepper_.run();
@@ -422,12 +422,12 @@ TEST_F(ShareTest, TheLastCloseLetsGoOfMemory) {
 
 // Second law: what was downloaded of one version is not handed on once another one is known.
 TEST_F(ShareTest, WhatIsHeldGoesWithItsVersion) {
-  const std::string old_content = pattern(40 << 20, 3);
-  const std::string new_content = pattern(40 << 20, 4);
+  const std::string old_content = pattern(28 << 20, 3);
+  const std::string new_content = pattern(28 << 20, 4);
   const std::uint64_t file = server_.add_file("file", old_content);
   mount();
   const auto opened = open(*look_up("file"));
-  for (std::uint64_t at = 0; at < (std::uint64_t{10} << 20); at += 128 * 1024) {
+  for (std::uint64_t at = 0; at < (std::uint64_t{4} << 20); at += 128 * 1024) {
     ASSERT_EQ(read(*opened, {at, 128 * 1024}).value(), old_content.substr(at, 128 * 1024));
   }
   stepper_.run();
@@ -437,21 +437,21 @@ TEST_F(ShareTest, WhatIsHeldGoesWithItsVersion) {
   const auto again = open(opened->file->inode());
   ASSERT_TRUE(again);
   EXPECT_EQ(share_->statistics().held_bytes, 0U);
-  EXPECT_EQ(read(*opened, {10 << 20, 1 << 20}).value(), new_content.substr(10 << 20, 1 << 20));
+  EXPECT_EQ(read(*opened, {4 << 20, 1 << 20}).value(), new_content.substr(4 << 20, 1 << 20));
 }
 
 TEST_F(ShareTest, ManyReadersShareABoundOfMemory) {
-  constexpr int kFiles = 12;
+  constexpr int kFiles = 6;
   mount();
   std::vector<OpenFile> opens;
   for (int i = 0; i < kFiles; ++i) {
     const std::string name = "file" + std::to_string(i);
-    server_.add_file(name, pattern(24 << 20, 1));
+    server_.add_file(name, pattern(20 << 20, 1));
     stepper_.advance(std::chrono::milliseconds(1));
     opens.push_back(open(*look_up(name)).value());
   }
   std::uint64_t most = 0;
-  for (std::uint64_t at = 0; at < (std::uint64_t{6} << 20); at += 128 * 1024) {
+  for (std::uint64_t at = 0; at < (std::uint64_t{2} << 20); at += 128 * 1024) {
     for (const OpenFile& opened : opens) {
       ASSERT_TRUE(read(opened, {at, 128 * 1024}));
       stepper_.run();
