@@ -3,6 +3,7 @@
 #include <cstdint>
 #include <optional>
 
+#include "base/clock.h"
 #include "base/mutex.h"
 #include "netfs/adapter.h"
 #include "netfs/attributes.h"

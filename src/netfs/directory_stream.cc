@@ -3,12 +3,13 @@
 #include <algorithm>
 #include <cerrno>
 #include <cstddef>
-#include <cstdint>
 #include <functional>
+#include <optional>
 #include <string>
 #include <utility>
 #include <vector>
 
+#include "base/clock.h"
 #include "base/error.h"
 #include "base/mutex.h"
 #include "base/result.h"
@@ -18,7 +19,6 @@
 #include "netfs/coherency.h"
 #include "netfs/inode.h"
 #include "netfs/name_cache.h"
-#include "netfs/share_context.h"
 
 namespace larder::netfs {
 

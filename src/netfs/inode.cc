@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <chrono>
+#include <cstddef>
 #include <cstdint>
 #include <memory>
 
@@ -105,7 +106,7 @@ InodeRef InodeTable::find_or_confirm(const FileHandle& handle, const EarlierAttr
   if (known.ticket < forgotten_change_) {
     return nullptr;  // it may have been this one
   }
-  InodeRef inode = find_or_make(handle, known);
+  const InodeRef inode = find_or_make(handle, known);
   return inode->confirm(known) ? inode : nullptr;
 }
 

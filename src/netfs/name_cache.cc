@@ -12,6 +12,7 @@
 #include "base/clock.h"
 #include "base/mutex.h"
 #include "netfs/attributes.h"
+#include "netfs/caller_key.h"
 #include "netfs/coherency.h"
 
 namespace larder::netfs {

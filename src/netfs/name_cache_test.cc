@@ -13,6 +13,7 @@
 
 #include "base/endian.h"
 #include "netfs/attributes.h"
+#include "netfs/inode.h"
 #include "testing/stepper.h"
 
 namespace larder::netfs {
@@ -28,6 +29,7 @@ class NameCacheTest : public ::testing::Test {
  protected:
   void add(std::uint64_t directory, std::size_t count) {
     std::vector<std::pair<std::string, ListedName>> names;
+    names.reserve(count);
     for (std::size_t i = 0; i < count; ++i) {
       names.emplace_back("name" + std::to_string(i),
                          ListedName{handle_of(1000 + i), {{}, stepper_.clock().now(), 1}});

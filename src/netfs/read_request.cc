@@ -1,7 +1,6 @@
 #include "netfs/read_request.h"
 
 #include <algorithm>
-#include <cstddef>
 #include <cstdint>
 #include <memory>
 #include <optional>
@@ -17,6 +16,7 @@
 #include "base/result.h"
 #include "fscache/backend.h"
 #include "netfs/adapter.h"
+#include "netfs/attributes.h"
 #include "netfs/call_scope.h"
 #include "netfs/file.h"
 #include "netfs/share_context.h"
@@ -195,30 +195,14 @@ void ReadRequest::piece_done(Result<> result) {
 }
 
 void ReadRequest::finish() {
-  std::optional<Error> error;
-  ReadOutcome outcome;
-  {
-    const MutexLock lock(mutex_);
-    error = std::exchange(error_, std::nullopt);
-    waiting_.clear();
-    if (!error) {
-      for (auto& [offset, slice] : slices_) {
-        CHECK(offset == wanted_.offset + outcome.length, "a read has a hole at {}", offset);
-        outcome.length += slice.bytes.size();
-        outcome.slices.push_back(std::move(slice));
-      }
-      CHECK(outcome.length == wanted_.length);
-    }
-    slices_.clear();
-  }
-  if (!error) {
+  Result<ReadOutcome> outcome = collect();
+  if (outcome) {
     (from_server_ ? share_->counters.misses : share_->counters.hits).add();
-    outcome.version = version_;
     finish_with(std::move(outcome));
     return;
   }
-  if (error->code() != Errc::kChanged || caller_cancelled()) {
-    finish_with(fail(std::move(*error)));
+  if (outcome.error().code() != Errc::kChanged || caller_cancelled()) {
+    finish_with(std::move(outcome));
     return;
   }
   share_->counters.read_restarts.add();
@@ -227,6 +211,25 @@ void ReadRequest::finish() {
   } else {
     read_directly();
   }
+}
+
+// What the attempt brought, or its first error; nothing of it is left.
+Result<ReadOutcome> ReadRequest::collect() {
+  ReadOutcome outcome;
+  outcome.version = version_;
+  const MutexLock lock(mutex_);
+  waiting_.clear();
+  const auto slices = std::exchange(slices_, {});
+  if (std::optional<Error> error = std::exchange(error_, std::nullopt)) {
+    return fail(std::move(*error));
+  }
+  for (const auto& [offset, slice] : slices) {
+    CHECK(offset == wanted_.offset + outcome.length, "a read has a hole at {}", offset);
+    outcome.length += slice.bytes.size();
+    outcome.slices.push_back(slice);
+  }
+  CHECK(outcome.length == wanted_.length);
+  return outcome;
 }
 
 // Another attempt needs news of the file: what changed may have shown in its data only.

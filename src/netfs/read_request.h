@@ -65,6 +65,7 @@ class ReadRequest : public std::enable_shared_from_this<ReadRequest> {
   void add_slice(std::uint64_t offset, Buffer owner, Bytes bytes) EXCLUDES(mutex_);
   void piece_done(Result<> result) EXCLUDES(mutex_);
   void finish() EXCLUDES(mutex_);
+  [[nodiscard]] Result<ReadOutcome> collect() EXCLUDES(mutex_);
   void finish_with(Result<ReadOutcome> outcome) EXCLUDES(mutex_);
   void begin_after_check();
   void read_directly() EXCLUDES(mutex_);

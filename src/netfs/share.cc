@@ -3,8 +3,12 @@
 #include <algorithm>
 #include <cerrno>
 #include <chrono>
+#include <cstddef>
 #include <cstdint>
+#include <functional>
+#include <list>
 #include <memory>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <utility>
@@ -13,21 +17,26 @@
 #include <fmt/format.h>
 
 #include "base/byte_range.h"
+#include "base/bytes.h"
+#include "base/clock.h"
 #include "base/error.h"
 #include "base/executor.h"
 #include "base/gate.h"
 #include "base/mutex.h"
 #include "base/result.h"
+#include "base/thread_annotations.h"
 #include "fscache/cache.h"
-#include "fscache/volume.h"
 #include "netfs/adapter.h"
+#include "netfs/attributes.h"
 #include "netfs/call_scope.h"
 #include "netfs/credential.h"
 #include "netfs/directory_stream.h"
 #include "netfs/file.h"
 #include "netfs/inode.h"
+#include "netfs/name_cache.h"
 #include "netfs/read_request.h"
 #include "netfs/share_context.h"
+#include "netfs/version.h"
 
 namespace larder::netfs {
 
@@ -80,15 +89,16 @@ void Share::start_mount(std::unique_ptr<Adapter> adapter, Executor& executor,
       return;
     }
     done(std::unique_ptr<Share>(
-        new Share(std::move(*kept), executor, std::move(cache), options, std::move(*info))));
+        new Share(std::move(*kept), executor, std::move(cache), options, *info)));
   });
 }
 
 Share::Share(std::unique_ptr<Adapter> adapter, Executor& executor,
-             std::shared_ptr<fscache::Cache> cache, const ShareOptions& options, ShareInfo info)
+             std::shared_ptr<fscache::Cache> cache, const ShareOptions& options,
+             const ShareInfo& info)
     : executor_(executor),
       options_(options),
-      info_(std::move(info)),
+      info_(info),
       access_cache_(executor.clock()),
       context_(std::make_shared<ShareContext>(std::move(adapter), executor, std::move(cache),
                                               options.times, info_)),

@@ -129,7 +129,7 @@ class Share {
 
  private:
   Share(std::unique_ptr<Adapter> adapter, Executor& executor, std::shared_ptr<fscache::Cache> cache,
-        const ShareOptions& options, ShareInfo info);
+        const ShareOptions& options, const ShareInfo& info);
 
   [[nodiscard]] InodeRef find_listed(const Inode& directory, std::string_view name,
                                      const Caller& asking, const Caller& caller);

@@ -388,7 +388,7 @@ TEST_F(ShareTest, MemoryDoesNotWaitForAReaderThatStopped) {
   mount();
   const auto opened = open(*look_up("file"));
   ASSERT_TRUE(opened);
-  for (std::uint64_t at = 0; at < (std::uint64_t{4} << 20); at += 128 * 1024) {
+  for (std::uint64_t at = 0; at < (std::uint64_t{5} << 20); at += 128 * 1024) {
     ASSERT_EQ(read(*opened, {at, 128 * 1024}).value(), content.substr(at, 128 * 1024));
   }
   stepper_.run();
@@ -409,7 +409,7 @@ TEST_F(ShareTest, TheLastCloseLetsGoOfMemory) {
   server_.add_file("file", content);
   mount();
   const auto opened = open(*look_up("file"));
-  for (std::uint64_t at = 0; at < (std::uint64_t{4} << 20); at += 128 * 1024) {
+  for (std::uint64_t at = 0; at < (std::uint64_t{5} << 20); at += 128 * 1024) {
     ASSERT_TRUE(read(*opened, {at, 128 * 1024}));
   }
   stepper_.run();
@@ -427,7 +427,7 @@ TEST_F(ShareTest, WhatIsHeldGoesWithItsVersion) {
   const std::uint64_t file = server_.add_file("file", old_content);
   mount();
   const auto opened = open(*look_up("file"));
-  for (std::uint64_t at = 0; at < (std::uint64_t{4} << 20); at += 128 * 1024) {
+  for (std::uint64_t at = 0; at < (std::uint64_t{5} << 20); at += 128 * 1024) {
     ASSERT_EQ(read(*opened, {at, 128 * 1024}).value(), old_content.substr(at, 128 * 1024));
   }
   stepper_.run();
@@ -437,7 +437,7 @@ TEST_F(ShareTest, WhatIsHeldGoesWithItsVersion) {
   const auto again = open(opened->file->inode());
   ASSERT_TRUE(again);
   EXPECT_EQ(share_->statistics().held_bytes, 0U);
-  EXPECT_EQ(read(*opened, {4 << 20, 1 << 20}).value(), new_content.substr(4 << 20, 1 << 20));
+  EXPECT_EQ(read(*opened, {5 << 20, 1 << 20}).value(), new_content.substr(5 << 20, 1 << 20));
 }
 
 TEST_F(ShareTest, ManyReadersShareABoundOfMemory) {
@@ -451,7 +451,7 @@ TEST_F(ShareTest, ManyReadersShareABoundOfMemory) {
     opens.push_back(open(*look_up(name)).value());
   }
   std::uint64_t most = 0;
-  for (std::uint64_t at = 0; at < (std::uint64_t{2} << 20); at += 128 * 1024) {
+  for (std::uint64_t at = 0; at < (std::uint64_t{3} << 20); at += 128 * 1024) {
     for (const OpenFile& opened : opens) {
       ASSERT_TRUE(read(opened, {at, 128 * 1024}));
       stepper_.run();
