@@ -17,13 +17,15 @@ export CMAKE_CXX_COMPILER_LAUNCHER ?= $(CCACHE)
 endif
 
 INSTALL_DEPENDENCIES := tools/install_dependencies.sh
+# What demo, bench and soak run.
+MEASURED := larder larder-engine larder_rpc_proxy larder_norpcb larder_tun_delay bench_readers libnfs_probe
 CTEST := ctest --output-on-failure --no-tests=error
 # build(preset[, target...]), configured first where that is to be done
 build = cmake --preset $(1) >build/configure-$(1).log || { cat build/configure-$(1).log; exit 1; }; \
         cmake --build --preset $(1) -j $(JOBS) $(if $(2),--target $(2))
 
 .PHONY: all help dependencies test unit check format layers docs tidy clang check-all asan tsan asan-short \
-        tsan-short tidy-short fuzz sim golden demo bench soak install clean
+        tsan-short tidy-short soak-short bench-short demo-short fuzz sim golden demo bench soak install clean
 
 all: | build  ## the programs, optimised, in build/release/programs
 	$(INSTALL_DEPENDENCIES) build
@@ -67,22 +69,37 @@ tidy: | build  ## clang-tidy on all sources that are not known to be clean as th
 
 check-all: test check asan tsan sim fuzz  ## test, check, sanitizers, long simulation, fuzzers
 
-asan: | build  ## all tests but the mounting ones under AddressSanitizer and UBSan
+asan: | build  ## all tests under AddressSanitizer and UBSan
 	@$(call build,asan)
-	$(CTEST) --test-dir build/asan -j $(JOBS) -LE 'integration|docs'
+	tools/sanitized.sh build/asan -j $(JOBS) -LE 'integration|docs'
+	tools/sanitized.sh build/asan -L integration
 
-tsan: | build  ## the same under ThreadSanitizer
+tsan: | build  ## all tests under ThreadSanitizer
 	@$(call build,tsan)
-	$(CTEST) --test-dir build/tsan -j $(JOBS) -LE 'integration|docs'
+	tools/sanitized.sh build/tsan -j $(JOBS) -LE 'integration|docs'
+	tools/sanitized.sh build/tsan -L integration
 
-# What fits into a run of CI.
+# What fits into a run of CI. The simulation and the crash tests have one thread: not for tsan.
 asan-short: | build
 	@$(call build,asan)
-	$(CTEST) --test-dir build/asan -j $(JOBS) -L 'unit|sim|crash'
+	tools/sanitized.sh build/asan -j $(JOBS) -L 'unit|sim|crash'
 
 tsan-short: | build
 	@$(call build,tsan)
-	$(CTEST) --test-dir build/tsan -j $(JOBS) -L 'unit|sim'
+	tools/sanitized.sh build/tsan -j $(JOBS) -L unit
+	tools/sanitized.sh build/tsan -R integration.40_warm
+
+soak-short: | build
+	@$(call build,dev)
+	tools/soak --build build/dev --names 50000 --bytes 512M
+
+bench-short: | build
+	@$(call build,dev)
+	tools/bench --build build/dev --short
+
+demo-short: | build
+	@$(call build,dev)
+	tools/demo --build build/dev
 
 tidy-short: | build
 	tools/tidy.py --seconds $(TIDY_SECONDS)
@@ -102,7 +119,7 @@ fuzz: | build  ## each fuzzer for FUZZ_SECONDS
 
 demo bench soak: | build
 	$(INSTALL_DEPENDENCIES) build test
-	@$(call build,release)
+	@$(call build,release,$(MEASURED))
 	tools/$@
 
 demo:  ## a real NFS server on loopback, read cold and warm through a mount: a table of what was saved

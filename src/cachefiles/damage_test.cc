@@ -95,32 +95,32 @@ TEST_F(DamageTest, BadLabels) {
       [](const std::string& label) { return label.substr(0, 49); },
       [](const std::string& label) { return label + "x"; },
       [](std::string label) {
-        label[16] = 2;
+        label.at(16) = 2;
         return label;
       },  // type
       [](std::string label) {
-        label[7] ^= 1;
+        label.at(7) ^= 1;
         return label;
       },  // size
       [](std::string label) {
-        label[33] ^= 1;
+        label.at(33) ^= 1;
         return label;
       },  // coherency data
       [](std::string label) {
-        label[34] = 0x7F;
+        label.at(34) = 0x7F;
         return label;
       },  // generation never begun
       [](std::string label) {
-        label[47] ^= 8;
+        label.at(47) ^= 8;
         return label;
       },  // dirty
       [](std::string label) {
-        label[48] = 9;
+        label.at(48) = 9;
         return label;
       },  // format
       [](std::string label) {
-        label[47] ^= 1;
-        label[17] ^= 2;
+        label.at(47) ^= 1;
+        label.at(17) ^= 2;
         return label;
       },  // small or not
   };
