@@ -4,7 +4,7 @@
 #include <cerrno>
 #include <cstddef>
 #include <cstdint>
-#include <iterator>
+#include <deque>
 #include <memory>
 #include <utility>
 #include <vector>
@@ -35,10 +35,15 @@ bool lost_data(const Error& error) {
 template <class Which>
 std::vector<WriteBack::Waiting> WriteBack::take_off(Which which) {
   std::vector<Waiting> taken;
-  const auto rest = std::stable_partition(waiting_.begin(), waiting_.end(),
-                                          [&which](const Waiting& one) { return !which(one); });
-  std::move(rest, waiting_.end(), std::back_inserter(taken));
-  waiting_.erase(rest, waiting_.end());
+  std::deque<Waiting> left;
+  for (Waiting& one : waiting_) {
+    if (which(one)) {
+      taken.push_back(std::move(one));
+    } else {
+      left.push_back(std::move(one));
+    }
+  }
+  waiting_.swap(left);
   return taken;
 }
 
