@@ -17,6 +17,7 @@
 #include "base/result.h"
 #include "cachefiles/cache.h"
 #include "fscache/backend.h"
+#include "os/filesystem.h"
 #include "testing/fake_filesystem.h"
 #include "testing/manual_clock.h"
 
@@ -88,6 +89,13 @@ class CacheOnFake : public ::testing::Test {
     ASSERT_TRUE(bound.has_value()) << bound.error().message();
     cache_ = std::move(*bound);
     volume_ = cache_->open_volume("larder,1,nfs,server,,%2fexport,0").value();
+  }
+
+  // The directory of volume_, as somebody else sees it.
+  std::unique_ptr<os::Directory> volume_directory() {
+    const auto root = filesystem_.open_root("/").value();
+    const auto cache = root->open_directory("cache").value();
+    return cache->open_directory("Ilarder,1,nfs,server,,%2fexport,0").value();
   }
 
   void withdraw() {

@@ -321,12 +321,7 @@ TEST_F(CacheTest, FewDescriptorsServeManyObjects) {
 class LastUseTest : public CacheOnFake {
  protected:
   os::FileStat stat_of(const std::string& key) {
-    const auto volume = filesystem_.open_root("/")
-                            .value()
-                            ->open_directory("cache")
-                            .value()
-                            ->open_directory("Ilarder,1,nfs,server,,%2fexport,0")
-                            .value();
+    const auto volume = volume_directory();
     os::FileStat found;
     EXPECT_TRUE(volume->list([&](const os::DirectoryEntry& entry) {
       const auto stat = volume->open_directory(entry.name).value()->stat("D" + key);

@@ -131,12 +131,7 @@ TEST_F(WriteBackTest, WhatIsFetchedAgainIsWrittenAgain) {
   EXPECT_EQ(object->open_for_passthrough().error().code(), kGranted);
   auto file = [&] {
     std::unique_ptr<os::File> found;
-    const auto volume = filesystem_.open_root("/")
-                            .value()
-                            ->open_directory("cache")
-                            .value()
-                            ->open_directory("Ilarder,1,nfs,server,,%2fexport,0")
-                            .value();
+    const auto volume = volume_directory();
     EXPECT_TRUE(volume->list([&](const os::DirectoryEntry& entry) {
       auto opened =
           volume->open_directory(entry.name).value()->open_file("Da", os::OpenMode::kReadWrite);

@@ -172,8 +172,6 @@ TEST_F(FilesystemTest, AMissingNameIsNodeZero) {
   EXPECT_EQ(fake_.wait(kernel().lookup(FUSE_ROOT_ID, std::string(256, 'n'))).error, ENAMETOOLONG);
 }
 
-// ---- Opens.
-
 TEST_F(FilesystemTest, ALinkIsReadAsLongAsTheKernelTakesIt) {
   fake_.server.add_symlink("link", "../target");
   fake_.server.add_symlink("longest", std::string(4095, 't'));
@@ -186,6 +184,8 @@ TEST_F(FilesystemTest, ALinkIsReadAsLongAsTheKernelTakesIt) {
   EXPECT_EQ(read_link("too_long").error, ENAMETOOLONG);
   EXPECT_EQ(read_link("small").error, EINVAL);
 }
+
+// ---- Opens.
 
 TEST_F(FilesystemTest, WritersAreRefused) {
   const std::uint64_t node = lookup("small").nodeid;

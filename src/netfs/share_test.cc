@@ -102,6 +102,18 @@ class ShareTest : public ::testing::Test {
     return std::move(*answer);
   }
 
+  // What waits for a held call is not answered until its caller is interrupted, and then at once.
+  template <class T>
+  void expect_interruptible(const Caller& caller, const std::optional<Result<T>>& answer) {
+    stepper_.run();
+    ASSERT_FALSE(answer);
+    caller.scope->cancel();
+    ASSERT_TRUE(answer);
+    EXPECT_EQ(answer->error().code(), Errc::kCancelled);
+    control_->release();
+    stepper_.run();
+  }
+
   Result<InodeRef> look_up(const std::string& name) {
     auto outcome = wait<LookupOutcome>(
         [&](auto done) { share_->lookup(share_->root(), name, caller_, std::move(done)); });
@@ -318,13 +330,7 @@ TEST_F(ShareTest, AnInterruptEndsAnOpenThatWaitsForASmallFile) {
   std::optional<Result<VersionRef>> answer;
   share_->prepare(*opened, caller,
                   [&](Result<VersionRef> version) { answer = std::move(version); });
-  stepper_.run();
-  ASSERT_FALSE(answer);
-  caller.scope->cancel();
-  ASSERT_TRUE(answer);
-  EXPECT_EQ(answer->error().code(), Errc::kCancelled);
-  control_->release();
-  stepper_.run();
+  expect_interruptible(caller, answer);
   EXPECT_EQ(cat("small").value(), pattern(1000, 1));
 }
 
@@ -339,13 +345,7 @@ TEST_F(ShareTest, AnInterruptEndsALookupWhoseFirstAnswerWasFasterThanItsStart) {
   std::optional<Result<LookupOutcome>> answer;
   share_->lookup(share_->root(), "file", caller,
                  [&](Result<LookupOutcome> outcome) { answer = std::move(outcome); });
-  stepper_.run();
-  ASSERT_FALSE(answer);
-  caller.scope->cancel();
-  ASSERT_TRUE(answer);
-  EXPECT_EQ(answer->error().code(), Errc::kCancelled);
-  control_->release();
-  stepper_.run();
+  expect_interruptible(caller, answer);
 }
 
 TEST_F(ShareTest, AnInterruptEndsAnOpenWhoseFirstAnswerWasFasterThanItsStart) {
@@ -359,13 +359,7 @@ TEST_F(ShareTest, AnInterruptEndsAnOpenWhoseFirstAnswerWasFasterThanItsStart) {
   const Caller caller{caller_.credential, std::make_shared<CallScope>()};
   std::optional<Result<OpenFile>> answer;
   share_->open(*inode, {}, caller, [&](Result<OpenFile> opened) { answer = std::move(opened); });
-  stepper_.run();
-  ASSERT_FALSE(answer);
-  caller.scope->cancel();
-  ASSERT_TRUE(answer);
-  EXPECT_EQ(answer->error().code(), Errc::kCancelled);
-  control_->release();
-  stepper_.run();
+  expect_interruptible(caller, answer);
 }
 
 // What readahead brought is handed on from memory: written to the cache, but not read back from it.
