@@ -5,10 +5,12 @@
 #include <cstddef>
 #include <cstdint>
 #include <functional>
+#include <map>
 #include <memory>
 #include <optional>
 #include <string>
 #include <thread>
+#include <utility>
 #include <vector>
 
 #include <gtest/gtest.h>
@@ -89,40 +91,36 @@ class DamageTest : public CacheOnFake {
   }
 };
 
+// What a label is after it was damaged.
+using Damage = std::function<std::string(const std::string&)>;
+
+Damage set_byte(std::size_t at, char value) {
+  return [=](const std::string& label) { return std::string(label).replace(at, 1, 1, value); };
+}
+
+// The masks of the bytes to change.
+Damage flip_bits(std::map<std::size_t, char> masks) {
+  return [masks = std::move(masks)](const std::string& label) {
+    std::string damaged = label;
+    for (const auto& [at, mask] : masks) {
+      damaged.replace(at, 1, 1, static_cast<char>(label.at(at) ^ mask));
+    }
+    return damaged;
+  };
+}
+
 TEST_F(DamageTest, BadLabels) {
-  const std::vector<std::function<std::string(std::string)>> damages{
+  const std::vector<Damage> damages{
       [](const std::string&) { return std::string(); },
       [](const std::string& label) { return label.substr(0, 49); },
       [](const std::string& label) { return label + "x"; },
-      [](std::string label) {
-        label.at(16) = 2;
-        return label;
-      },  // type
-      [](std::string label) {
-        label.at(7) ^= 1;
-        return label;
-      },  // size
-      [](std::string label) {
-        label.at(33) ^= 1;
-        return label;
-      },  // coherency data
-      [](std::string label) {
-        label.at(34) = 0x7F;
-        return label;
-      },  // generation never begun
-      [](std::string label) {
-        label.at(47) ^= 8;
-        return label;
-      },  // dirty
-      [](std::string label) {
-        label.at(48) = 9;
-        return label;
-      },  // format
-      [](std::string label) {
-        label.at(47) ^= 1;
-        label.at(17) ^= 2;
-        return label;
-      },  // small or not
+      set_byte(16, 2),                // type
+      flip_bits({{7, 1}}),            // size
+      flip_bits({{33, 1}}),           // coherency data
+      set_byte(34, 0x7F),             // generation never begun
+      flip_bits({{47, 8}}),           // dirty
+      set_byte(48, 9),                // format
+      flip_bits({{47, 1}, {17, 2}}),  // small or not
   };
   for (const auto& damage : damages) {
     for (const std::string key : {"small", "large"}) {
