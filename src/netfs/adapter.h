@@ -25,6 +25,7 @@
 #include "base/bytes.h"
 #include "base/result.h"
 #include "netfs/attributes.h"
+#include "netfs/changes.h"
 
 namespace larder::netfs {
 
@@ -39,6 +40,7 @@ struct ShareInfo {
   FileHandle root;
   Attributes root_attributes;
   std::uint32_t read_size = 0;            // bytes that one start_read may ask for
+  std::uint32_t write_size = 0;           // bytes that one start_write may bring
   std::uint32_t directory_read_size = 0;  // bytes that one start_readdir should ask for
   Timestamp time_granularity;             // the server's stamps are multiples of this (time_delta)
   std::uint64_t most_file_size = 0;
@@ -162,6 +164,39 @@ class Adapter {
                               Done<StatfsReply> done) = 0;
   virtual CallId start_read(const FileHandle& handle, const ReadOrder& order,
                             CredentialRef credential, Done<ReadReply> done) = 0;
+
+  // ---- Changes. They are done once: an adapter that had to send one again, because no answer
+  // came, does not take the answer to the second for the answer to the first (a name that is there
+  // already may be the one that it made).
+
+  virtual CallId start_setattr(const FileHandle& handle, const AttributeChanges& changes,
+                               CredentialRef credential, Done<Change> done) = 0;
+  virtual CallId start_create(const FileHandle& directory, std::string_view name,
+                              const CreateOrder& order, CredentialRef credential,
+                              Done<CreateReply> done) = 0;
+  virtual CallId start_make(const FileHandle& directory, std::string_view name,
+                            const MakeOrder& order, CredentialRef credential,
+                            Done<CreateReply> done) = 0;
+  virtual CallId start_symlink(const FileHandle& directory, std::string_view name,
+                               std::string_view target, const AttributeChanges& attributes,
+                               CredentialRef credential, Done<CreateReply> done) = 0;
+  // A file, of any type but a directory.
+  virtual CallId start_remove(const FileHandle& directory, std::string_view name,
+                              CredentialRef credential, Done<Change> done) = 0;
+  virtual CallId start_rmdir(const FileHandle& directory, std::string_view name,
+                             CredentialRef credential, Done<Change> done) = 0;
+  virtual CallId start_rename(const FileHandle& from_directory, std::string_view from,
+                              const FileHandle& to_directory, std::string_view to,
+                              CredentialRef credential, Done<RenameReply> done) = 0;
+  virtual CallId start_link(const FileHandle& file, const FileHandle& directory,
+                            std::string_view name, CredentialRef credential,
+                            Done<LinkReply> done) = 0;
+  virtual CallId start_write(const FileHandle& handle, const WriteOrder& order,
+                             CredentialRef credential, Done<WriteReply> done) = 0;
+  // All bytes that were written before the call reach the server's disk, unless its verifier says
+  // that it lost them.
+  virtual CallId start_commit(const FileHandle& handle, CredentialRef credential,
+                              Done<CommitReply> done) = 0;
 
   // Asks that the call end soon with kCancelled; it may still end well. Unknown ids are ignored.
   virtual void cancel(CallId id) = 0;
