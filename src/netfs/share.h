@@ -23,13 +23,16 @@
 #include "netfs/access_cache.h"
 #include "netfs/adapter.h"
 #include "netfs/call_scope.h"
+#include "netfs/changes.h"
 #include "netfs/directory_stream.h"
 #include "netfs/file.h"
+#include "netfs/file_open.h"
 #include "netfs/inode.h"
 #include "netfs/invalidation.h"
 #include "netfs/read_request.h"
 #include "netfs/share_context.h"
 #include "netfs/version.h"
+#include "netfs/writer.h"
 
 namespace larder::netfs {
 
@@ -39,22 +42,37 @@ struct ShareOptions {
   bool no_close_to_open = false;
 };
 
+struct LookupOutcome {
+  InodeRef inode;
+  std::chrono::milliseconds name_fresh_for{0};
+};
+
 // What an open is for.
 struct OpenIntent {
   bool read = true;
   bool execute = false;
+  bool write = false;
+  bool truncate = false;  // to nothing, before the open is answered; needs `write` by the server
 };
 
-// An open file: the front end keeps it in its handle and gives it back with each read.
+// An open file: the front end keeps it in its handle and gives it back with each read and write.
 struct OpenFile {
   std::shared_ptr<File> file;
   VersionRef version;        // of the moment of the open
-  CredentialRef credential;  // the opener's: reads go to the server in this name
+  CredentialRef credential;  // the opener's: reads and writes go to the server in this name
+  FileOpenRef opened;        // counts as long as a copy of it lives
 };
 
-struct LookupOutcome {
-  InodeRef inode;
-  std::chrono::milliseconds name_fresh_for{0};
+// A regular file to be made, if need be, and opened.
+struct CreateIntent {
+  std::uint32_t mode = 0;  // permission bits, umask applied
+  bool exclusive = false;  // EEXIST if the name is there
+  OpenIntent open;
+};
+
+struct Created {
+  LookupOutcome entry;
+  OpenFile open;
 };
 
 struct ShareStatistics {
@@ -114,6 +132,39 @@ class Share {
   void prepare(const OpenFile& open, const Caller& caller, Done<VersionRef> done);
   void read(const OpenFile& open, ByteRange range, const std::shared_ptr<CallScope>& scope,
             Done<ReadOutcome> done);
+
+  // ---- Changes: at the server when `done` runs.
+
+  void create(const InodeRef& directory, std::string_view name, const CreateIntent& intent,
+              const Caller& caller, Done<Created> done);
+  // A directory, device, FIFO or socket.
+  void make(const InodeRef& directory, std::string_view name, const MakeOrder& order,
+            const Caller& caller, Done<LookupOutcome> done);
+  void symlink(const InodeRef& directory, std::string_view name, std::string_view target,
+               const Caller& caller, Done<LookupOutcome> done);
+  void link(const InodeRef& inode, const InodeRef& directory, std::string_view name,
+            const Caller& caller, Done<LookupOutcome> done);
+  void remove(const InodeRef& directory, std::string_view name, const Caller& caller,
+              Done<void> done);
+  void remove_directory(const InodeRef& directory, std::string_view name, const Caller& caller,
+                        Done<void> done);
+  void rename(const InodeRef& from_directory, std::string_view from, const InodeRef& to_directory,
+              std::string_view to, const Caller& caller, Done<void> done);
+  // `open`: the open file that it is done by (ftruncate, fchmod), whose credential truncates; null:
+  // by name.
+  void set_attributes(const InodeRef& inode, const AttributeChanges& changes, const OpenFile* open,
+                      const Caller& caller, Done<FreshAttributes> done);
+  // Takes the bytes to the server; `done` with where they went. An interrupt ends the wait only.
+  void write(const OpenFile& open, const WritePlace& place, OwnedBytes bytes, const Caller& caller,
+             Done<Written> done);
+  // fsync(2) and each close(2): everything written so far is on the server's disk, or what of it is
+  // not: each error once for each open file.
+  void sync(const OpenFile& open, const Caller& caller, Done<void> done);
+
+  // Somebody has the file open who can write, or what was written is not all safe yet: no open of
+  // it may be in passthrough.
+  [[nodiscard]] static bool is_for_page_cache_only(const OpenFile& open);
+
   // Nobody has the file open any more.
   void closed(const std::shared_ptr<File>& file);
 

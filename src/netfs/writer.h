@@ -1,0 +1,161 @@
+// Writer: the bytes of one file on their way to the server's disk.
+//
+// Bytes are sent at once, unstable and in parallel, and kept until a commit says that they are
+// safe; a server that lost them (its verifier changed) gets them again, in the order in which they
+// came. The states of a piece: waiting -> under way -> unstable -> gone; back to waiting when it is
+// lost.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <deque>
+#include <functional>
+#include <list>
+#include <memory>
+#include <optional>
+#include <vector>
+
+#include "base/byte_range.h"
+#include "base/bytes.h"
+#include "base/error.h"
+#include "base/mutex.h"
+#include "base/result.h"
+#include "base/thread_annotations.h"
+#include "netfs/adapter.h"
+#include "netfs/attributes.h"
+#include "netfs/changes.h"
+#include "netfs/inode.h"
+#include "netfs/share_context.h"
+
+namespace larder::netfs {
+
+// Bytes, and what keeps them where they are.
+struct OwnedBytes {
+  std::shared_ptr<const void> owner;
+  Bytes bytes;
+};
+
+struct WritePlace {
+  std::uint64_t offset = 0;
+  bool append = false;            // at the end, wherever that is: `offset` means nothing
+  bool clear_privileges = false;  // suid and sgid are to go
+};
+
+// Where bytes went.
+struct Written {
+  std::uint64_t offset = 0;
+  std::size_t length = 0;
+};
+
+// Errors of bytes whose write had been answered already: how many there were, and the last.
+struct LateErrors {
+  std::uint64_t count = 0;
+  std::optional<Error> last;
+};
+
+// Threads: any. Life: shared by its file and its calls; keeps itself until all is answered.
+class Writer : public std::enable_shared_from_this<Writer> {
+ public:
+  // More than this much unstable of a file is committed without being asked.
+  static constexpr std::uint64_t kMostUnstableBytes = std::uint64_t{32} << 20;
+
+  // `on_idle` runs, on any thread and without a lock, each time that nothing is left to do.
+  Writer(std::shared_ptr<ShareContext> share, InodeRef inode, std::function<void()> on_idle);
+
+  // `done` when the server has the bytes, or with the first error.
+  void write(const WritePlace& place, OwnedBytes bytes, CredentialRef credential,
+             Done<Written> done) EXCLUDES(mutex_);
+  // `done` when everything accepted before is on the server's disk, or lost: late_errors() tells.
+  void commit(CredentialRef credential, std::move_only_function<void()> done) EXCLUDES(mutex_);
+  // Runs `alone` when everything accepted before is as commit() leaves it; what comes later waits
+  // until the function that it is given runs, with the size that the file has then.
+  using Release = std::move_only_function<void(std::optional<std::uint64_t> size)>;
+  void hold(CredentialRef credential, std::move_only_function<void(Release)> alone)
+      EXCLUDES(mutex_);
+
+  [[nodiscard]] LateErrors late_errors() const EXCLUDES(mutex_);
+  // Nothing is waiting, under way, unstable or held.
+  [[nodiscard]] bool idle() const EXCLUDES(mutex_);
+
+ private:
+  // One write() of a caller.
+  struct Call {
+    Written written;
+    unsigned pieces = 0;  // not answered yet
+    std::optional<Error> error;
+    Done<Written> done;
+  };
+
+  struct Piece {
+    std::uint64_t sequence = 0;  // of acceptance
+    std::uint64_t offset = 0;
+    OwnedBytes bytes;
+    CredentialRef credential;
+    std::shared_ptr<Call> call;  // null once it was answered
+    WriteVerifier verifier{};    // of the answer
+    bool again = false;          // while it is under way: what it overlaps is sent again
+
+    [[nodiscard]] ByteRange range() const { return {offset, bytes.bytes.size()}; }
+  };
+
+  using Pieces = std::list<Piece>;
+
+  struct Waiter {
+    std::uint64_t sequence = 0;  // up to which all must be safe
+    std::move_only_function<void()> done;
+  };
+
+  struct Hold {
+    std::uint64_t sequence = 0;
+    std::move_only_function<void(Release)> alone;
+    bool running = false;
+  };
+
+  // What is to be done without the lock.
+  struct Work {
+    std::vector<Pieces::iterator> send;
+    bool commit = false;
+    CredentialRef commit_credential;
+    std::vector<std::move_only_function<void()>> answers;
+    bool idle = false;
+  };
+
+  void go_on() EXCLUDES(mutex_);
+  [[nodiscard]] Work next() REQUIRES(mutex_);
+  void choose_pieces(Work& work) REQUIRES(mutex_);
+  void choose_commit(Work& work) REQUIRES(mutex_);
+  void answer_waiters(Work& work) REQUIRES(mutex_);
+  [[nodiscard]] bool idle_now() const REQUIRES(mutex_);
+  [[nodiscard]] bool has_pieces_before(std::uint64_t sequence) const REQUIRES(mutex_);
+  void send(Pieces::iterator piece);
+  void on_written(Pieces::iterator piece, Result<WriteReply> reply) EXCLUDES(mutex_);
+  void take_answer(Pieces::iterator piece, Result<WriteReply> reply, Work& work) REQUIRES(mutex_);
+  void finish_piece(const std::shared_ptr<Call>& call, const std::optional<Error>& error,
+                    Work& work) REQUIRES(mutex_);
+  void start_commit(const CredentialRef& credential);
+  void on_committed(Result<CommitReply> reply) EXCLUDES(mutex_);
+  void send_again() REQUIRES(mutex_);
+  void release(std::optional<std::uint64_t> size) EXCLUDES(mutex_);
+
+  const std::shared_ptr<ShareContext> share_;
+  const InodeRef inode_;
+  const std::function<void()> on_idle_;
+
+  mutable Mutex mutex_{LockRank::kInode};
+  std::uint64_t last_sequence_ GUARDED_BY(mutex_) = 0;
+  std::uint64_t accepted_end_ GUARDED_BY(mutex_) = 0;  // of all since it was idle
+  Pieces waiting_ GUARDED_BY(mutex_);                  // each list in order of sequence
+  Pieces under_way_ GUARDED_BY(mutex_);
+  Pieces unstable_ GUARDED_BY(mutex_);
+  std::uint64_t unstable_bytes_ GUARDED_BY(mutex_) = 0;
+  bool committing_ GUARDED_BY(mutex_) = false;
+  std::uint64_t committing_up_to_ GUARDED_BY(mutex_) =
+      0;  // pieces answered before the commit began
+  CredentialRef commit_credential_ GUARDED_BY(mutex_);
+  std::vector<Waiter> waiters_ GUARDED_BY(mutex_);
+  std::deque<Hold> holds_ GUARDED_BY(mutex_);
+  LateErrors late_errors_ GUARDED_BY(mutex_);
+  bool told_idle_ GUARDED_BY(mutex_) = true;
+};
+
+}  // namespace larder::netfs
