@@ -47,7 +47,8 @@ VersionRef File::version() {
       const MutexLock lock(mutex_);
       before = version_;
     }
-    if (before != nullptr && same_version(before->attributes, attributes)) {
+    if (before != nullptr &&
+        (before->written || same_version(before->attributes, attributes))) {
       return before;
     }
     if (VersionRef made = replace_version(before, attributes)) {
@@ -58,7 +59,7 @@ VersionRef File::version() {
 
 VersionRef File::version_at_open() {
   VersionRef version = this->version();
-  if (version->racy &&
+  if (version->racy && !version->written &&
       share_->server_time.is_settled(version->attributes, share_->executor.clock().now())) {
     if (VersionRef settled = replace_version(version, version->attributes)) {
       return settled;
@@ -79,12 +80,16 @@ VersionRef File::replace_version(const VersionRef& before, const Attributes& att
   if (made->racy) {
     share_->counters.racy_versions.add();
   }
+  return put_version(before, made) ? made : nullptr;
+}
+
+bool File::put_version(const VersionRef& before, const VersionRef& made) {
   FetchMap old_fetches;
   Buffer old_small;
   {
     const MutexLock lock(mutex_);
     if (version_ != before) {
-      return nullptr;
+      return false;
     }
     version_ = made;
     old_fetches.swap(fetches_);
@@ -100,10 +105,14 @@ VersionRef File::replace_version(const VersionRef& before, const Attributes& att
   for (const auto& [offset, fetch] : old_fetches) {
     abandon(fetch, changed_meanwhile());
   }
-  return made;
+  return true;
 }
 
 void File::start_prepare(const VersionRef& version, const Caller& caller, Done<VersionRef> done) {
+  if (version->written) {
+    done(version);
+    return;
+  }
   version->cookie->use(
       [self = shared_from_this(), version, caller, done = std::move(done)]() mutable {
         if (version->cookie->racy() && !version->racy) {
@@ -168,7 +177,10 @@ void File::end_reply() {
 
 void File::on_changed() {
   // Whoever begins a reply from now on finds the old version gone.
-  static_cast<void>(version());
+  const VersionRef now = version();
+  if (now->written) {
+    static_cast<void>(put_version(now, make_written_version()));
+  }
   bool tell = false;
   {
     const MutexLock lock(mutex_);
@@ -184,7 +196,9 @@ void File::on_changed() {
 
 void File::begin_anew() {
   const VersionRef version = this->version();
-  static_cast<void>(replace_version(version, version->attributes));
+  if (!version->written) {
+    static_cast<void>(replace_version(version, version->attributes));
+  }
 }
 
 void File::on_last_close() {

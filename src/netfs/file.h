@@ -6,6 +6,8 @@
 #include <functional>
 #include <map>
 #include <memory>
+#include <optional>
+#include <string>
 #include <vector>
 
 #include "base/buffer.h"
@@ -16,10 +18,12 @@
 #include "netfs/adapter.h"
 #include "netfs/call_scope.h"
 #include "netfs/fetch.h"
+#include "netfs/file_open.h"
 #include "netfs/inode.h"
 #include "netfs/readahead.h"
 #include "netfs/share_context.h"
 #include "netfs/version.h"
+#include "netfs/writer.h"
 
 namespace larder::netfs {
 
@@ -88,6 +92,23 @@ class File : public std::enable_shared_from_this<File> {
   [[nodiscard]] bool begin_reply(const VersionRef& version) EXCLUDES(mutex_);
   void end_reply() EXCLUDES(mutex_);
 
+  // ---- Opens, and the time in which the file is being written (docs/writing.md).
+
+  [[nodiscard]] FileOpenRef open(bool writes) EXCLUDES(mutex_);
+  // By FileOpen only.
+  void on_close(const FileOpen& open) EXCLUDES(mutex_);
+  [[nodiscard]] bool is_open() EXCLUDES(mutex_);
+  // Somebody can write, or what was written is not all safe yet.
+  [[nodiscard]] bool for_page_cache_only() EXCLUDES(mutex_);
+  // From now on the file is being written, until the last writer has closed it and all is safe.
+  [[nodiscard]] std::shared_ptr<Writer> begin_writing() EXCLUDES(mutex_);
+  // Null: nothing was ever written.
+  [[nodiscard]] std::shared_ptr<Writer> writer() EXCLUDES(mutex_);
+  // The file has lost its last name to this one, which goes with the last open. False: nobody has
+  // it open any more.
+  [[nodiscard]] bool hide(InodeRef directory, std::string name, CredentialRef credential)
+      EXCLUDES(mutex_);
+
   // The attributes of the inode changed.
   void on_changed() EXCLUDES(mutex_);
   // What the cache had of it was thrown away: the version gets a new cookie.
@@ -102,7 +123,20 @@ class File : public std::enable_shared_from_this<File> {
   // the processor's caches have lost it when the reader comes.
   static constexpr std::uint64_t kMostLandedBytes = std::uint64_t{16} << 20;
 
+  struct HiddenName {
+    InodeRef directory;
+    std::string name;
+    CredentialRef credential;
+  };
+
   [[nodiscard]] static Error changed_meanwhile();
+
+  VersionRef make_written_version();
+  // Puts `made` into the place of the current version unless that is not `before` any more.
+  [[nodiscard]] bool put_version(const VersionRef& before, const VersionRef& made)
+      EXCLUDES(mutex_);
+  void end_writing_if_done() EXCLUDES(mutex_);
+  void remove_hidden(HiddenName hidden);
 
   VersionRef replace_version(const VersionRef& before, const Attributes& attributes)
       EXCLUDES(mutex_);
@@ -155,6 +189,12 @@ class File : public std::enable_shared_from_this<File> {
   bool change_to_tell_ GUARDED_BY(mutex_) = false;
   Buffer small_ GUARDED_BY(mutex_);  // the whole of version_, when it is small and was loaded
   bool small_is_news_ GUARDED_BY(mutex_) = false;
+  unsigned opens_ GUARDED_BY(mutex_) = 0;
+  unsigned writers_ GUARDED_BY(mutex_) = 0;         // of the opens
+  std::shared_ptr<Writer> writer_ GUARDED_BY(mutex_);
+  bool being_written_ GUARDED_BY(mutex_) = false;
+  bool discarding_ GUARDED_BY(mutex_) = false;      // the cache's object is on its way out
+  std::optional<HiddenName> hidden_ GUARDED_BY(mutex_);
   // Who waits for a small version to be loaded; an entry means that somebody loads it.
   std::map<VersionRef, std::vector<Done<Buffer>>> small_waiters_ GUARDED_BY(mutex_);
 };

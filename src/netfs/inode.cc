@@ -25,6 +25,12 @@ std::uint32_t most_timeout(const AttributeTimes& times, FileType type) {
   return static_cast<std::uint32_t>(most.count());
 }
 
+// Whether a change began at what is known.
+bool begins_at(const Change& change, const Attributes& known) {
+  return change.before && change.before->size == known.size &&
+         change.before->modified == known.modified && change.before->changed == known.changed;
+}
+
 }  // namespace
 
 Inode::Inode(InodeTable& table, const FileHandle& handle, const EarlierAttributes& known)
@@ -58,7 +64,7 @@ AttributeNews Inode::update(const Attributes& attributes, CheckTicket ticket) {
     attributes_ = attributes;
     return AttributeNews::kSame;
   }
-  if (ticket < changed_at_) {
+  if (ticket < changed_at_ || own_ != nullptr) {
     timeout_ms_ = 0;
     return AttributeNews::kLate;
   }
@@ -67,6 +73,70 @@ AttributeNews Inode::update(const Attributes& attributes, CheckTicket ticket) {
   attributes_ = attributes;
   checked_at_ = now;
   timeout_ms_ = least_timeout(table_.times_, type_);
+  return AttributeNews::kChanged;
+}
+
+void Inode::begin_own_change() {
+  const MutexLock lock(table_.shard_of(handle_).mutex);
+  if (own_ == nullptr) {
+    own_ = std::make_unique<OwnChanges>();
+  }
+  ++own_->under_way;
+}
+
+AttributeNews Inode::end_own_change(const Change* change) {
+  const MonotonicTime now = table_.clock_.now();
+  const MutexLock lock(table_.shard_of(handle_).mutex);
+  if (change != nullptr) {
+    changed_at_ = table_.begin_check();
+    if (change->before && change->after) {
+      own_->early.push_back(*change);
+    } else {
+      own_->lost = true;
+      if (change->after) {
+        attributes_ = *change->after;
+      }
+    }
+  }
+  return settle_own_changes(now);
+}
+
+AttributeNews Inode::end_unknown_change() {
+  const MonotonicTime now = table_.clock_.now();
+  const MutexLock lock(table_.shard_of(handle_).mutex);
+  changed_at_ = table_.begin_check();
+  own_->lost = true;
+  return settle_own_changes(now);
+}
+
+// One of them is answered. Follows the chain as far as it goes.
+AttributeNews Inode::settle_own_changes(MonotonicTime now) {
+  for (auto next = own_->early.begin(); next != own_->early.end();) {
+    if (begins_at(*next, attributes_)) {
+      attributes_ = *next->after;
+      checked_at_ = now;
+      timeout_ms_ = least_timeout(table_.times_, type_);
+      own_->early.erase(next);
+      next = own_->early.begin();
+    } else {
+      ++next;
+    }
+  }
+  if (--own_->under_way > 0) {
+    return AttributeNews::kOwn;
+  }
+  const std::unique_ptr<OwnChanges> over = std::move(own_);
+  if (!over->lost && over->early.empty()) {
+    return AttributeNews::kOwn;
+  }
+  // The newest is the best guess until the server was asked.
+  for (const Change& change : over->early) {
+    if (change.after->changed >= attributes_.changed) {
+      attributes_ = *change.after;
+    }
+  }
+  timeout_ms_ = 0;
+  front_outdated_ = true;
   return AttributeNews::kChanged;
 }
 

@@ -11,11 +11,13 @@
 #include <memory>
 #include <optional>
 #include <unordered_map>
+#include <vector>
 
 #include "base/clock.h"
 #include "base/mutex.h"
 #include "base/thread_annotations.h"
 #include "netfs/attributes.h"
+#include "netfs/changes.h"
 
 namespace larder::netfs {
 
@@ -53,6 +55,15 @@ enum class AttributeNews : std::uint8_t {
   kSame,     // the version that we knew
   kChanged,  // a new version
   kLate,     // begun before a change that we know of, and unlike it: ignored, to be asked again
+  kOwn,      // what our own change made of the version that we knew
+};
+
+// Our changes of an inode that are under way, and those whose replies came before the replies of
+// earlier ones: each leads from the stamps of its "before" to its "after".
+struct OwnChanges {
+  unsigned under_way = 0;
+  bool lost = false;  // a reply told too little, or nobody knows whether the change was made
+  std::vector<Change> early;
 };
 
 // Threads: any. Life: shared; leaves its table when the last owner goes.
@@ -71,6 +82,15 @@ class Inode {
 
   [[nodiscard]] FreshAttributes attributes() const;
   AttributeNews update(const Attributes& attributes, CheckTicket ticket);
+  // Around a call of ours that changes it. In between, what other answers say of another version
+  // decides nothing: it may be our change that they see.
+  void begin_own_change();
+  // The call is answered: with what the server says of the change; null: it made none, for sure.
+  // kOwn, or kChanged when the last is answered and they do not fit into one chain: somebody else
+  // changed it too, or the server does not tell, and the attributes are to be asked for.
+  AttributeNews end_own_change(const Change* change);
+  // The same for a call of which nobody knows whether it was done.
+  AttributeNews end_unknown_change();
   // The same for what was said a while ago. False: it is of another version than what is known, and
   // only the server can tell which of them is over.
   [[nodiscard]] bool confirm(const EarlierAttributes& earlier);
@@ -94,6 +114,8 @@ class Inode {
  private:
   friend class InodeTable;
 
+  [[nodiscard]] AttributeNews settle_own_changes(MonotonicTime now);
+
   InodeTable& table_;
   const FileHandle handle_;
   const FileType type_;
@@ -102,6 +124,7 @@ class Inode {
   MonotonicTime checked_at_;      // the same
   Attributes attributes_;         // the same
   std::weak_ptr<File> file_;      // the same
+  std::unique_ptr<OwnChanges> own_;  // the same; null while none is under way
   std::atomic<std::uint64_t> front_node_{0};
   std::atomic<bool> front_outdated_{false};
 };

@@ -9,6 +9,7 @@
 
 #include <fmt/format.h>
 
+#include "base/error.h"
 #include "base/executor.h"
 #include "base/mutex.h"
 #include "base/result.h"
@@ -17,6 +18,7 @@
 #include "netfs/adapter.h"
 #include "netfs/attributes.h"
 #include "netfs/call_scope.h"
+#include "netfs/changes.h"
 #include "netfs/file.h"
 #include "netfs/inode.h"
 #include "netfs/name_cache.h"
@@ -25,7 +27,7 @@ namespace larder::netfs {
 
 namespace {
 
-constexpr std::uint32_t kLeastReadSize = 4096;
+constexpr std::uint32_t kLeastIoSize = 4096;
 
 // Printable, without '/' and without the comma that parts the fields.
 std::string escaped(std::string_view text) {
@@ -51,11 +53,13 @@ ShareContext::ShareContext(std::unique_ptr<Adapter> adapter_to_own, Executor& th
     : owned_adapter(std::move(adapter_to_own)),
       adapter(*owned_adapter),
       executor(the_executor),
-      read_size(std::max(info.read_size, kLeastReadSize)),
+      read_size(std::max(info.read_size, kLeastIoSize)),
+      write_size(std::max(info.write_size, kLeastIoSize)),
       server_time(info.time_granularity),
       inodes(the_executor.clock(), times),
       names(std::make_shared<NameCache>(the_executor, times)),
-      cache_(std::move(cache)) {}
+      cache_(std::move(cache)),
+      uncached_(std::make_shared<fscache::Volume>(nullptr, "")) {}
 
 std::shared_ptr<fscache::Volume> ShareContext::volume_of(std::uint64_t fsid) {
   const MutexLock lock(mutex_);
@@ -76,6 +80,26 @@ AttributeNews ShareContext::apply(Inode& inode, const Attributes& attributes, Ch
     }
   }
   return news;
+}
+
+void ShareContext::end_change(const InodeRef& inode, const Result<Change>& change) {
+  AttributeNews news = AttributeNews::kOwn;
+  if (change) {
+    if (change->after) {
+      server_time.observe(change->after->changed, executor.clock().now());
+    }
+    news = inode->end_own_change(&*change);
+  } else if (change.error().code() == Errc::kRemote || change.error().code() == Errc::kStale) {
+    news = inode->end_own_change(nullptr);
+  } else {
+    news = inode->end_unknown_change();
+  }
+  if (news == AttributeNews::kChanged && inode->type() == FileType::kRegular) {
+    counters.version_changes.add();
+    if (const std::shared_ptr<File> file = inode->file()) {
+      file->on_changed();
+    }
+  }
 }
 
 void ShareContext::refresh(const InodeRef& inode, const Caller& caller, Done<Attributes> done) {

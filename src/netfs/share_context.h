@@ -13,13 +13,18 @@
 #include "base/executor.h"
 #include "base/mutex.h"
 #include "base/thread_annotations.h"
+#include "base/result.h"
+#include "fscache/backend.h"
 #include "fscache/cache.h"
+#include "fscache/cookie.h"
 #include "fscache/volume.h"
 #include "netfs/adapter.h"
 #include "netfs/call_scope.h"
+#include "netfs/changes.h"
 #include "netfs/coherency.h"
 #include "netfs/inode.h"
 #include "netfs/invalidation.h"
+#include "netfs/known_names.h"
 #include "netfs/name_cache.h"
 
 namespace larder::netfs {
@@ -41,10 +46,19 @@ class ShareContext : public std::enable_shared_from_this<ShareContext> {
 
   // Takes in what the server said of an inode at the end of a call that began with `ticket`.
   AttributeNews apply(Inode& inode, const Attributes& attributes, CheckTicket ticket);
+  // A call of ours that changes the inode was answered: with what it says of the change, or why it
+  // was not made. Inode::begin_own_change() came before it.
+  void end_change(const InodeRef& inode, const Result<Change>& change);
   // Asks the server for news of the inode and takes them in; `done` with what it said.
   void refresh(const InodeRef& inode, const Caller& caller, Done<Attributes> done);
   // The volume that keeps files with this fsid: submounts of a share have volumes of their own.
   [[nodiscard]] std::shared_ptr<fscache::Volume> volume_of(std::uint64_t fsid) EXCLUDES(mutex_);
+
+  // A cookie of nothing that is kept.
+  [[nodiscard]] std::shared_ptr<fscache::Cookie> uncached_cookie(
+      fscache::ObjectDescription description) {
+    return uncached_->acquire_cookie(std::move(description));
+  }
 
   // To be called once, before the first request.
   void set_invalidation_sink(std::shared_ptr<InvalidationSink> sink) {
@@ -61,12 +75,17 @@ class ShareContext : public std::enable_shared_from_this<ShareContext> {
   const std::unique_ptr<Adapter> owned_adapter;
   Adapter& adapter;
   Executor& executor;
-  const std::uint32_t read_size;  // bytes of one READ
+  const std::uint32_t read_size;   // bytes of one READ
+  const std::uint32_t write_size;  // bytes of one WRITE
   BufferPool buffers;
   ServerTime server_time;
   InodeTable inodes;
   const std::shared_ptr<NameCache> names;
+  KnownNames known_names;
   ShareCounters counters;
+
+  // Opens of files that somebody holds.
+  std::atomic<std::uint64_t> opens{0};
 
   // Prefetches under way, over all files.
   std::atomic<int> prefetches{0};
@@ -83,6 +102,7 @@ class ShareContext : public std::enable_shared_from_this<ShareContext> {
 
  private:
   const std::shared_ptr<fscache::Cache> cache_;
+  const std::shared_ptr<fscache::Volume> uncached_;
   std::shared_ptr<InvalidationSink> invalidation_;
   Mutex mutex_{LockRank::kVolume};
   std::map<std::uint64_t, std::shared_ptr<fscache::Volume>> volumes_ GUARDED_BY(mutex_);

@@ -18,6 +18,7 @@ struct Version {
   // ---- Constant.
   Attributes attributes;  // those that made it; only size and stamps identify it
   bool racy = false;      // too young for its stamps: fetched again once it is older
+  bool written = false;   // by us, now: its attributes are of the moment when that began
   std::shared_ptr<fscache::Cookie> cookie;
 
   [[nodiscard]] std::uint64_t size() const { return attributes.size; }

@@ -93,7 +93,8 @@ class Writer : public std::enable_shared_from_this<Writer> {
     CredentialRef credential;
     std::shared_ptr<Call> call;  // null once it was answered
     WriteVerifier verifier{};    // of the answer
-    bool again = false;          // while it is under way: what it overlaps is sent again
+    bool again = false;          // while it is under way: to be sent once more
+    bool committing = false;     // it was unstable when the present commit began
 
     [[nodiscard]] ByteRange range() const { return {offset, bytes.bytes.size()}; }
   };
@@ -106,9 +107,16 @@ class Writer : public std::enable_shared_from_this<Writer> {
   };
 
   struct Hold {
-    std::uint64_t sequence = 0;
     std::move_only_function<void(Release)> alone;
     bool running = false;
+  };
+
+  // A write that came behind a hold.
+  struct HeldWrite {
+    WritePlace place;
+    OwnedBytes bytes;
+    CredentialRef credential;
+    Done<Written> done;
   };
 
   // What is to be done without the lock.
@@ -122,6 +130,7 @@ class Writer : public std::enable_shared_from_this<Writer> {
 
   void go_on() EXCLUDES(mutex_);
   [[nodiscard]] Work next() REQUIRES(mutex_);
+  void accept(HeldWrite write, std::uint64_t size) REQUIRES(mutex_);
   void choose_pieces(Work& work) REQUIRES(mutex_);
   void choose_commit(Work& work) REQUIRES(mutex_);
   void answer_waiters(Work& work) REQUIRES(mutex_);
@@ -129,9 +138,12 @@ class Writer : public std::enable_shared_from_this<Writer> {
   [[nodiscard]] bool has_pieces_before(std::uint64_t sequence) const REQUIRES(mutex_);
   void send(Pieces::iterator piece);
   void on_written(Pieces::iterator piece, Result<WriteReply> reply) EXCLUDES(mutex_);
-  void take_answer(Pieces::iterator piece, Result<WriteReply> reply, Work& work) REQUIRES(mutex_);
+  void take_answer(Pieces::iterator piece, const Result<WriteReply>& reply, Work& work)
+      REQUIRES(mutex_);
   void finish_piece(const std::shared_ptr<Call>& call, const std::optional<Error>& error,
                     Work& work) REQUIRES(mutex_);
+  static void insert_in_order(Pieces& list, Piece piece);
+  static void move_in_order(Pieces& to, Pieces& from, Pieces::iterator piece);
   void start_commit(const CredentialRef& credential);
   void on_committed(Result<CommitReply> reply) EXCLUDES(mutex_);
   void send_again() REQUIRES(mutex_);
@@ -154,6 +166,7 @@ class Writer : public std::enable_shared_from_this<Writer> {
   CredentialRef commit_credential_ GUARDED_BY(mutex_);
   std::vector<Waiter> waiters_ GUARDED_BY(mutex_);
   std::deque<Hold> holds_ GUARDED_BY(mutex_);
+  std::vector<HeldWrite> held_writes_ GUARDED_BY(mutex_);
   LateErrors late_errors_ GUARDED_BY(mutex_);
   bool told_idle_ GUARDED_BY(mutex_) = true;
 };

@@ -1,0 +1,174 @@
+// File: who has it open, and the time in which it is being written.
+#include <memory>
+#include <optional>
+#include <string>
+#include <utility>
+
+#include "base/bytes.h"
+#include "base/error.h"
+#include "base/log.h"
+#include "base/mutex.h"
+#include "base/result.h"
+#include "fscache/volume.h"
+#include "netfs/adapter.h"
+#include "netfs/attributes.h"
+#include "netfs/changes.h"
+#include "netfs/coherency.h"
+#include "netfs/file.h"
+#include "netfs/file_open.h"
+#include "netfs/inode.h"
+#include "netfs/share_context.h"
+#include "netfs/version.h"
+#include "netfs/writer.h"
+
+namespace larder::netfs {
+
+FileOpen::~FileOpen() {
+  file_->on_close(*this);
+}
+
+FileOpenRef File::open(bool writes) {
+  std::uint64_t errors = 0;
+  {
+    const MutexLock lock(mutex_);
+    ++opens_;
+    writers_ += writes ? 1 : 0;
+    if (writer_ != nullptr) {
+      errors = writer_->late_errors().count;
+    }
+  }
+  ++share_->opens;
+  auto open = std::make_shared<FileOpen>(shared_from_this(), writes);
+  open->errors_seen() = errors;
+  return open;
+}
+
+void File::on_close(const FileOpen& open) {
+  std::optional<HiddenName> hidden;
+  std::shared_ptr<Writer> last_writer;
+  {
+    const MutexLock lock(mutex_);
+    if (--opens_ == 0) {
+      hidden = std::exchange(hidden_, std::nullopt);
+    }
+    writers_ -= open.writes() ? 1 : 0;
+    if (open.writes() && writers_ == 0) {
+      last_writer = writer_;
+    }
+  }
+  --share_->opens;
+  if (last_writer != nullptr) {
+    // close(2) has asked for it already, but for what a mapping brought afterwards.
+    last_writer->commit(nullptr, [self = shared_from_this()] { self->end_writing_if_done(); });
+  }
+  if (hidden) {
+    remove_hidden(std::move(*hidden));
+  }
+}
+
+bool File::is_open() {
+  const MutexLock lock(mutex_);
+  return opens_ > 0;
+}
+
+bool File::for_page_cache_only() {
+  const MutexLock lock(mutex_);
+  return writers_ > 0 || being_written_;
+}
+
+std::shared_ptr<Writer> File::writer() {
+  const MutexLock lock(mutex_);
+  return writer_;
+}
+
+std::shared_ptr<Writer> File::begin_writing() {
+  std::shared_ptr<Writer> writer;
+  {
+    const MutexLock lock(mutex_);
+    if (writer_ == nullptr) {
+      writer_ = std::make_shared<Writer>(share_, inode_, [weak = weak_from_this()] {
+        if (const auto self = weak.lock()) {
+          self->end_writing_if_done();
+        }
+      });
+    }
+    writer = writer_;
+    if (being_written_) {
+      return writer;
+    }
+    being_written_ = true;
+    discarding_ = true;
+  }
+  const VersionRef made = make_written_version();
+  while (true) {
+    VersionRef before;
+    {
+      const MutexLock lock(mutex_);
+      before = version_;
+    }
+    if ((before != nullptr && before->written) || put_version(before, made)) {
+      break;
+    }
+  }
+  // Stamps that are younger than the server's clock can tell may come to mean other bytes.
+  share_->volume_of(made->attributes.fsid)
+      ->discard(made->cookie->description().key,
+                [self = shared_from_this()](const Result<>& /*a failed cache says so itself*/) {
+                  {
+                    const MutexLock lock(self->mutex_);
+                    self->discarding_ = false;
+                  }
+                  self->end_writing_if_done();
+                });
+  return writer;
+}
+
+VersionRef File::make_written_version() {
+  auto made = std::make_shared<Version>();
+  made->attributes = inode_->attributes().attributes;
+  made->racy = true;
+  made->written = true;
+  made->cookie =
+      share_->uncached_cookie({std::string(text_of(inode_->handle().bytes())),
+                               made->attributes.size, coherency_of(made->attributes), true});
+  return made;
+}
+
+void File::end_writing_if_done() {
+  VersionRef over;
+  {
+    const MutexLock lock(mutex_);
+    if (!being_written_ || writers_ > 0 || discarding_ || !writer_->idle()) {
+      return;
+    }
+    being_written_ = false;
+    over = std::exchange(version_, nullptr);
+  }
+}
+
+bool File::hide(InodeRef directory, std::string name, CredentialRef credential) {
+  const MutexLock lock(mutex_);
+  if (opens_ == 0) {
+    return false;
+  }
+  hidden_ = HiddenName{std::move(directory), std::move(name), std::move(credential)};
+  return true;
+}
+
+void File::remove_hidden(HiddenName hidden) {
+  hidden.directory->begin_own_change();
+  const FileHandle handle = hidden.directory->handle();
+  const std::string name = hidden.name;
+  const CredentialRef credential = hidden.credential;
+  share_->adapter.start_remove(
+      handle, name, credential,
+      [share = share_, hidden = std::move(hidden)](Result<Change> change) {
+        if (!change) {
+          log_warning("the file {}, renamed because it was removed while open, is left behind: {}",
+                      hidden.name, change.error().message());
+        }
+        share->end_change(hidden.directory, change);
+      });
+}
+
+}  // namespace larder::netfs
