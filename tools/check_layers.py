@@ -75,7 +75,7 @@ FILE_CALLS_ALLOWED = {
     "os": "the door",
     "base": "below the door: its own log and descriptors",
     "adapters/localdir": "plays the server with files of this machine, which are not the cache's",
-    "fuse/caller.cc": "/proc/PID/status tells the groups of a caller",
+    "fuse/signals.cc": "/proc/PID/status tells of a caller",
     "handover/table.cc": "the memory that keeper and engine share",
     "keeper": "prepares cache and runtime directories as root and passes descriptors on",
     "cli": "opens /dev/fuse, examines mount points, starts the keeper",

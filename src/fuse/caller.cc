@@ -1,6 +1,5 @@
 #include "fuse/caller.h"
 
-#include <array>
 #include <charconv>
 #include <cstddef>
 #include <cstdint>
@@ -12,42 +11,16 @@
 #include <utility>
 #include <vector>
 
-#include <fcntl.h>
 #include <fmt/format.h>
-#include <unistd.h>
 
 #include "base/clock.h"
 #include "base/mutex.h"
-#include "base/unique_fd.h"
+#include "fuse/signals.h"
 #include "netfs/attributes.h"
 
 namespace larder::fuse {
 
 namespace {
-
-// Room for the 65,536 groups that a process may have, ten digits and a space each, and the rest.
-constexpr std::size_t kMostProcBytes = 800 * 1024;
-
-std::optional<std::string> read_proc_file(std::uint32_t pid, const char* file) {
-  const UniqueFd descriptor(
-      ::open(fmt::format("/proc/{}/{}", pid, file).c_str(), O_RDONLY | O_CLOEXEC));
-  if (!descriptor.valid()) {
-    return std::nullopt;
-  }
-  std::string text;
-  std::array<char, 4096> piece{};
-  while (text.size() < kMostProcBytes) {
-    const ssize_t got = ::read(descriptor.get(), piece.data(), piece.size());
-    if (got < 0) {
-      return std::nullopt;
-    }
-    if (got == 0) {
-      return text;
-    }
-    text.append(piece.data(), static_cast<std::size_t>(got));
-  }
-  return std::nullopt;
-}
 
 // The whitespace-separated numbers behind "Name:"; nullopt if there is no such line.
 std::optional<std::vector<std::uint32_t>> numbers_of(std::string_view text, std::string_view name) {

@@ -8,7 +8,6 @@
 #include <chrono>
 #include <cstddef>
 #include <cstdint>
-#include <functional>
 #include <optional>
 #include <string>
 #include <unordered_map>
@@ -18,6 +17,7 @@
 #include "base/clock.h"
 #include "base/mutex.h"
 #include "base/thread_annotations.h"
+#include "fuse/signals.h"
 #include "netfs/attributes.h"
 
 namespace larder::fuse {
@@ -37,9 +37,6 @@ struct ProcessStatus {
 // Threads: any. Life: the session's.
 class CallerTable {
  public:
-  // Reads a file of /proc; nullopt if it cannot. The tests put their own here.
-  using ReadProc = std::function<std::optional<std::string>(std::uint32_t pid, const char* file)>;
-
   explicit CallerTable(const Clock& clock);
 
   CallerTable(const Clock& clock, ReadProc read_proc)

@@ -3,11 +3,13 @@
 #include <algorithm>
 #include <array>
 #include <cerrno>
+#include <chrono>
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <span>
 #include <string>
 #include <utility>
@@ -25,6 +27,7 @@
 #include "base/result.h"
 #include "fuse/protocol.h"
 #include "fuse/request.h"
+#include "fuse/signals.h"
 #include "netfs/call_scope.h"
 #include "os/fuse_device.h"
 
@@ -37,6 +40,8 @@ namespace {
 constexpr std::uint16_t kMostBackground = 1024;
 constexpr std::uint16_t kCongestion = 768;
 constexpr std::size_t kMostQueuedNotices = 65536;
+// How soon a thread that was killed is noticed when it had been sent another signal before.
+constexpr std::chrono::milliseconds kInterruptAgain{200};
 
 bool has_no_answer(std::uint32_t opcode) {
   return opcode == FUSE_FORGET || opcode == FUSE_BATCH_FORGET;
@@ -46,8 +51,10 @@ bool has_no_answer(std::uint32_t opcode) {
 
 Session::Session(std::unique_ptr<os::FuseDevice> device, Executor& executor, SessionOptions options)
     : device_(std::move(device)),
+      executor_(executor),
       options_(std::move(options)),
-      notifier_(executor.make_pool("notify", 1, kMostQueuedNotices)) {}
+      notifier_(executor.make_pool("notify", 1, kMostQueuedNotices)),
+      timers_(std::make_shared<Gate>()) {}
 
 Session::~Session() {
   stop();
@@ -76,8 +83,8 @@ void Session::cancel_all() {
   std::vector<std::shared_ptr<netfs::CallScope>> scopes;
   {
     const MutexLock lock(mutex_);
-    for (const auto& [unique, weak] : under_way_) {
-      if (auto scope = weak.lock()) {
+    for (const auto& [unique, one] : under_way_) {
+      if (auto scope = one.scope.lock()) {
         scopes.push_back(std::move(scope));
       }
     }
@@ -155,13 +162,13 @@ void Session::process(Bytes bytes) {
     const MutexLock lock(mutex_);
     ready = negotiated_;
     if (header.opcode != FUSE_INTERRUPT) {
-      under_way_.insert_or_assign(request->unique(), request->scope());
+      under_way_.insert_or_assign(request->unique(), UnderWay{request->scope(), header.pid});
     }
   }
   if (header.opcode == FUSE_INIT) {
     negotiate(*request);
   } else if (header.opcode == FUSE_INTERRUPT) {
-    interrupt(*request);
+    interrupt(request);
   } else if (!ready) {
     request->reply_error(EIO);
   } else {
@@ -213,31 +220,63 @@ void Session::negotiate(Request& request) {
   request.reply(out);
 }
 
-void Session::interrupt(Request& request) {
-  const auto* const in = request.argument<fuse_interrupt_in>();
+// EAGAIN has the kernel send the interrupt again if it still matters; any other answer would be a
+// protocol error.
+void Session::interrupt(const RequestRef& request) {
+  const auto* const in = request->argument<fuse_interrupt_in>();
   if (in == nullptr) {
-    request.reply_error(EINVAL);
+    request->reply_error(EINVAL);
     return;
   }
-  std::shared_ptr<netfs::CallScope> scope;
-  bool known = false;
+  std::optional<UnderWay> waiting;
   {
     const MutexLock lock(mutex_);
     const auto found = under_way_.find(in->unique & ~kUniqueResend);
-    known = found != under_way_.end();
-    if (known) {
-      scope = found->second.lock();
+    if (found != under_way_.end()) {
+      waiting = found->second;
     }
   }
-  // Unknown: not read yet by another thread, or answered a moment ago. EAGAIN has the kernel send
-  // the interrupt again if it still matters; any other answer would be a protocol error.
-  if (known) {
-    request.end_without_reply();
-  } else {
-    request.reply_error(EAGAIN);
+  if (!waiting) {
+    request->reply_error(EAGAIN);  // not read yet by another thread, or answered a moment ago
+    return;
   }
-  if (scope != nullptr) {
+  if (!is_thread_ending(options_.read_proc, waiting->pid)) {
+    // Only a signal that the program handles, once we have answered. It sends no second INTERRUPT
+    // by itself when it is killed later.
+    ask_again_later(request);
+    return;
+  }
+  request->end_without_reply();
+  if (const auto scope = waiting->scope.lock()) {
     scope->cancel();
+  }
+}
+
+void Session::ask_again_later(const RequestRef& interrupt) {
+  {
+    const MutexLock lock(mutex_);
+    held_interrupts_.push_back(interrupt);
+    if (std::exchange(interrupt_timer_set_, true)) {
+      return;
+    }
+  }
+  executor_.timers().schedule(kInterruptAgain, [this, weak = std::weak_ptr<Gate>(timers_)] {
+    const auto gate = weak.lock();
+    if (const Gate::Pass pass = gate ? gate->enter() : Gate::Pass()) {
+      answer_held_interrupts();
+    }
+  });
+}
+
+void Session::answer_held_interrupts() {
+  std::vector<RequestRef> held;
+  {
+    const MutexLock lock(mutex_);
+    interrupt_timer_set_ = false;
+    held.swap(held_interrupts_);
+  }
+  for (const RequestRef& interrupt : held) {
+    interrupt->reply_error(EAGAIN);
   }
 }
 
@@ -295,6 +334,8 @@ bool Session::send_reply(const Request& request, int error_number, std::span<con
 }
 
 void Session::drain() {
+  timers_->close_and_wait();
+  answer_held_interrupts();
   requests_.close_and_wait();
 }
 

@@ -21,6 +21,7 @@
 #include "base/thread_annotations.h"
 #include "fuse/protocol.h"
 #include "fuse/request.h"
+#include "fuse/signals.h"
 #include "os/fuse_device.h"
 
 namespace larder::fuse {
@@ -59,6 +60,7 @@ struct SessionOptions {
   std::string name;      // of the threads
   unsigned threads = 2;  // that read requests
   bool passthrough = true;
+  ReadProc read_proc = read_proc_file;  // tests put their own here
 };
 
 // Threads: its own readers call the handler; answers and notifications come from any thread.
@@ -97,18 +99,31 @@ class Session final : public ReplySink {
   void read_requests();
   void end(StopReason reason, const std::string& what) EXCLUDES(mutex_);
   void negotiate(Request& request);
-  void interrupt(Request& request) EXCLUDES(mutex_);
+  void interrupt(const RequestRef& request) EXCLUDES(mutex_);
   void write_invalidation(std::uint64_t nodeid, std::int64_t offset, std::int64_t length);
+  void ask_again_later(const RequestRef& interrupt) EXCLUDES(mutex_);
+  void answer_held_interrupts() EXCLUDES(mutex_);
   void forget(const fuse_in_header& header, Bytes body);
 
   const std::unique_ptr<os::FuseDevice> device_;
+  Executor& executor_;
   const SessionOptions options_;
   const std::unique_ptr<Pool> notifier_;
+  const std::shared_ptr<Gate> timers_;  // what runs later holds it weakly
   Handler* handler_ = nullptr;
   Gate requests_;
 
   mutable Mutex mutex_{LockRank::kSession};
-  std::unordered_map<std::uint64_t, std::weak_ptr<netfs::CallScope>> under_way_ GUARDED_BY(mutex_);
+
+  struct UnderWay {
+    std::weak_ptr<netfs::CallScope> scope;
+    std::uint32_t pid = 0;
+  };
+
+  std::unordered_map<std::uint64_t, UnderWay> under_way_ GUARDED_BY(mutex_);
+  // INTERRUPTs of threads that only handle a signal, to be answered after a while.
+  std::vector<RequestRef> held_interrupts_ GUARDED_BY(mutex_);
+  bool interrupt_timer_set_ GUARDED_BY(mutex_) = false;
   bool negotiated_ GUARDED_BY(mutex_) = false;
   unsigned readers_ GUARDED_BY(mutex_) = 0;
   StopReason reason_ GUARDED_BY(mutex_) = StopReason::kStopped;

@@ -1,5 +1,6 @@
 // The protocol: INIT, INTERRUPT, and requests of which nothing need be true.
 #include <cerrno>
+#include <chrono>
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
@@ -95,6 +96,57 @@ TEST(Interrupt, EndsAWaitingReadWithEintr) {
   fake.control->release();
   fake.stepper.run();
   EXPECT_THAT(fake.kernel.violations(), IsEmpty());
+}
+
+// A signal that the program handles: it goes on waiting, and is asked about again, because the
+// kernel does not tell by itself when it is killed later.
+TEST(Interrupt, OfAThreadThatOnlyHandlesASignalIsToBeSentAgain) {
+  constexpr const char* kHandled =
+      "Name:\tx\nSigPnd:\t0\nShdPnd:\t2000\nSigBlk:\t0\nSigIgn:\t0\nSigCgt:\t2000\n";
+  constexpr const char* kKilled =
+      "Name:\tx\nSigPnd:\t100\nShdPnd:\t2000\nSigBlk:\t0\nSigIgn:\t0\nSigCgt:\t2000\n";
+  MountedFake fake;
+  fake.server.add_file("file", "content");
+  fake.negotiate();
+  fake.control->hold = true;
+  const std::uint64_t lookup = fake.kernel.lookup(FUSE_ROOT_ID, "file");
+  fake.stepper.run();
+  fake.process_status = kHandled;
+  const std::uint64_t first = fake.kernel.interrupt(lookup);
+  fake.stepper.run();
+  EXPECT_EQ(fake.kernel.take_reply(lookup), std::nullopt);
+  EXPECT_EQ(fake.kernel.take_reply(first), std::nullopt) << "at once it would come back at once";
+  fake.advance(std::chrono::seconds(1));
+  fake.stepper.run();
+  const auto again = fake.kernel.take_reply(first);
+  ASSERT_TRUE(again.has_value());
+  EXPECT_EQ(again->error, EAGAIN);
+  EXPECT_EQ(fake.kernel.take_reply(lookup), std::nullopt);
+
+  fake.process_status = kKilled;
+  const std::uint64_t second = fake.kernel.interrupt(lookup);
+  fake.stepper.run();
+  const auto reply = fake.kernel.take_reply(lookup);
+  ASSERT_TRUE(reply.has_value());
+  EXPECT_EQ(reply->error, EINTR);
+  EXPECT_EQ(fake.kernel.take_reply(second), std::nullopt);
+  fake.control->release();
+  fake.stepper.run();
+  EXPECT_THAT(fake.kernel.violations(), IsEmpty());
+}
+
+TEST(Interrupt, OneThatIsHeldDoesNotKeepASessionFromEnding) {
+  MountedFake fake;
+  fake.server.add_file("file", "content");
+  fake.negotiate();
+  fake.control->hold = true;
+  const std::uint64_t lookup = fake.kernel.lookup(FUSE_ROOT_ID, "file");
+  fake.process_status = "Name:\tx\nSigPnd:\t0\nShdPnd:\t0\nSigBlk:\t0\nSigIgn:\t0\nSigCgt:\t0\n";
+  fake.stepper.run();
+  fake.kernel.interrupt(lookup);
+  fake.stepper.run();
+  fake.control->release();
+  fake.stepper.run();
 }
 
 TEST(Interrupt, OfARequestThatIsNotThereIsToBeSentAgain) {

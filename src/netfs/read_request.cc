@@ -18,7 +18,9 @@
 #include "netfs/adapter.h"
 #include "netfs/attributes.h"
 #include "netfs/call_scope.h"
+#include "netfs/direct_read.h"
 #include "netfs/file.h"
+#include "netfs/read_slice.h"
 #include "netfs/share_context.h"
 
 namespace larder::netfs {
@@ -178,7 +180,7 @@ void ReadRequest::add_piece(const File::Piece& piece) {
 
 void ReadRequest::add_slice(std::uint64_t offset, Buffer owner, Bytes bytes) {
   const MutexLock lock(mutex_);
-  slices_.emplace(offset, ReadOutcome::Slice{std::move(owner), bytes});
+  slices_.emplace(offset, ReadSlice{std::move(owner), bytes});
 }
 
 void ReadRequest::piece_done(Result<> result) {
@@ -248,24 +250,17 @@ void ReadRequest::begin_after_check() {
                   });
 }
 
-// The file changes under every attempt. What one READ returns the server did hold: serve that, and
-// let nobody keep it.
+// The file changes under every attempt: serve what the server has, and let nobody keep it.
 void ReadRequest::read_directly() {
-  const std::uint64_t length = std::min<std::uint64_t>(asked_.length, share_->read_size);
-  const Buffer buffer = share_->buffers.allocate(length);
-  share_->adapter.start_read(
-      file_->inode()->handle(), {asked_.offset, buffer.bytes()}, caller_.credential,
-      [self = shared_from_this(), buffer](const Result<ReadReply>& reply) {
-        if (!reply) {
-          self->finish_with(fail(reply.error()));
+  DirectRead::start(
+      share_, file_->inode(), caller_.credential, asked_,
+      [self = shared_from_this()](Result<DirectRead::Outcome> read) {
+        if (!read) {
+          self->finish_with(fail(read.error()));
           return;
         }
-        self->share_->counters.bytes_from_server.add(reply->length);
         self->share_->counters.misses.add();
-        ReadOutcome outcome;
-        outcome.length = reply->length;
-        outcome.slices.push_back({buffer, Bytes(buffer.bytes()).first(reply->length)});
-        self->finish_with(std::move(outcome));
+        self->finish_with(ReadOutcome{std::move(read->slices), read->length, nullptr});
       });
 }
 

@@ -17,18 +17,14 @@
 #include "netfs/adapter.h"
 #include "netfs/call_scope.h"
 #include "netfs/file.h"
+#include "netfs/read_slice.h"
 #include "netfs/version.h"
 
 namespace larder::netfs {
 
 // The bytes of a read, in order, in the buffers in which they arrived.
 struct ReadOutcome {
-  struct Slice {
-    Buffer owner;
-    Bytes bytes;
-  };
-
-  std::vector<Slice> slices;
+  std::vector<ReadSlice> slices;
   std::size_t length = 0;  // of all slices; less than asked only at the end of the file
   // Of which version; null when the file changes too fast to say: nobody may keep these bytes.
   VersionRef version;
@@ -86,7 +82,7 @@ class ReadRequest : public std::enable_shared_from_this<ReadRequest> {
 
   Mutex mutex_{LockRank::kStats};
   Done<ReadOutcome> done_ GUARDED_BY(mutex_);
-  std::map<std::uint64_t, ReadOutcome::Slice> slices_ GUARDED_BY(mutex_);
+  std::map<std::uint64_t, ReadSlice> slices_ GUARDED_BY(mutex_);
   std::vector<Waiting> waiting_ GUARDED_BY(mutex_);
   unsigned pending_ GUARDED_BY(mutex_) = 0;
   std::optional<Error> error_ GUARDED_BY(mutex_);

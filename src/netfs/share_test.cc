@@ -512,6 +512,32 @@ TEST_F(ShareTest, AServerOfSmallReadsIsAskedOften) {
   EXPECT_EQ(server_.calls["READ"], 0U);
 }
 
+// To the kernel an answer that is shorter than asked is the end of the file.
+TEST_F(ShareTest, AReadOfAFileThatChangesAllTheTimeIsNotCutShort) {
+  constexpr std::uint64_t kSize = 300'000;
+  server_.read_size = 10'000;
+  const std::uint64_t file = server_.add_file("file", pattern(kSize, 1));
+  mount();
+  const auto opened = open(look_up("file").value());
+  ASSERT_TRUE(opened);
+  int round = 1;
+  server_.before_read = [&] {
+    stepper_.advance(std::chrono::milliseconds(10));
+    server_.write_file(file, pattern(kSize, ++round));
+  };
+  const ByteRange wanted{100'000, 131'072};
+  const auto read = wait<ReadOutcome>(
+      [&](auto done) { share_->read(*opened, wanted, nullptr, std::move(done)); });
+  ASSERT_TRUE(read);
+  EXPECT_EQ(read->version, nullptr) << "nobody may keep it";
+  EXPECT_EQ(read->length, wanted.length);
+  const auto to_end = wait<ReadOutcome>([&](auto done) {
+    share_->read(*opened, {kSize - 15'000, 131'072}, nullptr, std::move(done));
+  });
+  ASSERT_TRUE(to_end);
+  EXPECT_EQ(to_end->length, 15'000U);
+}
+
 // AUTH_SYS carries 16 groups: the one that opens the file must be among them.
 TEST(CredentialTest, TheFilesGroupComesFirstWhenThereAreTooMany) {
   Credential many{1000, 1000, {}};

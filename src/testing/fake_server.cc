@@ -318,6 +318,9 @@ netfs::CallId FakeAdapter::start_read(const netfs::FileHandle& handle,
       "READ", std::move(done),
       [this, handle, offset = order.offset,
        destination = order.destination]() -> Result<netfs::ReadReply> {
+        if (server_.before_read) {
+          server_.before_read();
+        }
         FakeServer::Node* const node = server_.find(handle);
         if (node == nullptr) {
           return stale_handle();

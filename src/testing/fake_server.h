@@ -69,6 +69,8 @@ class FakeServer {
   std::int64_t clock_offset_seconds = 31'536'000;  // its clock is this far ahead of ours
   std::uint32_t denied_uid = 0xffffffff;           // ACCESS grants this user nothing
 
+  std::function<void()> before_read;  // what others do just before each READ
+
   // ---- What it was asked.
 
   std::map<std::string, std::uint64_t> calls;  // by procedure

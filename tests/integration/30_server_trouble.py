@@ -22,6 +22,19 @@ from harness.processes import wait_until
 _MIB = 1 << 20
 
 
+# stat(2) by ctypes, because Python's own begins again after EINTR.
+_STAT_UNDER_SIGNALS = """
+import ctypes, os, signal, sys
+signal.signal(signal.SIGALRM, lambda *_: None)
+signal.setitimer(signal.ITIMER_REAL, 0.05, 0.05)
+libc = ctypes.CDLL(None, use_errno=True)
+if libc.open(sys.argv[1].encode(), os.O_RDONLY) < 0:
+    sys.exit(os.strerror(ctypes.get_errno()))
+signal.setitimer(signal.ITIMER_REAL, 0)
+print(os.stat(sys.argv[1]).st_size)
+"""
+
+
 class Reader:
     """Reads a file in a thread; `content()` waits for it and raises what the read raised."""
 
@@ -129,6 +142,24 @@ class HardMount(MountedCase):
             self.assertIsNone(child.poll(), "it should wait")
             child.send_signal(number)
             child.wait(5)
+
+    def test_a_signal_that_is_handled_interrupts_nothing(self):
+        """As on a disk: a program with a timer or with children sees no EINTR from stat(2)."""
+        self.proxy.delay(1000)
+        child = subprocess.Popen(
+            [sys.executable, "-c", _STAT_UNDER_SIGNALS, self.mounted / "file"],
+            stdout=subprocess.PIPE, text=True)
+        self.assertEqual(child.communicate(timeout=30)[0], f"{len(self.content)}\n")
+
+    def test_who_was_signalled_before_can_still_be_killed(self):
+        self.proxy.swallow()
+        child = subprocess.Popen(
+            [sys.executable, "-c", _STAT_UNDER_SIGNALS, self.mounted / "file"],
+            stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        time.sleep(1)
+        self.assertIsNone(child.poll(), "it should wait")
+        child.kill()
+        child.wait(5)
 
     def test_a_mount_whose_server_is_gone_can_be_unmounted(self):
         self.proxy.swallow()

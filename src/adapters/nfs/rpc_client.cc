@@ -36,6 +36,8 @@ constexpr std::chrono::milliseconds kFirstPause{100};
 constexpr std::chrono::milliseconds kLongestPause{5'000};
 // How much longer than `timeout` a call may take while its connection brings other replies.
 constexpr int kMostExtensions = 4;
+// How many times `timeout` a call waits at most, once it has timed out often enough.
+constexpr unsigned kMostGrowth = 10;
 
 }  // namespace
 
@@ -335,6 +337,13 @@ bool RpcClient::out_of_patience(const Entry& entry) const {
   std::unreachable();
 }
 
+// How long the call may wait this time. Where it waits for ever, each time longer: a server that is
+// slower than `timeout`, or far away, would otherwise never be heard.
+Duration RpcClient::timeout_of(const Entry& entry) const {
+  return patience_ == Patience::kHard ? timeout() * std::min(entry.timeouts + 1U, kMostGrowth)
+                                      : timeout();
+}
+
 // True when the server is at work for somebody and the call may wait a little longer.
 bool RpcClient::extend(Entry& entry, MonotonicTime now) const {
   if (entry.place == kPausing) {
@@ -343,7 +352,7 @@ bool RpcClient::extend(Entry& entry, MonotonicTime now) const {
   MonotonicTime progress{};
   if (entry.place < connections_.size()) {
     progress = connections_[entry.place]->last_progress();
-    if (now >= entry.tried_at + kMostExtensions * timeout()) {
+    if (now >= entry.tried_at + kMostExtensions * timeout_of(entry)) {
       return false;
     }
   } else {
@@ -351,10 +360,10 @@ bool RpcClient::extend(Entry& entry, MonotonicTime now) const {
       progress = std::max(progress, connection->last_progress());
     }
   }
-  if (progress + timeout() <= now) {
+  if (progress + timeout_of(entry) <= now) {
     return false;
   }
-  entry.deadline = progress + timeout();
+  entry.deadline = progress + timeout_of(entry);
   return true;
 }
 
@@ -364,7 +373,7 @@ bool RpcClient::timed_out(Entry& entry, MonotonicTime now) const {
   }
   ++entry.timeouts;
   entry.tried_at = now;
-  entry.deadline = now + timeout();
+  entry.deadline = now + timeout_of(entry);
   return true;
 }
 

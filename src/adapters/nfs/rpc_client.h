@@ -131,6 +131,7 @@ class RpcClient final : public std::enable_shared_from_this<RpcClient>,
   void enqueue(const RpcCallRef& call) REQUIRES(mutex_);
   // True: the entry's present timeout is over; counts it.
   [[nodiscard]] bool timed_out(Entry& entry, MonotonicTime now) const REQUIRES(mutex_);
+  [[nodiscard]] Duration timeout_of(const Entry& entry) const;
   [[nodiscard]] bool extend(Entry& entry, MonotonicTime now) const REQUIRES(mutex_);
   [[nodiscard]] bool out_of_patience(const Entry& entry) const;
   void end_early(const std::vector<netfs::CallId>& ids, RpcCall::Wish wish) EXCLUDES(mutex_);

@@ -77,8 +77,10 @@ class MountedFake {
     // Everything that was made before is older than the server's clock is known to be.
     advance(std::chrono::seconds(10));
     filesystem = std::make_unique<Filesystem>(1, *share, nodes, registrar, stepper);
-    session = std::make_unique<Session>(kernel.make_device(), stepper,
-                                        SessionOptions{"fake", 0, passthrough});
+    session = std::make_unique<Session>(
+        kernel.make_device(), stepper,
+        SessionOptions{"fake", 0, passthrough,
+                       [this](std::uint32_t, const char*) { return process_status; }});
     filesystem->attach(*session);
     session->start(*filesystem, [](StopReason, const std::string&) {});
     kernel.attach([this](Bytes bytes) { session->process(bytes); });
@@ -133,6 +135,7 @@ class MountedFake {
   FakeRegistrar registrar;
   NodeTable nodes;
   std::shared_ptr<larder::testing::FakeAdapter::Control> control;
+  std::optional<std::string> process_status;  // what /proc says of whoever is interrupted
   std::unique_ptr<netfs::Share> share;
   std::unique_ptr<Filesystem> filesystem;
   std::unique_ptr<Session> session;

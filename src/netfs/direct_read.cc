@@ -1,0 +1,130 @@
+#include "netfs/direct_read.h"
+
+#include <algorithm>
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <utility>
+
+#include "base/byte_range.h"
+#include "base/bytes.h"
+#include "base/mutex.h"
+#include "base/result.h"
+#include "netfs/adapter.h"
+#include "netfs/attributes.h"
+#include "netfs/coherency.h"
+#include "netfs/inode.h"
+#include "netfs/share_context.h"
+
+namespace larder::netfs {
+
+void DirectRead::start(std::shared_ptr<ShareContext> share, InodeRef inode,
+                       CredentialRef credential, ByteRange wanted, Done<Outcome> done) {
+  std::make_shared<DirectRead>(std::move(share), std::move(inode), std::move(credential), wanted,
+                               std::move(done))
+      ->begin();
+}
+
+DirectRead::DirectRead(std::shared_ptr<ShareContext> share, InodeRef inode,
+                       CredentialRef credential, ByteRange wanted, Done<Outcome> done)
+    : share_(std::move(share)),
+      inode_(std::move(inode)),
+      credential_(std::move(credential)),
+      wanted_(wanted),
+      done_(std::move(done)) {}
+
+void DirectRead::begin() {
+  ++attempts_;
+  std::size_t count = 0;
+  {
+    const MutexLock lock(mutex_);
+    pieces_.clear();
+    seen_.reset();
+    mixed_ = false;
+    for (std::uint64_t at = wanted_.offset; at < wanted_.end(); at += share_->read_size) {
+      const ByteRange range{at, std::min<std::uint64_t>(share_->read_size, wanted_.end() - at)};
+      pieces_.push_back({range, share_->buffers.allocate(range.length), 0, false});
+    }
+    pending_ = count = pieces_.size();
+  }
+  if (count == 0) {
+    done_(Outcome{});
+    return;
+  }
+  const auto self = shared_from_this();
+  for (std::size_t index = 0; index < count; ++index) {
+    ask(index);
+  }
+}
+
+void DirectRead::ask(std::size_t index) {
+  ReadOrder order;
+  {
+    const MutexLock lock(mutex_);
+    const Piece& piece = pieces_.at(index);
+    order.offset = piece.range.offset + piece.got;
+    order.destination = piece.buffer.bytes().subspan(piece.got);
+  }
+  share_->adapter.start_read(inode_->handle(), order, credential_,
+                             [self = shared_from_this(), index](Result<ReadReply> reply) {
+                               self->on_reply(index, std::move(reply));
+                             });
+}
+
+void DirectRead::on_reply(std::size_t index, Result<ReadReply> reply) {
+  bool more = false;
+  {
+    const MutexLock lock(mutex_);
+    more = !take(pieces_.at(index), reply);
+    if (!more && --pending_ > 0) {
+      return;
+    }
+  }
+  if (more) {
+    ask(index);
+  } else {
+    finish();
+  }
+}
+
+bool DirectRead::take(Piece& piece, const Result<ReadReply>& reply) {
+  if (!reply) {
+    error_ = reply.error();
+    return true;
+  }
+  piece.got += reply->length;
+  piece.end = reply->end || reply->length == 0;
+  if (reply->attributes) {
+    mixed_ |= seen_ && !same_version(*seen_, *reply->attributes);
+    seen_ = reply->attributes;
+  }
+  return piece.end || piece.got == piece.range.length;
+}
+
+void DirectRead::finish() {
+  Outcome outcome;
+  bool again = false;
+  {
+    const MutexLock lock(mutex_);
+    again = mixed_ && !error_ && attempts_ < kMostAttempts;
+    for (const Piece& piece : pieces_) {
+      share_->counters.bytes_from_server.add(piece.got);
+    }
+    for (const Piece& piece : again || error_ ? std::vector<Piece>() : std::move(pieces_)) {
+      outcome.slices.push_back({piece.buffer, Bytes(piece.buffer.bytes()).first(piece.got)});
+      outcome.length += piece.got;
+      if (piece.got < piece.range.length) {
+        break;
+      }
+    }
+  }
+  if (again) {
+    begin();
+  } else if (error_) {
+    done_(fail(*error_));
+  } else {
+    done_(std::move(outcome));
+  }
+}
+
+}  // namespace larder::netfs
