@@ -51,6 +51,7 @@ constexpr int kKeepAliveIdleSeconds = 60;
 constexpr int kKeepAliveIntervalSeconds = 15;
 constexpr int kKeepAliveProbes = 4;
 constexpr std::size_t kMostVectors = 32;
+constexpr std::array<std::byte, OutgoingMessage::kMostPadding> kZeros{};
 constexpr std::uint16_t kFirstPrivilegedPort = 665;  // below are services that people know
 constexpr std::uint16_t kLastPrivilegedPort = 1023;
 
@@ -120,7 +121,7 @@ class SocketStream final : public Stream {
  private:
   struct Queued {
     OutgoingMessage message;
-    std::size_t sent = 0;  // bytes, of head and body together
+    std::size_t sent = 0;  // bytes, of head, body and padding together
   };
 
   void run();
@@ -254,7 +255,9 @@ std::size_t SocketStream::gather(std::span<iovec> vectors) {
   std::size_t used = 0;
   for (const Queued& queued : queue_) {
     std::size_t skip = queued.sent;
-    for (const Bytes part : {Bytes(queued.message.head), queued.message.body}) {
+    const OutgoingMessage& message = queued.message;
+    for (const Bytes part :
+         {Bytes(message.head), message.body, Bytes(kZeros).first(message.padding)}) {
       const std::size_t skipped = std::min(skip, part.size());
       skip -= skipped;
       if (skipped < part.size() && used < vectors.size()) {
@@ -269,7 +272,7 @@ std::size_t SocketStream::gather(std::span<iovec> vectors) {
 void SocketStream::advance(std::size_t sent, std::vector<OutgoingMessage>& finished) {
   while (sent > 0) {
     Queued& first = queue_.front();
-    const std::size_t size = first.message.head.size() + first.message.body.size();
+    const std::size_t size = first.message.size();
     const std::size_t step = std::min(sent, size - first.sent);
     first.sent += step;
     sent -= step;

@@ -41,7 +41,12 @@ class StreamHandler {
 struct OutgoingMessage {
   std::vector<std::byte> head;
   Bytes body;
+  std::size_t padding = 0;               // zero bytes behind the body, at most kMostPadding
   std::move_only_function<void()> done;  // may be empty; runs when body is no longer read
+
+  static constexpr std::size_t kMostPadding = 3;
+
+  [[nodiscard]] std::size_t size() const { return head.size() + body.size() + padding; }
 };
 
 // Threads: send and close from any, also from within the handler. Life: the destructor closes and

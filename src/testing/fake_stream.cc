@@ -30,11 +30,17 @@ class FakeStream final : public os::Stream {
   }
 
   void send(os::OutgoingMessage message) override {
-    if (!peer_->ended_ && !peer_->connected_) {
+    if (!peer_->ended_ && (!peer_->connected_ || peer_->holds_messages_)) {
       peer_->waiting_.push_back(std::move(message));
       return;
     }
-    put(std::move(message));
+    if (!peer_->ended_) {
+      peer_->take(message);
+      tell_sent();
+    }
+    if (message.done) {
+      message.done();
+    }
   }
 
   void close() override {
@@ -52,17 +58,6 @@ class FakeStream final : public os::Stream {
   }
 
  private:
-  void put(os::OutgoingMessage message) {
-    if (!peer_->ended_) {
-      peer_->sent_.insert(peer_->sent_.end(), message.head.begin(), message.head.end());
-      peer_->sent_.insert(peer_->sent_.end(), message.body.begin(), message.body.end());
-      tell_sent();
-    }
-    if (message.done) {
-      message.done();
-    }
-  }
-
   void tell_sent() {
     if (!connector_.on_sent_) {
       return;
@@ -95,13 +90,37 @@ void FakePeer::accept() {
       return;
     }
     connected_ = true;
-    for (const os::OutgoingMessage& message : waiting_) {
-      sent_.insert(sent_.end(), message.head.begin(), message.head.end());
-      sent_.insert(sent_.end(), message.body.begin(), message.body.end());
-    }
-    waiting_.clear();
+    send_waiting();
     handler_.on_connected();
   });
+}
+
+void FakePeer::take(const os::OutgoingMessage& message) {
+  sent_.insert(sent_.end(), message.head.begin(), message.head.end());
+  sent_.insert(sent_.end(), message.body.begin(), message.body.end());
+  sent_.insert(sent_.end(), message.padding, std::byte{0});
+}
+
+void FakePeer::send_waiting() {
+  for (os::OutgoingMessage& message : std::exchange(waiting_, {})) {
+    if (!ended_) {
+      take(message);
+    }
+    if (message.done) {
+      message.done();
+    }
+  }
+}
+
+void FakePeer::hold_messages(bool hold) {
+  holds_messages_ = hold;
+  if (!hold) {
+    post([this] {
+      if (!holds_messages_) {
+        send_waiting();
+      }
+    });
+  }
 }
 
 void FakePeer::refuse(Error why) {
@@ -147,7 +166,7 @@ void FakePeer::end(const Error& why) {
     return;
   }
   held_buffer_ = {};
-  waiting_.clear();
+  send_waiting();  // drops them
   handler_.on_closed(why);
 }
 

@@ -37,6 +37,10 @@ class FakePeer : public std::enable_shared_from_this<FakePeer> {
   void deliver(Bytes bytes, std::size_t piece = SIZE_MAX);
   void hang_up();
 
+  // While held, messages do not leave the client: a peer whose window is full. They leave later, as
+  // a task.
+  void hold_messages(bool hold);
+
   // What the client has sent since the last call of it.
   [[nodiscard]] std::vector<std::byte> take_sent();
 
@@ -58,6 +62,8 @@ class FakePeer : public std::enable_shared_from_this<FakePeer> {
   void post(Task task);
   void end(const Error& why);
   void receive(Bytes bytes);
+  void take(const os::OutgoingMessage& message);
+  void send_waiting();
 
   const os::Endpoint endpoint_;
   const os::ConnectOptions options_;
@@ -66,7 +72,8 @@ class FakePeer : public std::enable_shared_from_this<FakePeer> {
   bool ended_ = false;
   bool closed_by_client_ = false;
   std::vector<std::byte> sent_;
-  std::vector<os::OutgoingMessage> waiting_;  // until connected
+  bool holds_messages_ = false;
+  std::vector<os::OutgoingMessage> waiting_;  // until connected, or let go
   MutableBytes held_buffer_;
   std::unique_ptr<Pool> pool_;  // last: its destructor runs tasks that use the members above
 };

@@ -53,6 +53,12 @@ class LocalTree {
                                            const netfs::FileHandle& directory_handle,
                                            const std::string& name) EXCLUDES(mutex_);
 
+  // A file was just found, or put, under a name.
+  void remember(const netfs::FileHandle& handle, const netfs::FileHandle& directory,
+                const std::string& name) EXCLUDES(mutex_) {
+    remember(handle, Place{directory, name});
+  }
+
  private:
   struct Place {
     netfs::FileHandle directory;

@@ -1,12 +1,7 @@
 #include "adapters/localdir/localdir_adapter.h"
 
-#include <algorithm>
-#include <array>
-#include <cerrno>
-#include <climits>
 #include <cstddef>
 #include <cstdint>
-#include <cstring>
 #include <functional>
 #include <limits>
 #include <memory>
@@ -17,14 +12,12 @@
 #include <utility>
 #include <vector>
 
-#include <dirent.h>
-#include <fcntl.h>
 #include <fmt/format.h>
-#include <sys/statvfs.h>
-#include <sys/syscall.h>
-#include <unistd.h>
 
+#include "adapters/localdir/local_changes.h"
+#include "adapters/localdir/local_reads.h"
 #include "adapters/localdir/local_tree.h"
+#include "adapters/localdir/rights.h"
 #include "base/bytes.h"
 #include "base/counter.h"
 #include "base/error.h"
@@ -32,9 +25,9 @@
 #include "base/mutex.h"
 #include "base/result.h"
 #include "base/thread_annotations.h"
-#include "base/unique_fd.h"
 #include "netfs/adapter.h"
 #include "netfs/attributes.h"
+#include "netfs/changes.h"
 
 namespace larder::localdir {
 
@@ -43,12 +36,10 @@ namespace {
 using netfs::AccessReply;
 using netfs::Attributes;
 using netfs::CallId;
-using netfs::Credential;
 using netfs::CredentialRef;
 using netfs::DirectoryPosition;
 using netfs::Done;
 using netfs::FileHandle;
-using netfs::FileType;
 using netfs::LookupReply;
 using netfs::ReaddirReply;
 using netfs::ReadlinkReply;
@@ -59,164 +50,9 @@ using netfs::StatfsReply;
 constexpr std::string_view kScheme = "localdir://";
 constexpr unsigned kThreads = 4;
 constexpr std::size_t kMostQueued = 4096;
-constexpr std::uint32_t kReadSize = 1U << 20U;
+constexpr std::uint32_t kTransferSize = 1U << 20U;
 constexpr std::uint32_t kDirectoryReadSize = 32U << 10U;
 constexpr std::uint32_t kClockTick = 10'000'000;  // nanoseconds, of the slowest kernels in use
-
-// Opens for reading what an O_PATH descriptor names.
-Result<UniqueFd> reopen(const UniqueFd& path, int flags) {
-  const std::string name = fmt::format("/proc/self/fd/{}", path.get());
-  UniqueFd opened(::open(name.c_str(), O_RDONLY | O_CLOEXEC | O_NOCTTY | O_NONBLOCK | flags));
-  if (!opened.valid()) {
-    return remote_failure(errno, "open");
-  }
-  return opened;
-}
-
-Result<ReadReply> read_file(LocalTree& tree, const FileHandle& handle, std::uint64_t offset,
-                            MutableBytes destination) {
-  const OpenedFile file = TRY(tree.find(handle));
-  if (file.found.attributes.type != FileType::kRegular) {
-    return remote_failure(file.found.attributes.type == FileType::kDirectory ? EISDIR : EINVAL,
-                          "read");
-  }
-  if (offset > static_cast<std::uint64_t>(std::numeric_limits<off_t>::max())) {
-    return remote_failure(EINVAL, "read");
-  }
-  const UniqueFd opened = TRY(reopen(file.path, 0));
-  ReadReply reply;
-  while (reply.length < destination.size()) {
-    const MutableBytes rest = destination.subspan(reply.length);
-    const ssize_t length =
-        ::pread(opened.get(), rest.data(), rest.size(), static_cast<off_t>(offset + reply.length));
-    if (length < 0 && errno != EINTR) {
-      return remote_failure(errno, "read");
-    }
-    if (length == 0) {
-      break;
-    }
-    reply.length += length > 0 ? static_cast<std::size_t>(length) : 0;
-  }
-  reply.attributes = TRY(examine(opened)).attributes;
-  reply.end = reply.length < destination.size() || offset + reply.length >= reply.attributes->size;
-  return reply;
-}
-
-Result<LookupReply> look_up(LocalTree& tree, const FileHandle& directory, const std::string& name) {
-  const OpenedFile parent = TRY(tree.find(directory));
-  // Names of one component only: what else a caller may think of is not ours to walk.
-  if (name.empty() || name == "." || name == ".." ||
-      name.find_first_of(std::string_view("/\0", 2)) != std::string::npos) {
-    return remote_failure(EINVAL, "lookup");
-  }
-  const OpenedFile found = TRY(tree.look_up(parent.path, directory, name));
-  return LookupReply{found.found.handle, found.found.attributes, parent.found.attributes};
-}
-
-Result<ReadlinkReply> read_link(LocalTree& tree, const FileHandle& handle) {
-  const OpenedFile link = TRY(tree.find(handle));
-  std::array<char, PATH_MAX> target{};
-  const ssize_t length = ::readlinkat(link.path.get(), "", target.data(), target.size());
-  if (length < 0) {
-    return remote_failure(errno == ENOENT ? EINVAL : errno, "readlink");
-  }
-  return ReadlinkReply{std::string(target.data(), static_cast<std::size_t>(length)),
-                       link.found.attributes};
-}
-
-Result<StatfsReply> stat_filesystem(LocalTree& tree, const FileHandle& handle) {
-  const OpenedFile file = TRY(tree.find(handle));
-  struct statvfs status{};
-  if (::fstatvfs(file.path.get(), &status) != 0) {
-    return remote_failure(errno, "statfs");
-  }
-  return StatfsReply{status.f_blocks * status.f_frsize, status.f_bfree * status.f_frsize,
-                     status.f_bavail * status.f_frsize, status.f_files, status.f_ffree};
-}
-
-// What mode bits grant; root may do anything but execute what nobody may execute.
-std::uint32_t rights_of(const Attributes& attributes, const Credential& credential) {
-  const auto& groups = credential.groups;
-  const bool in_group =
-      credential.gid == attributes.gid || std::ranges::find(groups, attributes.gid) != groups.end();
-  std::uint32_t bits = attributes.mode & 07U;
-  if (credential.uid == 0) {
-    const bool executable =
-        attributes.type == FileType::kDirectory || (attributes.mode & 0111U) != 0;
-    bits = executable ? 07U : 06U;
-  } else if (credential.uid == attributes.uid) {
-    bits = attributes.mode >> 6U & 07U;
-  } else if (in_group) {
-    bits = attributes.mode >> 3U & 07U;
-  }
-  std::uint32_t granted = 0;
-  const bool directory = attributes.type == FileType::kDirectory;
-  if ((bits & 04U) != 0) {
-    granted |= netfs::kAccessRead;
-  }
-  if ((bits & 02U) != 0) {
-    granted |=
-        netfs::kAccessModify | netfs::kAccessExtend | (directory ? netfs::kAccessDelete : 0U);
-  }
-  if ((bits & 01U) != 0) {
-    granted |= directory ? netfs::kAccessLookup : netfs::kAccessExecute;
-  }
-  return granted;
-}
-
-// Where the name begins in a record of getdents64(2).
-constexpr std::size_t kRawNameOffset = offsetof(dirent64, d_name);
-
-// Appends what one getdents64(2) gives; with the attributes of each if `directory` is not null.
-Result<> read_piece(LocalTree& tree, const UniqueFd& opened, const FileHandle* directory,
-                    ReaddirReply& reply) {
-  std::vector<std::byte> buffer(kDirectoryReadSize);
-  const auto length = ::syscall(SYS_getdents64, opened.get(), buffer.data(), buffer.size());
-  if (length < 0) {
-    return remote_failure(errno, "readdir");
-  }
-  reply.end = length == 0;
-  for (std::size_t at = 0; at < static_cast<std::size_t>(length);) {
-    dirent64 raw{};
-    std::memcpy(&raw, &buffer[at], kRawNameOffset);
-    netfs::RemoteEntry entry;
-    entry.name = reinterpret_cast<const char*>(&buffer[at + kRawNameOffset]);
-    entry.fileid = raw.d_ino;
-    entry.cookie = static_cast<std::uint64_t>(raw.d_off);
-    at += raw.d_reclen;
-    if (entry.name == "." || entry.name == "..") {
-      continue;
-    }
-    // One that disappeared meanwhile, or is a mount point, stays without attributes.
-    if (const auto found = directory != nullptr ? tree.look_up(opened, *directory, entry.name)
-                                                : Result<OpenedFile>(fail(Errc::kNotFound, ""))) {
-      entry.handle = found->found.handle;
-      entry.attributes = found->found.attributes;
-    }
-    reply.entries.push_back(std::move(entry));
-  }
-  return {};
-}
-
-Result<ReaddirReply> read_directory(LocalTree& tree, const FileHandle& handle,
-                                    DirectoryPosition from, bool with_attributes) {
-  const OpenedFile directory = TRY(tree.find(handle));
-  if (directory.found.attributes.type != FileType::kDirectory) {
-    return remote_failure(ENOTDIR, "readdir");
-  }
-  // A description of its own for each call: it holds the position.
-  const UniqueFd opened = TRY(reopen(directory.path, O_DIRECTORY));
-  if (from.cookie != 0 && ::lseek(opened.get(), static_cast<off_t>(from.cookie), SEEK_SET) < 0) {
-    return remote_failure(errno, "readdir");
-  }
-  ReaddirReply reply;
-  reply.directory_attributes = directory.found.attributes;
-  // A piece may hold "." and ".." alone: who asked could not tell where it goes on.
-  while (reply.entries.empty() && !reply.end) {
-    TRY(read_piece(tree, opened, with_attributes ? &handle : nullptr, reply));
-  }
-  return reply;
-}
 
 class LocaldirAdapter final : public netfs::Adapter {
  public:
@@ -294,6 +130,86 @@ class LocaldirAdapter final : public netfs::Adapter {
     });
   }
 
+  CallId start_setattr(const FileHandle& handle, const netfs::AttributeChanges& changes,
+                       CredentialRef credential, Done<netfs::Change> done) override {
+    return run_in_tree<netfs::Change>(std::move(done),
+                                      [handle, changes, credential](LocalTree& tree) {
+                                        return set_attributes(tree, handle, changes, *credential);
+                                      });
+  }
+
+  CallId start_create(const FileHandle& directory, std::string_view name,
+                      const netfs::CreateOrder& order, CredentialRef credential,
+                      Done<netfs::CreateReply> done) override {
+    return run_in_tree<netfs::CreateReply>(
+        std::move(done),
+        [place = NamedPlace{directory, std::string(name)}, order, credential](LocalTree& tree) {
+          return create_file(tree, place, order, *credential);
+        });
+  }
+
+  CallId start_make(const FileHandle& directory, std::string_view name,
+                    const netfs::MakeOrder& order, CredentialRef credential,
+                    Done<netfs::CreateReply> done) override {
+    return run_in_tree<netfs::CreateReply>(
+        std::move(done),
+        [place = NamedPlace{directory, std::string(name)}, order, credential](LocalTree& tree) {
+          return make_special(tree, place, order, *credential);
+        });
+  }
+
+  // Symlinks have no attributes of their own here.
+  CallId start_symlink(const FileHandle& directory, std::string_view name, std::string_view target,
+                       const netfs::AttributeChanges& /*attributes*/, CredentialRef credential,
+                       Done<netfs::CreateReply> done) override {
+    return run_in_tree<netfs::CreateReply>(
+        std::move(done),
+        [place = NamedPlace{directory, std::string(name)}, target = std::string(target),
+         credential](LocalTree& tree) { return make_symlink(tree, place, target, *credential); });
+  }
+
+  CallId start_remove(const FileHandle& directory, std::string_view name, CredentialRef credential,
+                      Done<netfs::Change> done) override {
+    return start_removal(directory, name, false, std::move(credential), std::move(done));
+  }
+
+  CallId start_rmdir(const FileHandle& directory, std::string_view name, CredentialRef credential,
+                     Done<netfs::Change> done) override {
+    return start_removal(directory, name, true, std::move(credential), std::move(done));
+  }
+
+  CallId start_rename(const FileHandle& from_directory, std::string_view from,
+                      const FileHandle& to_directory, std::string_view to, CredentialRef credential,
+                      Done<netfs::RenameReply> done) override {
+    return run_in_tree<netfs::RenameReply>(
+        std::move(done), [from = NamedPlace{from_directory, std::string(from)},
+                          to = NamedPlace{to_directory, std::string(to)}, credential](
+                             LocalTree& tree) { return rename_file(tree, from, to, *credential); });
+  }
+
+  CallId start_link(const FileHandle& file, const FileHandle& directory, std::string_view name,
+                    CredentialRef credential, Done<netfs::LinkReply> done) override {
+    return run_in_tree<netfs::LinkReply>(
+        std::move(done),
+        [file, place = NamedPlace{directory, std::string(name)}, credential](LocalTree& tree) {
+          return link_file(tree, file, place, *credential);
+        });
+  }
+
+  CallId start_write(const FileHandle& handle, const netfs::WriteOrder& order,
+                     CredentialRef credential, Done<netfs::WriteReply> done) override {
+    return run_in_tree<netfs::WriteReply>(std::move(done),
+                                          [handle, order, credential](LocalTree& tree) {
+                                            return write_file(tree, handle, order, *credential);
+                                          });
+  }
+
+  CallId start_commit(const FileHandle& handle, CredentialRef /*credential*/,
+                      Done<netfs::CommitReply> done) override {
+    return run_in_tree<netfs::CommitReply>(
+        std::move(done), [handle](LocalTree& tree) { return commit_file(tree, handle); });
+  }
+
   void cancel(CallId id) override EXCLUDES(mutex_) {
     const MutexLock lock(mutex_);
     queued_.erase(id);
@@ -340,6 +256,15 @@ class LocaldirAdapter final : public netfs::Adapter {
     return id;
   }
 
+  CallId start_removal(const FileHandle& directory, std::string_view name, bool is_directory,
+                       CredentialRef credential, Done<netfs::Change> done) {
+    return run_in_tree<netfs::Change>(
+        std::move(done), [place = NamedPlace{directory, std::string(name)}, is_directory,
+                          credential = std::move(credential)](LocalTree& tree) {
+          return remove_name(tree, place, is_directory, *credential);
+        });
+  }
+
   template <class Reply, class Work>
   CallId run_in_tree(Done<Reply> done, Work work) {
     return run<Reply>(std::move(done), [this, work = std::move(work)]() mutable -> Result<Reply> {
@@ -366,7 +291,8 @@ class LocaldirAdapter final : public netfs::Adapter {
     ShareInfo info;
     info.root = tree->root().handle;
     info.root_attributes = tree->root().attributes;
-    info.read_size = kReadSize;
+    info.read_size = kTransferSize;
+    info.write_size = kTransferSize;
     info.directory_read_size = kDirectoryReadSize;
     info.time_granularity = {0, kClockTick};
     info.most_file_size = std::numeric_limits<std::int64_t>::max();

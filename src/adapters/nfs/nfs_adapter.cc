@@ -14,6 +14,8 @@
 
 #include <fmt/format.h>
 
+#include "adapters/nfs/change_calls.h"
+#include "adapters/nfs/nfs_types.h"
 #include "adapters/nfs/options.h"
 #include "adapters/nfs/procedures.h"
 #include "adapters/nfs/rpc_call.h"
@@ -30,6 +32,7 @@
 #include "base/thread_annotations.h"
 #include "netfs/adapter.h"
 #include "netfs/attributes.h"
+#include "netfs/changes.h"
 #include "os/stream.h"
 
 namespace larder::nfs {
@@ -41,11 +44,10 @@ using netfs::CredentialRef;
 using netfs::Done;
 using netfs::FileHandle;
 
-constexpr std::size_t kMostNameBytes = 255;
 // Pages of a listing in a row that held no name for us.
 constexpr unsigned kMostEmptyPages = 1000;
 
-class NfsAdapter final : public netfs::Adapter {
+class NfsAdapter final : public netfs::Adapter, private ChangeCalls::Carrier {
  public:
   NfsAdapter(const NfsUrl& url, const NfsOptions& options, Executor& executor,
              os::StreamConnector& connector)
@@ -71,6 +73,80 @@ class NfsAdapter final : public netfs::Adapter {
   CallId start_read(const FileHandle& handle, const netfs::ReadOrder& order,
                     CredentialRef credential, Done<netfs::ReadReply> done) override;
 
+  CallId start_setattr(const FileHandle& handle, const netfs::AttributeChanges& changes,
+                       CredentialRef credential, Done<netfs::Change> done) override {
+    return change(credential, [&](ChangeCalls::Caller caller) {
+      changes_.setattr(std::move(caller), handle, changes, std::move(done));
+    });
+  }
+
+  CallId start_create(const FileHandle& directory, std::string_view name,
+                      const netfs::CreateOrder& order, CredentialRef credential,
+                      Done<netfs::CreateReply> done) override {
+    return change(credential, [&](ChangeCalls::Caller caller) {
+      changes_.create(std::move(caller), directory, name, order, std::move(done));
+    });
+  }
+
+  CallId start_make(const FileHandle& directory, std::string_view name,
+                    const netfs::MakeOrder& order, CredentialRef credential,
+                    Done<netfs::CreateReply> done) override {
+    return change(credential, [&](ChangeCalls::Caller caller) {
+      changes_.make(std::move(caller), directory, name, order, std::move(done));
+    });
+  }
+
+  CallId start_symlink(const FileHandle& directory, std::string_view name, std::string_view target,
+                       const netfs::AttributeChanges& attributes, CredentialRef credential,
+                       Done<netfs::CreateReply> done) override {
+    return change(credential, [&](ChangeCalls::Caller caller) {
+      changes_.symlink(std::move(caller), directory, name, target, attributes, std::move(done));
+    });
+  }
+
+  CallId start_remove(const FileHandle& directory, std::string_view name, CredentialRef credential,
+                      Done<netfs::Change> done) override {
+    return change(credential, [&](ChangeCalls::Caller caller) {
+      changes_.remove(std::move(caller), Procedure::kRemove, directory, name, std::move(done));
+    });
+  }
+
+  CallId start_rmdir(const FileHandle& directory, std::string_view name, CredentialRef credential,
+                     Done<netfs::Change> done) override {
+    return change(credential, [&](ChangeCalls::Caller caller) {
+      changes_.remove(std::move(caller), Procedure::kRmdir, directory, name, std::move(done));
+    });
+  }
+
+  CallId start_rename(const FileHandle& from_directory, std::string_view from,
+                      const FileHandle& to_directory, std::string_view to, CredentialRef credential,
+                      Done<netfs::RenameReply> done) override {
+    return change(credential, [&](ChangeCalls::Caller caller) {
+      changes_.rename(std::move(caller), from_directory, from, to_directory, to, std::move(done));
+    });
+  }
+
+  CallId start_link(const FileHandle& file, const FileHandle& directory, std::string_view name,
+                    CredentialRef credential, Done<netfs::LinkReply> done) override {
+    return change(credential, [&](ChangeCalls::Caller caller) {
+      changes_.link(std::move(caller), file, directory, name, std::move(done));
+    });
+  }
+
+  CallId start_write(const FileHandle& handle, const netfs::WriteOrder& order,
+                     CredentialRef credential, Done<netfs::WriteReply> done) override {
+    return change(credential, [&](ChangeCalls::Caller caller) {
+      changes_.write(std::move(caller), handle, order, write_size_, std::move(done));
+    });
+  }
+
+  CallId start_commit(const FileHandle& handle, CredentialRef credential,
+                      Done<netfs::CommitReply> done) override {
+    return change(credential, [&](ChangeCalls::Caller caller) {
+      changes_.commit(std::move(caller), handle, std::move(done));
+    });
+  }
+
   void cancel(CallId id) override EXCLUDES(mutex_);
   [[nodiscard]] netfs::AdapterStatus status() const override;
   void shut_down() override EXCLUDES(mutex_);
@@ -93,7 +169,16 @@ class NfsAdapter final : public netfs::Adapter {
   template <class T>
   CallId start(Procedure procedure, std::vector<std::byte> arguments, CredentialRef credential,
                Result<T> (*decode)(Bytes), Done<T> done);
-  void submit(CallId id, RpcRequest request) EXCLUDES(mutex_);
+
+  template <class Start>
+  CallId change(CredentialRef& credential, const Start& start) {
+    const CallId id = ++last_id_;
+    start(ChangeCalls::Caller{id, std::move(credential)});
+    return id;
+  }
+
+  void submit(CallId id, RpcRequest request) override EXCLUDES(mutex_);
+  void give_up(CallId id) override EXCLUDES(mutex_);
   void on_connected(Result<ShareConnector::Share> share, Done<netfs::ShareInfo> done)
       EXCLUDES(mutex_);
   void continue_listing(const ListingRef& listing);
@@ -107,10 +192,12 @@ class NfsAdapter final : public netfs::Adapter {
   std::atomic<bool> lacks_readdirplus_{false};
   // Constants of the share once connected.
   std::atomic<std::uint32_t> read_size_{0};
+  std::atomic<std::uint32_t> write_size_{0};
   std::atomic<std::uint32_t> directory_read_size_{0};
   Counter reads_;
   Counter bytes_read_;
   Counter refused_names_;
+  ChangeCalls changes_{*this};
 
   mutable Mutex mutex_{LockRank::kNetwork};
   std::shared_ptr<RpcClient> client_ GUARDED_BY(mutex_);
@@ -136,6 +223,7 @@ void NfsAdapter::on_connected(Result<ShareConnector::Share> share, Done<netfs::S
     return;
   }
   read_size_ = share->info.read_size;
+  write_size_ = share->info.write_size;
   directory_read_size_ = share->info.directory_read_size;
   bool too_late = false;
   {
@@ -159,6 +247,12 @@ void NfsAdapter::submit(CallId id, RpcRequest request) {
     return;
   }
   connected->submit(id, std::move(request));
+}
+
+void NfsAdapter::give_up(CallId id) {
+  if (const std::shared_ptr<RpcClient> connected = client()) {
+    connected->cancel(id);
+  }
 }
 
 template <class T>
@@ -283,9 +377,7 @@ void NfsAdapter::continue_listing(const ListingRef& listing) {
   submit(listing->id, std::move(request));
   // A cancel() that came between two calls found none to end.
   if (listing->cancelled) {
-    if (const std::shared_ptr<RpcClient> connected = client()) {
-      connected->cancel(listing->id);
-    }
+    give_up(listing->id);
   }
 }
 
@@ -329,18 +421,15 @@ void NfsAdapter::end_listing(const ListingRef& listing, Result<netfs::ReaddirRep
 }
 
 void NfsAdapter::cancel(CallId id) {
-  std::shared_ptr<RpcClient> connected;
+  changes_.cancel(id);
   {
     const MutexLock lock(mutex_);
     const auto found = listings_.find(id);
     if (found != listings_.end()) {
       found->second->cancelled = true;
     }
-    connected = client_;
   }
-  if (connected) {
-    connected->cancel(id);
-  }
+  give_up(id);
 }
 
 netfs::AdapterStatus NfsAdapter::status() const {

@@ -50,9 +50,9 @@ bool apply_flag(NfsOptions& options, std::string_view word) {
 
 Result<OptionOutcome> apply_value(NfsOptions& options, std::string_view key,
                                   std::string_view value) {
-  if (key == "rsize") {
-    options.read_size =
-        TRY(parse_number(key, value, {NfsOptions::kLeastReadSize, NfsOptions::kMostReadSize}));
+  if (key == "rsize" || key == "wsize") {
+    (key == "rsize" ? options.read_size : options.write_size) = TRY(
+        parse_number(key, value, {NfsOptions::kLeastTransferSize, NfsOptions::kMostTransferSize}));
   } else if (key == "nconnect") {
     options.connections = TRY(parse_number(key, value, {1, NfsOptions::kMostConnections}));
   } else if (key == "timeo") {

@@ -11,8 +11,9 @@
 namespace larder::nfs {
 
 struct NfsOptions {
-  // Bytes of one READ; 0: what the server prefers. At most kMostReadSize.
+  // Bytes of one READ; 0: what the server prefers. At most kMostTransferSize.
   std::uint32_t read_size = 0;
+  std::uint32_t write_size = 0;  // bytes of one WRITE, likewise
   // One keeps small calls clear of large replies, the other carries the reads: on one machine two
   // connections already saturate what a server gives, and each costs a thread.
   unsigned connections = 2;
@@ -23,8 +24,8 @@ struct NfsOptions {
   std::optional<std::uint16_t> nfs_port;    // without it the portmapper is asked
   std::optional<std::uint16_t> mount_port;  // likewise
 
-  static constexpr std::uint32_t kLeastReadSize = 4096;
-  static constexpr std::uint32_t kMostReadSize = 1U << 20;
+  static constexpr std::uint32_t kLeastTransferSize = 4096;
+  static constexpr std::uint32_t kMostTransferSize = 1U << 20;
   static constexpr unsigned kMostConnections = 16;
 
   bool operator==(const NfsOptions&) const = default;
@@ -35,8 +36,8 @@ enum class OptionOutcome : std::uint8_t {
   kUnknown,  // not an option of NFS: somebody else may know it
 };
 
-// One word: "soft", "hard", "resvport", "noresvport", or KEY=VALUE with rsize (bytes), nconnect,
-// timeo (tenths of a second), retrans, port or nfsport, mountport.
+// One word: "soft", "hard", "resvport", "noresvport", or KEY=VALUE with rsize and wsize (bytes),
+// nconnect, timeo (tenths of a second), retrans, port or nfsport, mountport.
 // Errors: kInvalid with a sentence for a known key with a bad value.
 [[nodiscard]] Result<OptionOutcome> apply_option(NfsOptions& options, std::string_view word);
 

@@ -1,4 +1,5 @@
-// The procedures of NFSv3 (RFC 1813) that we use: arguments to XDR, results from XDR.
+// The procedures of NFSv3 (RFC 1813) that change nothing: arguments to XDR, results from XDR. Those
+// that change something are in change_procedures.h.
 //
 // Encoders return the arguments of a call. Decoders take a call's whole results; a status that is
 // not OK becomes its error, and whatever makes no sense kCorrupt.
@@ -25,15 +26,26 @@ inline constexpr RpcProgram kNfsProgram{100003, 3, "NFS"};
 enum class Procedure : std::uint32_t {
   kNull = 0,
   kGetattr = 1,
+  kSetattr = 2,
   kLookup = 3,
   kAccess = 4,
   kReadlink = 5,
   kRead = 6,
+  kWrite = 7,
+  kCreate = 8,
+  kMkdir = 9,
+  kSymlink = 10,
+  kMknod = 11,
+  kRemove = 12,
+  kRmdir = 13,
+  kRename = 14,
+  kLink = 15,
   kReaddir = 16,
   kReaddirplus = 17,
   kFsstat = 18,
   kFsinfo = 19,
   kPathconf = 20,
+  kCommit = 21,
 };
 
 // GETATTR, READLINK, FSSTAT, FSINFO, PATHCONF.
@@ -80,6 +92,8 @@ struct DirectoryPage {
 struct FsinfoReply {
   std::uint32_t read_max = 0;
   std::uint32_t read_preferred = 0;
+  std::uint32_t write_max = 0;  // some servers that cannot be written to say 0
+  std::uint32_t write_preferred = 0;
   std::uint32_t readdir_preferred = 0;
   std::uint64_t most_file_size = 0;
   netfs::Timestamp time_delta;

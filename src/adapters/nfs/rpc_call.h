@@ -16,7 +16,7 @@ namespace larder::nfs {
 // In the order of service.
 enum class CallClass : std::uint8_t {
   kMetadata,  // somebody waits for a name or an attribute
-  kRead,      // somebody waits for data
+  kRead,      // somebody waits for data, or for data to be written
   kPrefetch,  // nobody waits yet
 };
 
@@ -44,14 +44,18 @@ using FindData = DataPlace (*)(Bytes results);
 struct RpcReply {
   Bytes results;
   std::size_t data_length = 0;  // bytes that were put at the start of the destination
+  // The call left us more than once, so the server may have carried it out more than once, and this
+  // may be the answer to a repetition.
+  bool repeated = false;
 };
 
 struct RpcRequest {
   std::uint32_t procedure = 0;
   netfs::CredentialRef credential;   // null: AUTH_NONE
   std::vector<std::byte> arguments;  // XDR
+  Bytes body;  // sent behind the arguments, with XDR's padding; the call's until `done` has run
   CallClass call_class = CallClass::kMetadata;
-  std::size_t expected_bytes = 256;  // of the reply, about: calls are spread by it
+  std::size_t expected_bytes = 256;  // of reply and body, about: calls are spread by it
   MutableBytes destination;          // for data; the call's until `done` has run
   FindData find_data = nullptr;      // set when there is a destination
   netfs::Done<RpcReply> done;        // exactly once, any thread, without locks; must not wait

@@ -17,6 +17,7 @@
 #include "adapters/nfs/rpc_call.h"
 #include "adapters/nfs/rpc_connection.h"
 #include "adapters/nfs/rpc_message.h"
+#include "adapters/nfs/xdr.h"
 #include "base/check.h"
 #include "base/clock.h"
 #include "base/executor.h"
@@ -110,8 +111,9 @@ void RpcClient::give_new_xid(RpcCall& call) {
 void RpcClient::submit(netfs::CallId id, RpcRequest request) {
   auto call = std::make_shared<RpcCall>();
   call->id = id;
+  const std::size_t body_bytes = request.body.size() + xdr_padding(request.body.size());
   call->message = encode_call(0, settings_.program, request.procedure, request.credential.get(),
-                              request.arguments);
+                              request.arguments, body_bytes);
   call->request = std::move(request);
   counters_.calls.add();
   bool refused = false;
@@ -268,6 +270,9 @@ void RpcClient::resume(netfs::CallId id) {
     Entry& entry = found->second;
     // With its old xid the server might repeat its old answer.
     give_new_xid(*entry.call);
+    if (entry.call->transmissions == 1) {
+      entry.call->transmissions = 0;  // what the server put off it has not done
+    }
     entry.place = kQueued;
     queues_.at(static_cast<std::size_t>(entry.call->request.call_class)).push_back(entry.call);
   }

@@ -15,6 +15,7 @@
 
 #include "adapters/nfs/reply_reader.h"
 #include "adapters/nfs/rpc_call.h"
+#include "adapters/nfs/xdr.h"
 #include "base/check.h"
 #include "base/clock.h"
 #include "base/error.h"
@@ -30,6 +31,7 @@ namespace {
 
 constexpr std::chrono::milliseconds kShortestDelay{10};
 constexpr std::chrono::milliseconds kLongestDelay{5000};
+constexpr std::chrono::milliseconds kLongestRelease{1000};
 
 }  // namespace
 
@@ -138,7 +140,58 @@ void RpcConnection::end(const RpcCallRef& call) {
     stream->run_on_thread([this] { let_go(); });
     return;
   }
-  owner_.on_call_ended(*this, call, fail(error_of_wish(call->wish.load())));
+  if (!conclude(call, fail(error_of_wish(call->wish.load())))) {
+    release_soon(call);
+  }
+}
+
+bool RpcConnection::conclude(const RpcCallRef& call, Result<RpcReply> result) {
+  {
+    const MutexLock lock(mutex_);
+    if (call->body_readers > 0) {
+      if (result) {  // its bytes are the reader's
+        call->held_results.assign(result->results.begin(), result->results.end());
+        result->results = call->held_results;
+      }
+      call->held = std::move(result);
+      return false;
+    }
+  }
+  owner_.on_call_ended(*this, call, std::move(result));
+  return true;
+}
+
+void RpcConnection::release_body(const RpcCallRef& call) {
+  std::optional<Result<RpcReply>> held;
+  {
+    const MutexLock lock(mutex_);
+    CHECK(call->body_readers > 0);
+    if (--call->body_readers > 0) {
+      return;
+    }
+    held = std::exchange(call->held, std::nullopt);
+  }
+  if (held) {
+    owner_.on_call_ended(*this, call, std::move(*held));
+  }
+}
+
+void RpcConnection::release_soon(const RpcCallRef& call) {
+  executor_.timers().schedule(kLongestRelease, [weak = weak_from_this(), call] {
+    const auto self = weak.lock();
+    const Gate::Pass pass = self ? self->connecting_.enter() : Gate::Pass();
+    if (!pass) {
+      return;
+    }
+    bool still_read = false;
+    {
+      const MutexLock lock(self->mutex_);
+      still_read = call->held.has_value();
+    }
+    if (still_read) {
+      self->break_off("the server takes no more bytes");
+    }
+  });
 }
 
 void RpcConnection::let_go() {
@@ -166,8 +219,16 @@ void RpcConnection::flush() {
       if (state_ != State::kUp || !stream_ || unsent_.empty()) {
         return;
       }
-      message.head = unsent_.front()->message;
+      const RpcCallRef call = std::move(unsent_.front());
       unsent_.pop_front();
+      ++call->transmissions;
+      message.head = call->message;
+      if (const Bytes body = call->request.body; !body.empty()) {
+        ++call->body_readers;
+        message.body = body;
+        message.padding = xdr_padding(body.size());
+        message.done = [this, call] { release_body(call); };
+      }
       stream = stream_;
     }
     stream->send(std::move(message));
@@ -286,8 +347,11 @@ void RpcConnection::end_reply(Result<RpcReply> reply) {
     receiving_ = nullptr;
     CHECK(call != nullptr, "a reply ended that did not begin");
     static_cast<void>(take(call->xid));
+    if (reply) {
+      reply->repeated = call->transmissions > 1;
+    }
   }
-  owner_.on_call_ended(*this, call, std::move(reply));
+  conclude(call, std::move(reply));
 }
 
 // After a stream's end: those that leave the table now are returned, the others wait for the next.
@@ -332,7 +396,7 @@ void RpcConnection::on_closed(const Error& why) {
   for (const RpcCallRef& call : ended) {
     const RpcCall::Wish wish = call->wish.load();
     Error error = wish == RpcCall::Wish::kNone && unreachable ? why : error_of_wish(wish);
-    owner_.on_call_ended(*this, call, fail(std::move(error)));
+    conclude(call, fail(std::move(error)));
   }
 }
 

@@ -19,6 +19,14 @@
 //   destination, and a late reply on the old one cannot come, because it is gone.
 //
 // `done` runs after the call has left the table and the reader, never before.
+//
+// Who reads a body when
+// ---------------------
+// A stream reads the body of a call from flush() until it says so by OutgoingMessage::done; the
+// call counts its readers. A call that ends meanwhile (cancelled, timed out, or answered by a
+// server that did not wait for the end) leaves the table, but its `done` runs only when the last
+// reader is gone. So that a peer who takes no bytes cannot hold up a cancelled call, the stream is
+// given up if it still reads after kLongestRelease.
 #pragma once
 
 #include <atomic>
@@ -56,6 +64,12 @@ struct RpcCall {
   std::uint32_t xid = 0;           // changed only while no connection has it
   std::vector<std::byte> message;  // likewise
   std::atomic<Wish> wish = Wish::kNone;
+
+  // The rest is guarded by the lock of the connection that has the call.
+  unsigned transmissions = 0;            // times that it was handed to a stream
+  unsigned body_readers = 0;             // of these, how many may still read the body
+  std::optional<Result<RpcReply>> held;  // how it ended, while its body is still read
+  std::vector<std::byte> held_results;   // of the reply in `held`
 
   void make_wish(Wish new_wish) {
     Wish none = Wish::kNone;
@@ -153,6 +167,10 @@ class RpcConnection final : public std::enable_shared_from_this<RpcConnection>,
 
   void let_go() EXCLUDES(mutex_);
   void flush() EXCLUDES(mutex_);
+  // Tells the owner, as soon as nobody reads the call's body. True: at once.
+  bool conclude(const RpcCallRef& call, Result<RpcReply> result) EXCLUDES(mutex_);
+  void release_body(const RpcCallRef& call) EXCLUDES(mutex_);
+  void release_soon(const RpcCallRef& call);
   void add(const RpcCallRef& call) REQUIRES(mutex_);
   RpcCallRef take(std::uint32_t xid) REQUIRES(mutex_);
   std::vector<RpcCallRef> sort_out(bool unreachable) REQUIRES(mutex_);

@@ -133,7 +133,7 @@ std::vector<std::uint32_t> groups_on_the_wire(const netfs::Credential& credentia
 
 std::vector<std::byte> encode_call(std::uint32_t xid, const RpcProgram& program,
                                    std::uint32_t procedure, const netfs::Credential* credential,
-                                   Bytes arguments) {
+                                   Bytes arguments, std::size_t body_bytes) {
   static constexpr std::size_t kMostHeadBytes = 132;  // with 16 groups
   XdrEncoder out(kMostHeadBytes + arguments.size());
   out.put_u32(0);  // the mark, below
@@ -146,9 +146,11 @@ std::vector<std::byte> encode_call(std::uint32_t xid, const RpcProgram& program,
   put_credential(out, credential);
   out.put_u32(kAuthNone);  // our verifier
   out.put_u32(0);
-  CHECK(arguments.size() % 4 == 0);
+  CHECK(arguments.size() % 4 == 0 && body_bytes % 4 == 0);
   out.put_fixed_opaque(arguments);
-  out.set_u32(0, kLastFragment | static_cast<std::uint32_t>(out.size() - kMarkBytes));
+  const std::size_t record = out.size() - kMarkBytes + body_bytes;
+  CHECK(record < kLastFragment);
+  out.set_u32(0, kLastFragment | static_cast<std::uint32_t>(record));
   return out.take();
 }
 

@@ -40,11 +40,11 @@ struct RpcProgram {
 [[nodiscard]] std::vector<std::uint32_t> groups_on_the_wire(const netfs::Credential& credential);
 
 // A whole call as it goes into the stream: mark, head, credential, arguments. A null credential is
-// AUTH_NONE.
+// AUTH_NONE. `body_bytes` of arguments, padding included, are sent behind it.
 [[nodiscard]] std::vector<std::byte> encode_call(std::uint32_t xid, const RpcProgram& program,
                                                  std::uint32_t procedure,
                                                  const netfs::Credential* credential,
-                                                 Bytes arguments);
+                                                 Bytes arguments, std::size_t body_bytes = 0);
 
 // Gives an encoded call another xid.
 void set_call_xid(std::span<std::byte> call, std::uint32_t xid);

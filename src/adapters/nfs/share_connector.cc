@@ -35,6 +35,14 @@ namespace {
 constexpr std::uint32_t kLeastDirectoryRead = 64U << 10;
 constexpr std::uint32_t kMostDirectoryRead = 256U << 10;
 
+// `asked` 0: what the server prefers.
+std::uint32_t transfer_size(std::uint32_t asked, std::uint32_t preferred,
+                            std::uint32_t server_most) {
+  const std::uint32_t most = std::min(server_most, NfsOptions::kMostTransferSize);
+  const std::uint32_t wanted = asked != 0 ? asked : preferred;
+  return wanted == 0 ? most : std::min(wanted, most);
+}
+
 }  // namespace
 
 ShareConnector::ShareConnector(const NfsUrl& url, const NfsOptions& options, Executor& executor,
@@ -188,12 +196,11 @@ void ShareConnector::on_fsinfo(const std::shared_ptr<RpcClient>& client, Bytes r
     finish(fail(fsinfo.error().within(fmt::format("{}:{}", url_.host, url_.path))));
     return;
   }
-  const std::uint32_t most = std::min(fsinfo->read_max, NfsOptions::kMostReadSize);
-  std::uint32_t wanted = options_.read_size != 0 ? options_.read_size : fsinfo->read_preferred;
-  if (wanted == 0) {
-    wanted = most;
-  }
-  info_.read_size = std::min(wanted, most);
+  info_.read_size = transfer_size(options_.read_size, fsinfo->read_preferred, fsinfo->read_max);
+  // Who cannot be written to says so again when asked.
+  const std::uint32_t write_max =
+      fsinfo->write_max != 0 ? fsinfo->write_max : NfsOptions::kLeastTransferSize;
+  info_.write_size = transfer_size(options_.write_size, fsinfo->write_preferred, write_max);
   info_.directory_read_size =
       std::clamp(fsinfo->readdir_preferred, kLeastDirectoryRead, kMostDirectoryRead);
   info_.time_granularity = fsinfo->time_delta;

@@ -1,0 +1,365 @@
+#include <algorithm>
+#include <cerrno>
+#include <cstddef>
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <string>
+#include <string_view>
+#include <utility>
+
+#include "base/bytes.h"
+#include "base/error.h"
+#include "base/executor.h"
+#include "base/result.h"
+#include "netfs/adapter.h"
+#include "netfs/attributes.h"
+#include "netfs/changes.h"
+#include "testing/fake_server.h"
+
+namespace larder::testing {
+
+namespace {
+
+constexpr unsigned kServerThreads = 8;
+
+std::unexpected<Error> stale_handle() {
+  return fail(Errc::kStale, ESTALE, "the server does not know this file handle");
+}
+
+}  // namespace
+
+FakeAdapter::FakeAdapter(FakeServer& server, Executor& executor)
+    : server_(server),
+      control_(std::make_shared<Control>()),
+      pool_(executor.make_pool("server", kServerThreads, 1'000'000)) {}
+
+FakeAdapter::~FakeAdapter() = default;
+
+template <class T>
+netfs::CallId FakeAdapter::start(const char* procedure, netfs::Done<T> done,
+                                 std::move_only_function<Result<T>()> answer) {
+  const netfs::CallId id = ++last_call_;
+  auto shared_done = std::make_shared<netfs::Done<T>>(std::move(done));
+  // Whoever is first ends the call.
+  auto finish = [this, id, shared_done](Result<T> result) {
+    cancels_.erase(id);
+    if (netfs::Done<T> once = std::exchange(*shared_done, nullptr)) {
+      once(std::move(result));
+    }
+  };
+  cancels_.emplace(id, [finish] { finish(fail(Errc::kCancelled, "cancelled")); });
+  Task carry_out = [this, procedure, finish, shared_done, answer = std::move(answer)]() mutable {
+    if (!*shared_done) {
+      return;  // cancelled
+    }
+    ++server_.calls[procedure];
+    if (!control_->errors.empty()) {
+      Error error = std::move(control_->errors.front());
+      control_->errors.pop_front();
+      finish(fail(std::move(error)));
+      return;
+    }
+    Result<T> result = answer();
+    if (!control_->lost_answers.empty()) {
+      result = fail(std::move(control_->lost_answers.front()));
+      control_->lost_answers.pop_front();
+    }
+    finish(std::move(result));
+  };
+  if (control_->at_once > 0) {
+    --control_->at_once;
+    carry_out();
+    return id;
+  }
+  pool_->post([control = control_, carry_out = std::move(carry_out)]() mutable {
+    if (control->hold) {
+      control->held.push_back(std::move(carry_out));
+    } else {
+      carry_out();
+    }
+  });
+  return id;
+}
+
+void FakeAdapter::start_connect(netfs::Done<netfs::ShareInfo> done) {
+  start<netfs::ShareInfo>("connect", std::move(done), [this]() -> Result<netfs::ShareInfo> {
+    netfs::ShareInfo info;
+    info.root = server_.handle_of(FakeServer::kRoot);
+    info.root_attributes = server_.nodes_.at(FakeServer::kRoot).attributes;
+    info.read_size = server_.read_size;
+    info.write_size = server_.write_size;
+    info.directory_read_size = 65536;
+    info.time_granularity = server_.say_granularity ? server_.granularity : netfs::Timestamp{0, 1};
+    info.most_file_size = std::uint64_t{1} << 62;
+    return info;
+  });
+}
+
+netfs::CallId FakeAdapter::start_lookup(const netfs::FileHandle& directory, std::string_view name,
+                                        netfs::CredentialRef /*credential*/,
+                                        netfs::Done<netfs::LookupReply> done) {
+  return start<netfs::LookupReply>(
+      "LOOKUP", std::move(done),
+      [this, directory, name = std::string(name)]() -> Result<netfs::LookupReply> {
+        FakeServer::Node* const node = server_.find(directory);
+        if (node == nullptr) {
+          return stale_handle();
+        }
+        if (const FakeServer::Entry* const entry = FakeServer::find_entry(*node, name)) {
+          return netfs::LookupReply{server_.handle_of(entry->fileid),
+                                    server_.post_op(server_.nodes_.at(entry->fileid)),
+                                    server_.post_op(*node)};
+        }
+        return fail(Errc::kRemote, ENOENT, "no such name");
+      });
+}
+
+netfs::CallId FakeAdapter::start_getattr(const netfs::FileHandle& handle,
+                                         netfs::CredentialRef /*credential*/,
+                                         netfs::Done<netfs::Attributes> done) {
+  return start<netfs::Attributes>("GETATTR", std::move(done),
+                                  [this, handle]() -> Result<netfs::Attributes> {
+                                    FakeServer::Node* const node = server_.find(handle);
+                                    if (node == nullptr) {
+                                      return stale_handle();
+                                    }
+                                    return node->attributes;
+                                  });
+}
+
+netfs::CallId FakeAdapter::start_access(const netfs::FileHandle& handle, std::uint32_t wanted,
+                                        netfs::CredentialRef credential,
+                                        netfs::Done<netfs::AccessReply> done) {
+  return start<netfs::AccessReply>(
+      "ACCESS", std::move(done),
+      [this, handle, wanted, credential]() -> Result<netfs::AccessReply> {
+        FakeServer::Node* const node = server_.find(handle);
+        if (node == nullptr) {
+          return stale_handle();
+        }
+        const bool denied = credential->uid == server_.denied_uid;
+        return netfs::AccessReply{denied ? 0 : wanted, server_.post_op(*node)};
+      });
+}
+
+netfs::CallId FakeAdapter::start_readlink(const netfs::FileHandle& handle,
+                                          netfs::CredentialRef /*credential*/,
+                                          netfs::Done<netfs::ReadlinkReply> done) {
+  return start<netfs::ReadlinkReply>(
+      "READLINK", std::move(done), [this, handle]() -> Result<netfs::ReadlinkReply> {
+        FakeServer::Node* const node = server_.find(handle);
+        if (node == nullptr) {
+          return stale_handle();
+        }
+        if (node->attributes.type != netfs::FileType::kSymlink) {
+          return fail(Errc::kInvalid, EINVAL, "READLINK of what is no link");
+        }
+        return netfs::ReadlinkReply{node->content, server_.post_op(*node)};
+      });
+}
+
+netfs::CallId FakeAdapter::start_readdir(const netfs::FileHandle& handle,
+                                         netfs::DirectoryPosition from, bool with_attributes,
+                                         netfs::CredentialRef /*credential*/,
+                                         netfs::Done<netfs::ReaddirReply> done) {
+  return start<netfs::ReaddirReply>(
+      "READDIR", std::move(done),
+      [this, handle, from, with_attributes]() -> Result<netfs::ReaddirReply> {
+        FakeServer::Node* const node = server_.find(handle);
+        if (node == nullptr) {
+          return stale_handle();
+        }
+        netfs::ReaddirReply reply;
+        reply.end = true;
+        for (const auto& [name, fileid, cookie] : node->entries) {
+          if (cookie <= from.cookie) {
+            continue;
+          }
+          if (reply.entries.size() >= server_.entries_per_readdir) {
+            reply.end = false;
+            break;
+          }
+          netfs::RemoteEntry entry;
+          entry.name = name;
+          entry.fileid = fileid;
+          entry.cookie = cookie;
+          if (with_attributes) {
+            entry.handle = server_.handle_of(fileid);
+            entry.attributes = server_.post_op(server_.nodes_.at(fileid));
+          }
+          reply.entries.push_back(std::move(entry));
+        }
+        reply.directory_attributes = server_.post_op(*node);
+        return reply;
+      });
+}
+
+netfs::CallId FakeAdapter::start_statfs(const netfs::FileHandle& /*handle*/,
+                                        netfs::CredentialRef /*credential*/,
+                                        netfs::Done<netfs::StatfsReply> done) {
+  return start<netfs::StatfsReply>("FSSTAT", std::move(done), []() -> Result<netfs::StatfsReply> {
+    return netfs::StatfsReply{1U << 30U, 1U << 29U, 1U << 29U, 1000, 500};
+  });
+}
+
+netfs::CallId FakeAdapter::start_read(const netfs::FileHandle& handle,
+                                      const netfs::ReadOrder& order,
+                                      netfs::CredentialRef /*credential*/,
+                                      netfs::Done<netfs::ReadReply> done) {
+  return start<netfs::ReadReply>(
+      "READ", std::move(done),
+      [this, handle, offset = order.offset,
+       destination = order.destination]() -> Result<netfs::ReadReply> {
+        if (server_.before_read) {
+          server_.before_read();
+        }
+        FakeServer::Node* const node = server_.find(handle);
+        if (node == nullptr) {
+          return stale_handle();
+        }
+        const std::string& content = node->content;
+        const std::size_t begin = std::min<std::size_t>(offset, content.size());
+        const std::size_t length = std::min({destination.size(), content.size() - begin,
+                                             static_cast<std::size_t>(server_.read_size)});
+        std::ranges::copy(bytes_of(content).subspan(begin, length), destination.begin());
+        server_.bytes_read += length;
+        return netfs::ReadReply{length, begin + length >= content.size(), server_.post_op(*node)};
+      });
+}
+
+template <class T>
+netfs::CallId FakeAdapter::start_change(const char* procedure,
+                                        const netfs::CredentialRef& credential, netfs::Done<T> done,
+                                        std::move_only_function<Result<T>()> answer) {
+  return start<T>(procedure, std::move(done),
+                  [this, uid = credential->uid, answer = std::move(answer)]() mutable -> Result<T> {
+                    if (uid == server_.denied_uid) {
+                      return fail(Errc::kRemote, EACCES,
+                                  "the server does not let this user change anything");
+                    }
+                    return answer();
+                  });
+}
+
+netfs::CallId FakeAdapter::start_setattr(const netfs::FileHandle& handle,
+                                         const netfs::AttributeChanges& changes,
+                                         netfs::CredentialRef credential,
+                                         netfs::Done<netfs::Change> done) {
+  return start_change<netfs::Change>(
+      "SETATTR", credential, std::move(done),
+      [this, handle, changes] { return server_.setattr(handle, changes); });
+}
+
+netfs::CallId FakeAdapter::start_create(const netfs::FileHandle& directory, std::string_view name,
+                                        const netfs::CreateOrder& order,
+                                        netfs::CredentialRef credential,
+                                        netfs::Done<netfs::CreateReply> done) {
+  return start_change<netfs::CreateReply>(
+      "CREATE", credential, std::move(done),
+      [this, directory, name = std::string(name), order, credential] {
+        return server_.create(directory, name, order, *credential);
+      });
+}
+
+netfs::CallId FakeAdapter::start_make(const netfs::FileHandle& directory, std::string_view name,
+                                      const netfs::MakeOrder& order,
+                                      netfs::CredentialRef credential,
+                                      netfs::Done<netfs::CreateReply> done) {
+  return start_change<netfs::CreateReply>(
+      order.type == netfs::FileType::kDirectory ? "MKDIR" : "MKNOD", credential, std::move(done),
+      [this, directory, name = std::string(name), order, credential] {
+        return server_.make(directory, name, order, *credential);
+      });
+}
+
+netfs::CallId FakeAdapter::start_symlink(const netfs::FileHandle& directory, std::string_view name,
+                                         std::string_view target,
+                                         const netfs::AttributeChanges& /*attributes*/,
+                                         netfs::CredentialRef credential,
+                                         netfs::Done<netfs::CreateReply> done) {
+  return start_change<netfs::CreateReply>(
+      "SYMLINK", credential, std::move(done),
+      [this, directory, name = std::string(name), target = std::string(target), credential] {
+        return server_.symlink(directory, name, target, *credential);
+      });
+}
+
+netfs::CallId FakeAdapter::start_remove(const netfs::FileHandle& directory, std::string_view name,
+                                        netfs::CredentialRef credential,
+                                        netfs::Done<netfs::Change> done) {
+  return start_change<netfs::Change>("REMOVE", credential, std::move(done),
+                                     [this, directory, name = std::string(name)] {
+                                       return server_.unlink(directory, name, false);
+                                     });
+}
+
+netfs::CallId FakeAdapter::start_rmdir(const netfs::FileHandle& directory, std::string_view name,
+                                       netfs::CredentialRef credential,
+                                       netfs::Done<netfs::Change> done) {
+  return start_change<netfs::Change>("RMDIR", credential, std::move(done),
+                                     [this, directory, name = std::string(name)] {
+                                       return server_.unlink(directory, name, true);
+                                     });
+}
+
+netfs::CallId FakeAdapter::start_rename(const netfs::FileHandle& from_directory,
+                                        std::string_view from,
+                                        const netfs::FileHandle& to_directory, std::string_view to,
+                                        netfs::CredentialRef credential,
+                                        netfs::Done<netfs::RenameReply> done) {
+  return start_change<netfs::RenameReply>(
+      "RENAME", credential, std::move(done),
+      [this, from_directory, from = std::string(from), to_directory, to = std::string(to)] {
+        return server_.rename(from_directory, from, to_directory, to);
+      });
+}
+
+netfs::CallId FakeAdapter::start_link(const netfs::FileHandle& file,
+                                      const netfs::FileHandle& directory, std::string_view name,
+                                      netfs::CredentialRef credential,
+                                      netfs::Done<netfs::LinkReply> done) {
+  return start_change<netfs::LinkReply>("LINK", credential, std::move(done),
+                                        [this, file, directory, name = std::string(name)] {
+                                          return server_.link(file, directory, name);
+                                        });
+}
+
+netfs::CallId FakeAdapter::start_write(const netfs::FileHandle& handle,
+                                       const netfs::WriteOrder& order,
+                                       netfs::CredentialRef credential,
+                                       netfs::Done<netfs::WriteReply> done) {
+  return start_change<netfs::WriteReply>(
+      "WRITE", credential, std::move(done),
+      [this, handle, order] { return server_.write(handle, order); });
+}
+
+netfs::CallId FakeAdapter::start_commit(const netfs::FileHandle& handle,
+                                        netfs::CredentialRef /*credential*/,
+                                        netfs::Done<netfs::CommitReply> done) {
+  return start<netfs::CommitReply>("COMMIT", std::move(done),
+                                   [this, handle] { return server_.commit(handle); });
+}
+
+void FakeAdapter::cancel(netfs::CallId id) {
+  const auto found = cancels_.find(id);
+  if (found != cancels_.end()) {
+    Task cancel_it = std::move(found->second);
+    cancels_.erase(found);
+    cancel_it();
+  }
+}
+
+netfs::AdapterStatus FakeAdapter::status() const {
+  netfs::AdapterStatus status;
+  status.connected = true;
+  return status;
+}
+
+void FakeAdapter::shut_down() {
+  while (!cancels_.empty()) {
+    cancel(cancels_.begin()->first);
+  }
+}
+
+}  // namespace larder::testing
