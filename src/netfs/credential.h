@@ -8,6 +8,8 @@
 #include <utility>
 
 #include "netfs/attributes.h"
+#include "netfs/call_scope.h"
+#include "netfs/inode.h"
 
 namespace larder::netfs {
 
@@ -28,6 +30,11 @@ namespace larder::netfs {
   const auto at = reordered.groups.begin() + (found - credential->groups.begin());
   std::rotate(reordered.groups.begin(), at, at + 1);
   return std::make_shared<const Credential>(std::move(reordered));
+}
+
+// The caller as the server is to see him for this inode.
+[[nodiscard]] inline Caller caller_for(const Inode& inode, const Caller& caller) {
+  return {with_group_first(caller.credential, inode.attributes().attributes.gid), caller.scope};
 }
 
 }  // namespace larder::netfs

@@ -47,8 +47,7 @@ VersionRef File::version() {
       const MutexLock lock(mutex_);
       before = version_;
     }
-    if (before != nullptr &&
-        (before->written || same_version(before->attributes, attributes))) {
+    if (before != nullptr && (before->written || same_version(before->attributes, attributes))) {
       return before;
     }
     if (VersionRef made = replace_version(before, attributes)) {

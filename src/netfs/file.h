@@ -106,8 +106,12 @@ class File : public std::enable_shared_from_this<File> {
   [[nodiscard]] std::shared_ptr<Writer> writer() EXCLUDES(mutex_);
   // The file has lost its last name to this one, which goes with the last open. False: nobody has
   // it open any more.
+  // unhide() takes that back; false: it was not hidden, or is removed already.
   [[nodiscard]] bool hide(InodeRef directory, std::string name, CredentialRef credential)
       EXCLUDES(mutex_);
+
+  [[nodiscard]] bool unhide() EXCLUDES(mutex_);
+  [[nodiscard]] bool is_hidden() EXCLUDES(mutex_);
 
   // The attributes of the inode changed.
   void on_changed() EXCLUDES(mutex_);
@@ -133,8 +137,7 @@ class File : public std::enable_shared_from_this<File> {
 
   VersionRef make_written_version();
   // Puts `made` into the place of the current version unless that is not `before` any more.
-  [[nodiscard]] bool put_version(const VersionRef& before, const VersionRef& made)
-      EXCLUDES(mutex_);
+  [[nodiscard]] bool put_version(const VersionRef& before, const VersionRef& made) EXCLUDES(mutex_);
   void end_writing_if_done() EXCLUDES(mutex_);
   void remove_hidden(HiddenName hidden);
 
@@ -190,10 +193,10 @@ class File : public std::enable_shared_from_this<File> {
   Buffer small_ GUARDED_BY(mutex_);  // the whole of version_, when it is small and was loaded
   bool small_is_news_ GUARDED_BY(mutex_) = false;
   unsigned opens_ GUARDED_BY(mutex_) = 0;
-  unsigned writers_ GUARDED_BY(mutex_) = 0;         // of the opens
+  unsigned writers_ GUARDED_BY(mutex_) = 0;  // of the opens
   std::shared_ptr<Writer> writer_ GUARDED_BY(mutex_);
   bool being_written_ GUARDED_BY(mutex_) = false;
-  bool discarding_ GUARDED_BY(mutex_) = false;      // the cache's object is on its way out
+  bool discarding_ GUARDED_BY(mutex_) = false;  // the cache's object is on its way out
   std::optional<HiddenName> hidden_ GUARDED_BY(mutex_);
   // Who waits for a small version to be loaded; an entry means that somebody loads it.
   std::map<VersionRef, std::vector<Done<Buffer>>> small_waiters_ GUARDED_BY(mutex_);

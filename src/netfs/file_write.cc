@@ -155,6 +155,16 @@ bool File::hide(InodeRef directory, std::string name, CredentialRef credential) 
   return true;
 }
 
+bool File::unhide() {
+  const MutexLock lock(mutex_);
+  return std::exchange(hidden_, std::nullopt).has_value();
+}
+
+bool File::is_hidden() {
+  const MutexLock lock(mutex_);
+  return hidden_.has_value();
+}
+
 void File::remove_hidden(HiddenName hidden) {
   hidden.directory->begin_own_change();
   const FileHandle handle = hidden.directory->handle();

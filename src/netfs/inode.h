@@ -119,11 +119,11 @@ class Inode {
   InodeTable& table_;
   const FileHandle handle_;
   const FileType type_;
-  CheckTicket changed_at_;        // guarded by the table's lock for this inode
-  std::uint32_t timeout_ms_ = 0;  // the same
-  MonotonicTime checked_at_;      // the same
-  Attributes attributes_;         // the same
-  std::weak_ptr<File> file_;      // the same
+  CheckTicket changed_at_;           // guarded by the table's lock for this inode
+  std::uint32_t timeout_ms_ = 0;     // the same
+  MonotonicTime checked_at_;         // the same
+  Attributes attributes_;            // the same
+  std::weak_ptr<File> file_;         // the same
   std::unique_ptr<OwnChanges> own_;  // the same; null while none is under way
   std::atomic<std::uint64_t> front_node_{0};
   std::atomic<bool> front_outdated_{false};

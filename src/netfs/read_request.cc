@@ -50,6 +50,10 @@ ReadRequest::ReadRequest(std::shared_ptr<File> file, std::shared_ptr<ShareContex
 void ReadRequest::begin() {
   ++attempts_;
   version_ = file_->version();
+  if (version_->written) {
+    read_directly();
+    return;
+  }
   wanted_ = asked_.intersection({0, version_->size()});
   if (wanted_.empty()) {
     finish_with(ReadOutcome{{}, 0, version_});
@@ -250,7 +254,8 @@ void ReadRequest::begin_after_check() {
                   });
 }
 
-// The file changes under every attempt: serve what the server has, and let nobody keep it.
+// The file is being written here, or changes under every attempt: serve what the server has, and
+// let nobody keep it, but for the kernel what our own writes keep right.
 void ReadRequest::read_directly() {
   DirectRead::start(
       share_, file_->inode(), caller_.credential, asked_,

@@ -45,33 +45,6 @@ namespace {
 constexpr std::chrono::seconds kRecentTime{10};
 constexpr std::size_t kMostRecentFiles = 2048;
 
-// The caller as the server is to see him for this inode.
-Caller caller_for(const Inode& inode, const Caller& caller) {
-  return {with_group_first(caller.credential, inode.attributes().attributes.gid), caller.scope};
-}
-
-// A `done` that may be called by whoever is first.
-template <class T>
-class Answer {
- public:
-  explicit Answer(Done<T> done) : done_(std::move(done)) {}
-
-  void give(Result<T> result) EXCLUDES(mutex_) {
-    Done<T> done;
-    {
-      const MutexLock lock(mutex_);
-      done = std::exchange(done_, nullptr);
-    }
-    if (done) {
-      done(std::move(result));
-    }
-  }
-
- private:
-  Mutex mutex_{LockRank::kStats};
-  Done<T> done_ GUARDED_BY(mutex_);
-};
-
 }  // namespace
 
 void Share::start_mount(std::unique_ptr<Adapter> adapter, Executor& executor,
@@ -115,16 +88,23 @@ void Share::lookup(const InodeRef& directory, std::string_view name, const Calle
   const Caller caller = caller_for(*directory, asking);
   if (const InodeRef listed = find_listed(*directory, name, asking, caller)) {
     context_->counters.listed_lookups.add();
+    context_->known_names.note(directory->handle(), name, listed->handle());
     done(LookupOutcome{listed, directory->attributes().fresh_for});
     return;
   }
+  lookup_at_server(directory, std::string(name), caller, std::move(done));
+}
+
+void Share::lookup_at_server(const InodeRef& directory, const std::string& name,
+                             const Caller& caller, Done<LookupOutcome> done) {
   const CheckTicket ticket = context_->inodes.begin_check();
   CallWait wait(caller, adapter_);
-  wait.on(adapter_.start_lookup(
-      directory->handle(), name, caller.credential,
-      [this, directory, caller, ticket, done = std::move(done)](Result<LookupReply> reply) mutable {
-        on_lookup_reply(directory, caller, ticket, std::move(reply), std::move(done));
-      }));
+  wait.on(adapter_.start_lookup(directory->handle(), name, caller.credential,
+                                [this, place = Place{directory, name}, caller, ticket,
+                                 done = std::move(done)](Result<LookupReply> reply) mutable {
+                                  on_lookup_reply(place, caller, ticket, std::move(reply),
+                                                  std::move(done));
+                                }));
 }
 
 // What a listing just said of the name, if the caller made it and may search the directory.
@@ -140,8 +120,9 @@ InodeRef Share::find_listed(const Inode& directory, std::string_view name, const
   return listed ? context_->inodes.find_or_confirm(listed->handle, listed->said) : nullptr;
 }
 
-void Share::on_lookup_reply(const InodeRef& directory, const Caller& caller, CheckTicket ticket,
+void Share::on_lookup_reply(const Place& place, const Caller& caller, CheckTicket ticket,
                             Result<LookupReply> reply, Done<LookupOutcome> done) {
+  const InodeRef& directory = place.directory;
   if (!reply) {
     if (reply.error().code() == Errc::kStale) {
       directory->expire();
@@ -154,25 +135,27 @@ void Share::on_lookup_reply(const InodeRef& directory, const Caller& caller, Che
     context_->apply(*directory, *reply->directory_attributes, ticket);
   }
   if (reply->attributes) {
-    finish_lookup(directory, reply->handle, *reply->attributes, ticket, std::move(done));
+    finish_lookup(directory, place.name, reply->handle, *reply->attributes, ticket,
+                  std::move(done));
     return;
   }
   CallWait wait(caller, adapter_);
   wait.on(adapter_.start_getattr(reply->handle, caller.credential,
-                                 [this, directory, handle = reply->handle, ticket,
+                                 [this, place, handle = reply->handle, ticket,
                                   done = std::move(done)](Result<Attributes> attributes) mutable {
                                    if (!attributes) {
                                      done(fail(attributes.error()));
                                      return;
                                    }
-                                   finish_lookup(directory, handle, *attributes, ticket,
-                                                 std::move(done));
+                                   finish_lookup(place.directory, place.name, handle, *attributes,
+                                                 ticket, std::move(done));
                                  }));
 }
 
-void Share::finish_lookup(const InodeRef& directory, const FileHandle& handle,
-                          const Attributes& attributes, CheckTicket ticket,
-                          Done<LookupOutcome> done) {
+void Share::finish_lookup(const InodeRef& directory, const std::string& name,
+                          const FileHandle& handle, const Attributes& attributes,
+                          CheckTicket ticket, Done<LookupOutcome> done) {
+  context_->known_names.note(directory->handle(), name, handle);
   const InodeRef inode = context_->inodes.find_or_make(handle, attributes, ticket);
   context_->apply(*inode, attributes, ticket);
   done(LookupOutcome{inode, directory->attributes().fresh_for});
@@ -224,7 +207,7 @@ void Share::statfs(const Caller& caller, Done<StatfsReply> done) {
 void Share::open_directory(const InodeRef& inode, const Caller& asking,
                            Done<std::shared_ptr<DirectoryStream>> done) {
   const Caller caller = caller_for(*inode, asking);
-  check_access(inode, kAccessRead, caller, !options_.no_close_to_open,
+  check_access(inode, {kAccessRead, 0}, caller, !options_.no_close_to_open,
                [this, inode, done = std::move(done)](Result<> result) mutable {
                  if (!result) {
                    done(fail(result.error()));
@@ -234,29 +217,30 @@ void Share::open_directory(const InodeRef& inode, const Caller& asking,
                });
 }
 
-// Asks whether the caller has any of the bits, and for news of the inode in the same call.
-void Share::check_access(const InodeRef& inode, std::uint32_t wanted_any, const Caller& caller,
+// Asks whether the caller has what is needed, and for news of the inode in the same call.
+void Share::check_access(const InodeRef& inode, NeededAccess needed, const Caller& caller,
                          bool revalidate, std::move_only_function<void(Result<>)> done) {
   if (!revalidate && inode->attributes().fresh_for.count() > 0) {
     const auto granted = access_cache_.find(inode->handle(), *caller.credential);
-    if (granted && (*granted & wanted_any) != 0) {
+    if (granted && needed.granted_by(*granted)) {
       done({});
       return;
     }
   }
   // Every bit that an open can want: the answer serves the next opens too.
-  constexpr std::uint32_t kAsked = kAccessRead | kAccessLookup | kAccessExecute;
+  constexpr std::uint32_t kAsked =
+      kAccessRead | kAccessLookup | kAccessExecute | kAccessModify | kAccessExtend;
   const CheckTicket ticket = context_->inodes.begin_check();
   CallWait wait(caller, adapter_);
   wait.on(adapter_.start_access(inode->handle(), kAsked, caller.credential,
-                                [this, inode, wanted_any, caller, ticket,
+                                [this, inode, needed, caller, ticket,
                                  done = std::move(done)](Result<AccessReply> reply) mutable {
-                                  on_access_reply(inode, wanted_any, caller, ticket,
-                                                  std::move(reply), std::move(done));
+                                  on_access_reply(inode, needed, caller, ticket, std::move(reply),
+                                                  std::move(done));
                                 }));
 }
 
-void Share::on_access_reply(const InodeRef& inode, std::uint32_t wanted_any, const Caller& caller,
+void Share::on_access_reply(const InodeRef& inode, NeededAccess needed, const Caller& caller,
                             CheckTicket ticket, Result<AccessReply> reply,
                             std::move_only_function<void(Result<>)> done) {
   if (!reply) {
@@ -264,7 +248,7 @@ void Share::on_access_reply(const InodeRef& inode, std::uint32_t wanted_any, con
     return;
   }
   access_cache_.store(inode->handle(), *caller.credential, reply->granted);
-  if ((reply->granted & wanted_any) == 0) {
+  if (!needed.granted_by(reply->granted)) {
     done(fail(Errc::kRemote, EACCES, "the server does not allow it"));
     return;
   }
@@ -279,41 +263,67 @@ void Share::on_access_reply(const InodeRef& inode, std::uint32_t wanted_any, con
                     });
 }
 
+Share::NeededAccess Share::needed_for(const OpenIntent& intent) {
+  NeededAccess needed;
+  if (intent.read) {
+    // Whoever may execute a program reads it; the server lets him (RFC 1813, ACCESS).
+    needed.one_of = intent.execute ? kAccessRead | kAccessExecute : kAccessRead;
+  }
+  if (intent.write || intent.truncate) {
+    needed.and_one_of = kAccessModify | kAccessExtend;
+  }
+  return needed;
+}
+
 void Share::open(const InodeRef& inode, OpenIntent intent, const Caller& asking,
                  Done<OpenFile> done) {
   const Caller caller = caller_for(*inode, asking);
-  // Whoever may execute a program reads it; the server lets him (RFC 1813, ACCESS).
-  const std::uint32_t wanted = intent.execute ? kAccessRead | kAccessExecute : kAccessRead;
-  check_access(inode, wanted, caller, !options_.no_close_to_open,
-               [this, inode, caller, done = std::move(done)](Result<> result) mutable {
+  check_access(inode, needed_for(intent), caller, !options_.no_close_to_open,
+               [this, inode, intent, caller, done = std::move(done)](Result<> result) mutable {
                  if (!result) {
                    done(fail(result.error()));
                    return;
                  }
-                 finish_open(inode, caller, std::move(done));
+                 finish_open(inode, intent, caller, std::move(done));
                });
 }
 
-void Share::finish_open(const InodeRef& inode, const Caller& caller, Done<OpenFile> done) {
+std::shared_ptr<File> Share::file_of(const InodeRef& inode) {
+  std::shared_ptr<File> file = inode->file();
+  return file != nullptr ? file : inode->set_file(std::make_shared<File>(context_, inode));
+}
+
+void Share::finish_open(const InodeRef& inode, const OpenIntent& intent, const Caller& caller,
+                        Done<OpenFile> done) {
   if (inode->attributes().attributes.link_count == 0) {
     done(fail(Errc::kStale, "the file was removed on the server"));
     return;
   }
-  std::shared_ptr<File> file = inode->file();
-  if (file == nullptr) {
-    file = inode->set_file(std::make_shared<File>(context_, inode));
+  std::shared_ptr<File> file = file_of(inode);
+  FileOpenRef opened = file->open(intent.write);
+  if (!intent.truncate) {
+    const VersionRef version = file->version_at_open();
+    done(OpenFile{std::move(file), version, caller.credential, std::move(opened)});
+    return;
   }
-  const VersionRef version = file->version_at_open();
-  done(OpenFile{std::move(file), version, caller.credential});
+  AttributeChanges changes;
+  changes.size = 0;
+  const auto answer = Answer<OpenFile>::for_scope(caller.scope, std::move(done));
+  set_size(file, changes, caller.credential,
+           [file, credential = caller.credential, opened = std::move(opened),
+            answer](const Result<>& truncated) mutable {
+             if (!truncated) {
+               answer->give(fail(truncated.error()));
+               return;
+             }
+             answer->give(OpenFile{file, file->version_at_open(), credential, std::move(opened)});
+           });
 }
 
 void Share::prepare(const OpenFile& open, const Caller& caller, Done<VersionRef> done) {
   // The download of a small file is shared by all who wait for it: an interrupt ends the wait of
   // this caller only.
-  auto answer = std::make_shared<Answer<VersionRef>>(std::move(done));
-  if (caller.scope != nullptr) {
-    caller.scope->set_cancel([answer] { answer->give(fail(Errc::kCancelled, "interrupted")); });
-  }
+  const auto answer = Answer<VersionRef>::for_scope(caller.scope, std::move(done));
   const Caller uncancelled{caller.credential, nullptr};
   open.file->start_prepare(open.version, uncancelled,
                            [file = open.file, answer](Result<VersionRef> prepared) {

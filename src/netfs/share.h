@@ -22,6 +22,7 @@
 #include "fscache/volume.h"
 #include "netfs/access_cache.h"
 #include "netfs/adapter.h"
+#include "netfs/answer.h"
 #include "netfs/call_scope.h"
 #include "netfs/changes.h"
 #include "netfs/directory_stream.h"
@@ -182,18 +183,73 @@ class Share {
   Share(std::unique_ptr<Adapter> adapter, Executor& executor, std::shared_ptr<fscache::Cache> cache,
         const ShareOptions& options, const ShareInfo& info);
 
+  // A name in a directory.
+  struct Place {
+    InodeRef directory;
+    std::string name;
+  };
+
+  // The file that a name was (null: nobody knows it here), and the hidden name that it has now.
+  struct Hidden {
+    InodeRef inode;
+    std::optional<std::string> name;
+  };
+
+  // What an ACCESS must have granted: one bit of each that is not 0.
+  struct NeededAccess {
+    std::uint32_t one_of = 0;
+    std::uint32_t and_one_of = 0;
+
+    [[nodiscard]] bool granted_by(std::uint32_t bits) const {
+      return (one_of == 0 || (bits & one_of) != 0) && (and_one_of == 0 || (bits & and_one_of) != 0);
+    }
+  };
+
+  [[nodiscard]] static NeededAccess needed_for(const OpenIntent& intent);
   [[nodiscard]] InodeRef find_listed(const Inode& directory, std::string_view name,
                                      const Caller& asking, const Caller& caller);
-  void on_lookup_reply(const InodeRef& directory, const Caller& caller, CheckTicket ticket,
+  void lookup_at_server(const InodeRef& directory, const std::string& name, const Caller& caller,
+                        Done<LookupOutcome> done);
+  void on_lookup_reply(const Place& place, const Caller& caller, CheckTicket ticket,
                        Result<LookupReply> reply, Done<LookupOutcome> done);
-  void finish_lookup(const InodeRef& directory, const FileHandle& handle,
+  void finish_lookup(const InodeRef& directory, const std::string& name, const FileHandle& handle,
                      const Attributes& attributes, CheckTicket ticket, Done<LookupOutcome> done);
-  void check_access(const InodeRef& inode, std::uint32_t wanted_any, const Caller& caller,
+  void check_access(const InodeRef& inode, NeededAccess needed, const Caller& caller,
                     bool revalidate, std::move_only_function<void(Result<>)> done);
-  void on_access_reply(const InodeRef& inode, std::uint32_t wanted_any, const Caller& caller,
+  void on_access_reply(const InodeRef& inode, NeededAccess needed, const Caller& caller,
                        CheckTicket ticket, Result<AccessReply> reply,
                        std::move_only_function<void(Result<>)> done);
-  void finish_open(const InodeRef& inode, const Caller& caller, Done<OpenFile> done);
+  [[nodiscard]] std::shared_ptr<File> file_of(const InodeRef& inode);
+  void finish_open(const InodeRef& inode, const OpenIntent& intent, const Caller& caller,
+                   Done<OpenFile> done);
+
+  [[nodiscard]] CheckTicket begin_change(const InodeRef& directory);
+  void finish_make(const InodeRef& directory, const std::string& name, const Caller& caller,
+                   CheckTicket ticket, const Result<CreateReply>& reply, Done<LookupOutcome> done);
+  void open_created(LookupOutcome made, const CreateIntent& intent, const Caller& caller,
+                    Done<Created> done);
+  void remove_at_server(const InodeRef& directory, const std::string& name, const Caller& caller,
+                        const InodeRef& victim, Done<void> done);
+  void rename_found(const Place& from, const Place& to, const InodeRef& moved, const Caller& caller,
+                    Done<void> done);
+  void rename_at_server(const Place& from, const Place& to, const Caller& caller, Done<void> done);
+  void find_name(const InodeRef& directory, const std::string& name, const Caller& caller,
+                 Done<InodeRef> done);
+  // `unless`: a file that keeps one of its names anyway.
+  void hide_if_open(const InodeRef& directory, const std::string& name, const Caller& caller,
+                    Done<Hidden> done, const InodeRef& unless = nullptr);
+  void hide(const InodeRef& directory, const std::string& name, const Caller& caller,
+            const std::shared_ptr<File>& file, Done<Hidden> done);
+  void unhide(const Place& place, const std::string& hidden, const InodeRef& inode,
+              const Caller& caller);
+
+  void clear_privileges(const OpenFile& open, const Written& written,
+                        const std::shared_ptr<Answer<Written>>& answer);
+  void set_size(const std::shared_ptr<File>& file, const AttributeChanges& changes,
+                const CredentialRef& credential, Done<void> done);
+  void set_at_server(const InodeRef& inode, const AttributeChanges& changes,
+                     const CredentialRef& credential, Done<void> done);
+
   void keep_recent(std::shared_ptr<File> file) EXCLUDES(mutex_);
   void let_go_later(Duration delay);
   void let_go_of_old() EXCLUDES(mutex_);

@@ -1,8 +1,11 @@
 #include "netfs/share_context.h"
 
 #include <algorithm>
+#include <array>
 #include <cstdint>
+#include <cstring>
 #include <memory>
+#include <random>
 #include <string>
 #include <string_view>
 #include <utility>
@@ -59,7 +62,8 @@ ShareContext::ShareContext(std::unique_ptr<Adapter> adapter_to_own, Executor& th
       inodes(the_executor.clock(), times),
       names(std::make_shared<NameCache>(the_executor, times)),
       cache_(std::move(cache)),
-      uncached_(std::make_shared<fscache::Volume>(nullptr, "")) {}
+      uncached_(std::make_shared<fscache::Volume>(nullptr, "")),
+      client_(std::random_device()()) {}
 
 std::shared_ptr<fscache::Volume> ShareContext::volume_of(std::uint64_t fsid) {
   const MutexLock lock(mutex_);
@@ -80,6 +84,19 @@ AttributeNews ShareContext::apply(Inode& inode, const Attributes& attributes, Ch
     }
   }
   return news;
+}
+
+CreateVerifier ShareContext::new_verifier() {
+  const std::array<std::uint32_t, 2> words{client_, ++last_made_};
+  CreateVerifier verifier{};
+  static_assert(sizeof words == sizeof verifier);
+  std::memcpy(verifier.data(), words.data(), verifier.size());
+  return verifier;
+}
+
+std::string ShareContext::new_hidden_name(std::string_view prefix, const Inode& inode) {
+  return fmt::format("{}{:016x}{:08x}{:04x}", prefix, inode.attributes().attributes.fileid, client_,
+                     ++last_made_ & 0xffffU);
 }
 
 void ShareContext::end_change(const InodeRef& inode, const Result<Change>& change) {

@@ -6,14 +6,15 @@
 #include <map>
 #include <memory>
 #include <string>
+#include <string_view>
 #include <utility>
 
 #include "base/buffer.h"
 #include "base/counter.h"
 #include "base/executor.h"
 #include "base/mutex.h"
-#include "base/thread_annotations.h"
 #include "base/result.h"
+#include "base/thread_annotations.h"
 #include "fscache/backend.h"
 #include "fscache/cache.h"
 #include "fscache/cookie.h"
@@ -53,6 +54,11 @@ class ShareContext : public std::enable_shared_from_this<ShareContext> {
   void refresh(const InodeRef& inode, const Caller& caller, Done<Attributes> done);
   // The volume that keeps files with this fsid: submounts of a share have volumes of their own.
   [[nodiscard]] std::shared_ptr<fscache::Volume> volume_of(std::uint64_t fsid) EXCLUDES(mutex_);
+
+  // A verifier that no other creation has, of this client or another.
+  [[nodiscard]] CreateVerifier new_verifier();
+  // A name that nobody else uses, for a file that loses its own while it is open.
+  [[nodiscard]] std::string new_hidden_name(std::string_view prefix, const Inode& inode);
 
   // A cookie of nothing that is kept.
   [[nodiscard]] std::shared_ptr<fscache::Cookie> uncached_cookie(
@@ -104,6 +110,8 @@ class ShareContext : public std::enable_shared_from_this<ShareContext> {
   const std::shared_ptr<fscache::Cache> cache_;
   const std::shared_ptr<fscache::Volume> uncached_;
   std::shared_ptr<InvalidationSink> invalidation_;
+  const std::uint32_t client_;  // drawn: tells this share's verifiers and names from others'
+  std::atomic<std::uint32_t> last_made_{0};
   Mutex mutex_{LockRank::kVolume};
   std::map<std::uint64_t, std::shared_ptr<fscache::Volume>> volumes_ GUARDED_BY(mutex_);
 };

@@ -133,10 +133,10 @@ Writer::Work Writer::next() {
   if (!holds_.empty() && !holds_.front().running && !committing_ &&
       !has_pieces_before(last_sequence_)) {
     holds_.front().running = true;
-    work.answers.push_back([self = shared_from_this(),
-                            alone = std::move(holds_.front().alone)]() mutable {
-      alone([self](std::optional<std::uint64_t> size) { self->release(size); });
-    });
+    work.answers.push_back(
+        [self = shared_from_this(), alone = std::move(holds_.front().alone)]() mutable {
+          alone([self](std::optional<std::uint64_t> size) { self->release(size); });
+        });
   }
   if (idle_now() && !told_idle_) {
     told_idle_ = true;

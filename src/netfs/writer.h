@@ -153,7 +153,7 @@ class Writer : public std::enable_shared_from_this<Writer> {
   const InodeRef inode_;
   const std::function<void()> on_idle_;
 
-  mutable Mutex mutex_{LockRank::kInode};
+  mutable Mutex mutex_{LockRank::kWriter};
   std::uint64_t last_sequence_ GUARDED_BY(mutex_) = 0;
   std::uint64_t accepted_end_ GUARDED_BY(mutex_) = 0;  // of all since it was idle
   Pieces waiting_ GUARDED_BY(mutex_);                  // each list in order of sequence

@@ -1,0 +1,358 @@
+// Share: making, removing and renaming.
+#include <atomic>
+#include <cerrno>
+#include <cstddef>
+#include <cstdint>
+#include <cstring>
+#include <functional>
+#include <memory>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <utility>
+
+#include <fmt/format.h>
+
+#include "base/error.h"
+#include "base/result.h"
+#include "netfs/adapter.h"
+#include "netfs/answer.h"
+#include "netfs/attributes.h"
+#include "netfs/call_scope.h"
+#include "netfs/changes.h"
+#include "netfs/credential.h"
+#include "netfs/file.h"
+#include "netfs/inode.h"
+#include "netfs/share.h"
+#include "netfs/share_context.h"
+
+namespace larder::netfs {
+
+namespace {
+
+// What is removed while open gets such a name, as NFS clients name it: administrators and their
+// cleaners know it.
+constexpr std::string_view kHiddenPrefix = ".nfs";
+
+}  // namespace
+
+void Share::create(const InodeRef& directory, std::string_view name, const CreateIntent& intent,
+                   const Caller& asking, Done<Created> done) {
+  const Caller caller = caller_for(*directory, asking);
+  CreateOrder order;
+  if (intent.exclusive) {
+    order.mode = CreateMode::kExclusive;
+    order.verifier = context_->new_verifier();
+  } else {
+    order.attributes.mode = intent.mode;
+    if (intent.open.truncate) {
+      order.attributes.size = 0;
+    }
+  }
+  const CheckTicket ticket = begin_change(directory);
+  adapter_.start_create(
+      directory->handle(), name, order, caller.credential,
+      [this, directory, name = std::string(name), intent, caller, ticket,
+       done = std::move(done)](Result<CreateReply> reply) mutable {
+        finish_make(
+            directory, name, caller, ticket, reply,
+            [this, intent, caller, done = std::move(done)](Result<LookupOutcome> made) mutable {
+              if (!made) {
+                done(fail(made.error()));
+              } else {
+                open_created(std::move(*made), intent, caller, std::move(done));
+              }
+            });
+      });
+}
+
+void Share::open_created(LookupOutcome made, const CreateIntent& intent, const Caller& caller,
+                         Done<Created> done) {
+  const InodeRef inode = made.inode;
+  auto opened = [made = std::move(made), done = std::move(done)](Result<OpenFile> open) mutable {
+    if (!open) {
+      done(fail(open.error()));
+    } else {
+      done(Created{std::move(made), std::move(*open)});
+    }
+  };
+  if (inode->type() != FileType::kRegular) {
+    opened(fail(Errc::kRemote, EEXIST, "the name is not a regular file's"));
+    return;
+  }
+  OpenIntent with = intent.open;
+  with.truncate = false;  // CREATE has done it
+  if (intent.exclusive) {
+    // The verifier lies in the stamps: they are set as the mode is.
+    AttributeChanges changes;
+    changes.mode = intent.mode;
+    changes.accessed = changes.modified = ServerNow{};
+    set_at_server(
+        inode, changes, caller.credential,
+        [this, inode, with, caller, opened = std::move(opened)](const Result<>& set) mutable {
+          if (!set) {
+            opened(fail(set.error()));
+          } else {
+            finish_open(inode, with, caller, std::move(opened));
+          }
+        });
+    return;
+  }
+  // Its owner may use what he has just made, whatever its mode; a file that was there is opened as
+  // any other.
+  if (inode->attributes().attributes.uid == caller.credential->uid) {
+    finish_open(inode, with, caller, std::move(opened));
+  } else {
+    this->open(inode, with, caller, std::move(opened));
+  }
+}
+
+void Share::make(const InodeRef& directory, std::string_view name, const MakeOrder& order,
+                 const Caller& asking, Done<LookupOutcome> done) {
+  const Caller caller = caller_for(*directory, asking);
+  const CheckTicket ticket = begin_change(directory);
+  adapter_.start_make(directory->handle(), name, order, caller.credential,
+                      [this, directory, name = std::string(name), caller, ticket,
+                       done = std::move(done)](const Result<CreateReply>& reply) mutable {
+                        finish_make(directory, name, caller, ticket, reply, std::move(done));
+                      });
+}
+
+void Share::symlink(const InodeRef& directory, std::string_view name, std::string_view target,
+                    const Caller& asking, Done<LookupOutcome> done) {
+  const Caller caller = caller_for(*directory, asking);
+  const CheckTicket ticket = begin_change(directory);
+  adapter_.start_symlink(directory->handle(), name, target, {}, caller.credential,
+                         [this, directory, name = std::string(name), caller, ticket,
+                          done = std::move(done)](const Result<CreateReply>& reply) mutable {
+                           finish_make(directory, name, caller, ticket, reply, std::move(done));
+                         });
+}
+
+CheckTicket Share::begin_change(const InodeRef& directory) {
+  directory->begin_own_change();
+  return context_->inodes.begin_check();
+}
+
+void Share::finish_make(const InodeRef& directory, const std::string& name, const Caller& caller,
+                        CheckTicket ticket, const Result<CreateReply>& reply,
+                        Done<LookupOutcome> done) {
+  context_->end_change(directory, reply ? Result<Change>(reply->directory) : fail(reply.error()));
+  if (!reply) {
+    done(fail(reply.error()));
+  } else if (reply->handle && reply->attributes) {
+    finish_lookup(directory, name, *reply->handle, *reply->attributes, ticket, std::move(done));
+  } else {
+    // NFSv3 lets a server leave them out.
+    lookup_at_server(directory, name, {caller.credential, nullptr}, std::move(done));
+  }
+}
+
+void Share::link(const InodeRef& inode, const InodeRef& directory, std::string_view name,
+                 const Caller& asking, Done<LookupOutcome> done) {
+  const Caller caller = caller_for(*directory, asking);
+  const CheckTicket ticket = begin_change(directory);
+  adapter_.start_link(
+      inode->handle(), directory->handle(), name, caller.credential,
+      [this, inode, directory, name = std::string(name), caller, ticket,
+       done = std::move(done)](Result<LinkReply> reply) mutable {
+        context_->end_change(directory,
+                             reply ? Result<Change>(reply->directory) : fail(reply.error()));
+        if (!reply) {
+          done(fail(reply.error()));
+        } else if (reply->attributes) {
+          finish_lookup(directory, name, inode->handle(), *reply->attributes, ticket,
+                        std::move(done));
+        } else {
+          lookup_at_server(directory, name, {caller.credential, nullptr}, std::move(done));
+        }
+      });
+}
+
+void Share::remove(const InodeRef& directory, std::string_view name, const Caller& asking,
+                   Done<void> done) {
+  const Caller caller = caller_for(*directory, asking);
+  hide_if_open(directory, std::string(name), caller,
+               [this, directory, name = std::string(name), caller,
+                done = std::move(done)](Result<Hidden> hidden) mutable {
+                 if (!hidden || hidden->name) {
+                   done(hidden ? Result<>() : fail(hidden.error()));
+                   return;
+                 }
+                 remove_at_server(directory, name, caller, hidden->inode, std::move(done));
+               });
+}
+
+void Share::remove_at_server(const InodeRef& directory, const std::string& name,
+                             const Caller& caller, const InodeRef& victim, Done<void> done) {
+  directory->begin_own_change();
+  context_->known_names.forget(directory->handle(), name);
+  adapter_.start_remove(directory->handle(), name, caller.credential,
+                        [context = context_, directory, victim,
+                         done = std::move(done)](const Result<Change>& change) mutable {
+                          context->end_change(directory, change);
+                          if (victim != nullptr) {
+                            victim->expire();
+                          }
+                          done(change ? Result<>() : fail(change.error()));
+                        });
+}
+
+void Share::remove_directory(const InodeRef& directory, std::string_view name, const Caller& asking,
+                             Done<void> done) {
+  const Caller caller = caller_for(*directory, asking);
+  directory->begin_own_change();
+  context_->known_names.forget(directory->handle(), name);
+  adapter_.start_rmdir(directory->handle(), name, caller.credential,
+                       [context = context_, directory,
+                        done = std::move(done)](const Result<Change>& change) mutable {
+                         context->end_change(directory, change);
+                         done(change ? Result<>() : fail(change.error()));
+                       });
+}
+
+void Share::rename(const InodeRef& from_directory, std::string_view from,
+                   const InodeRef& to_directory, std::string_view to, const Caller& asking,
+                   Done<void> done) {
+  const Caller caller = caller_for(*from_directory, asking);
+  find_name(from_directory, std::string(from), caller,
+            [this, from_directory, from = std::string(from), to_directory, to = std::string(to),
+             caller, done = std::move(done)](Result<InodeRef> moved) mutable {
+              if (!moved) {
+                done(fail(moved.error()));
+                return;
+              }
+              rename_found({from_directory, from}, {to_directory, to}, *moved, caller,
+                           std::move(done));
+            });
+}
+
+// `moved`: the file that gets the new name; null if nobody knows it here.
+void Share::rename_found(const Place& from, const Place& to, const InodeRef& moved,
+                         const Caller& caller, Done<void> done) {
+  hide_if_open(
+      to.directory, to.name, caller,
+      [this, from, to, moved, caller, done = std::move(done)](Result<Hidden> hidden) mutable {
+        if (!hidden) {
+          done(fail(hidden.error()));
+          return;
+        }
+        rename_at_server(from, to, caller,
+                         [this, moved, to, hidden = *hidden, caller,
+                          done = std::move(done)](Result<> renamed) mutable {
+                           if (moved != nullptr) {
+                             moved->expire();
+                           }
+                           if (!renamed && hidden.name) {
+                             unhide(to, *hidden.name, hidden.inode, caller);
+                           }
+                           done(std::move(renamed));
+                         });
+      },
+      moved);
+}
+
+void Share::rename_at_server(const Place& from, const Place& to, const Caller& caller,
+                             Done<void> done) {
+  const bool two = from.directory != to.directory;
+  from.directory->begin_own_change();
+  if (two) {
+    to.directory->begin_own_change();
+  }
+  const auto file = context_->known_names.find(from.directory->handle(), from.name);
+  adapter_.start_rename(from.directory->handle(), from.name, to.directory->handle(), to.name,
+                        caller.credential,
+                        [context = context_, from, to, two, file,
+                         done = std::move(done)](const Result<RenameReply>& reply) mutable {
+                          context->end_change(from.directory, reply ? Result<Change>(reply->from)
+                                                                    : fail(reply.error()));
+                          if (two) {
+                            context->end_change(to.directory, reply ? Result<Change>(reply->to)
+                                                                    : fail(reply.error()));
+                          }
+                          context->known_names.forget(from.directory->handle(), from.name);
+                          context->known_names.forget(to.directory->handle(), to.name);
+                          if (reply && file) {
+                            context->known_names.note(to.directory->handle(), to.name, *file);
+                          }
+                          done(reply ? Result<>() : fail(reply.error()));
+                        });
+}
+
+// Which inode a name is; null: none that anybody here knows. Not asked for while nothing is open.
+void Share::find_name(const InodeRef& directory, const std::string& name, const Caller& caller,
+                      Done<InodeRef> done) {
+  if (context_->opens == 0) {
+    done(InodeRef());
+    return;
+  }
+  if (const auto known = context_->known_names.find(directory->handle(), name)) {
+    done(context_->inodes.find(*known));
+    return;
+  }
+  adapter_.start_lookup(
+      directory->handle(), name, caller.credential,
+      [this, directory, name, done = std::move(done)](const Result<LookupReply>& reply) mutable {
+        if (reply) {
+          context_->known_names.note(directory->handle(), name, reply->handle);
+          done(context_->inodes.find(reply->handle));
+        } else if (reply.error().error_number() == ENOENT) {
+          done(InodeRef());
+        } else {
+          done(fail(reply.error()));
+        }
+      });
+}
+
+// Before a name goes: if somebody here has its file open, the file gets a hidden name.
+void Share::hide_if_open(const InodeRef& directory, const std::string& name, const Caller& caller,
+                         Done<Hidden> done, const InodeRef& unless) {
+  find_name(directory, name, caller,
+            [this, directory, name, caller, unless,
+             done = std::move(done)](Result<InodeRef> found) mutable {
+              if (!found) {
+                done(fail(found.error()));
+                return;
+              }
+              const InodeRef inode = *found;
+              const std::shared_ptr<File> file = inode == nullptr ? nullptr : inode->file();
+              if (inode == unless || file == nullptr || !file->is_open()) {
+                done(Hidden{inode, std::nullopt});
+              } else if (file->is_hidden()) {
+                done(fail(Errc::kRemote, EBUSY, "the file was removed and is still open"));
+              } else {
+                hide(directory, name, caller, file, std::move(done));
+              }
+            });
+}
+
+void Share::hide(const InodeRef& directory, const std::string& name, const Caller& caller,
+                 const std::shared_ptr<File>& file, Done<Hidden> done) {
+  const Place hidden{directory, context_->new_hidden_name(kHiddenPrefix, *file->inode())};
+  rename_at_server(
+      {directory, name}, hidden, caller,
+      [this, hidden, caller, file, done = std::move(done)](const Result<>& renamed) mutable {
+        if (!renamed) {
+          done(fail(renamed.error()));
+          return;
+        }
+        context_->counters.hidden_files.add();
+        file->inode()->expire();
+        if (!file->hide(hidden.directory, hidden.name, caller.credential)) {
+          remove_at_server(hidden.directory, hidden.name, caller, file->inode(),
+                           [](const Result<>& /*best effort*/) {});
+        }
+        done(Hidden{file->inode(), hidden.name});
+      });
+}
+
+// What was hidden for a rename that failed gets its name back.
+void Share::unhide(const Place& place, const std::string& hidden, const InodeRef& inode,
+                   const Caller& caller) {
+  if (const std::shared_ptr<File> file = inode->file(); file != nullptr && file->unhide()) {
+    rename_at_server({place.directory, hidden}, place, caller,
+                     [](const Result<>& /*best effort: the file keeps the hidden name*/) {});
+  }
+}
+
+}  // namespace larder::netfs

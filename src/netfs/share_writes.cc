@@ -1,0 +1,153 @@
+// Share: writing, truncating, making safe.
+#include <algorithm>
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <optional>
+#include <utility>
+
+#include "base/error.h"
+#include "base/result.h"
+#include "netfs/adapter.h"
+#include "netfs/answer.h"
+#include "netfs/attributes.h"
+#include "netfs/call_scope.h"
+#include "netfs/changes.h"
+#include "netfs/file.h"
+#include "netfs/file_open.h"
+#include "netfs/inode.h"
+#include "netfs/share.h"
+#include "netfs/share_context.h"
+#include "netfs/writer.h"
+
+namespace larder::netfs {
+
+namespace {
+
+constexpr std::uint32_t kSetUid = 04000;
+constexpr std::uint32_t kSetGid = 02000;
+constexpr std::uint32_t kGroupExecutes = 010;
+
+// The mode without what must go when somebody without the right changes the file; sgid without the
+// group's x means something else (mandatory locks).
+std::uint32_t without_privileges(std::uint32_t mode) {
+  const bool group = (mode & kGroupExecutes) != 0;
+  return mode & ~(kSetUid | (group ? kSetGid : 0));
+}
+
+}  // namespace
+
+void Share::write(const OpenFile& open, const WritePlace& place, OwnedBytes bytes,
+                  const Caller& caller, Done<Written> done) {
+  const InodeRef inode = open.file->inode();
+  auto answer = Answer<Written>::for_scope(caller.scope, std::move(done));
+  auto send = [this, open, place, bytes = std::move(bytes), answer]() mutable {
+    open.file->begin_writing()->write(place, std::move(bytes), open.credential,
+                                      [this, open, place, answer](Result<Written> written) {
+                                        if (written && place.clear_privileges) {
+                                          clear_privileges(open, *written, answer);
+                                        } else {
+                                          answer->give(std::move(written));
+                                        }
+                                      });
+  };
+  if (!place.append || inode->attributes().fresh_for.count() > 0) {
+    send();
+    return;
+  }
+  // Where the end is, others may have moved.
+  context_->refresh(inode, {open.credential, nullptr},
+                    [send = std::move(send), answer](const Result<Attributes>& attributes) mutable {
+                      if (attributes) {
+                        send();
+                      } else {
+                        answer->give(fail(attributes.error()));
+                      }
+                    });
+}
+
+// Servers do it by themselves for a credential without the right; most of them.
+void Share::clear_privileges(const OpenFile& open, const Written& written,
+                             const std::shared_ptr<Answer<Written>>& answer) {
+  const std::uint32_t mode = open.file->inode()->attributes().attributes.mode;
+  if (without_privileges(mode) == mode) {
+    answer->give(written);
+    return;
+  }
+  AttributeChanges changes;
+  changes.mode = without_privileges(mode);
+  set_at_server(open.file->inode(), changes, open.credential,
+                [answer, written](const Result<>& cleared) {
+                  if (cleared) {
+                    answer->give(written);
+                  } else {
+                    answer->give(fail(cleared.error()));
+                  }
+                });
+}
+
+void Share::sync(const OpenFile& open, const Caller& caller, Done<void> done) {
+  const std::shared_ptr<Writer> writer = open.file->writer();
+  if (writer == nullptr) {
+    done({});
+    return;
+  }
+  const auto answer = Answer<void>::for_scope(caller.scope, std::move(done));
+  writer->commit(open.credential, [writer, opened = open.opened, answer] {
+    const LateErrors late = writer->late_errors();
+    const std::uint64_t seen = opened->errors_seen().exchange(late.count);
+    if (late.count > seen) {
+      answer->give(fail(*late.last));
+    } else {
+      answer->give({});
+    }
+  });
+}
+
+void Share::set_attributes(const InodeRef& inode, const AttributeChanges& changes,
+                           const OpenFile* open, const Caller& caller, Done<FreshAttributes> done) {
+  const CredentialRef credential = open != nullptr ? open->credential : caller.credential;
+  const auto answer = Answer<FreshAttributes>::for_scope(caller.scope, std::move(done));
+  auto finish = [inode, answer](const Result<>& set) {
+    if (set) {
+      answer->give(inode->attributes());
+    } else {
+      answer->give(fail(set.error()));
+    }
+  };
+  if (changes.size && inode->type() == FileType::kRegular) {
+    set_size(file_of(inode), changes, credential, std::move(finish));
+  } else {
+    set_at_server(inode, changes, credential, std::move(finish));
+  }
+}
+
+void Share::set_size(const std::shared_ptr<File>& file, const AttributeChanges& changes,
+                     const CredentialRef& credential, Done<void> done) {
+  file->begin_writing()->hold(credential, [this, file, changes, credential, done = std::move(done)](
+                                              Writer::Release release) mutable {
+    set_at_server(file->inode(), changes, credential,
+                  [file, size = changes.size, release = std::move(release),
+                   done = std::move(done)](Result<> set) mutable {
+                    release(set ? size : std::nullopt);
+                    done(std::move(set));
+                  });
+  });
+}
+
+void Share::set_at_server(const InodeRef& inode, const AttributeChanges& changes,
+                          const CredentialRef& credential, Done<void> done) {
+  inode->begin_own_change();
+  adapter_.start_setattr(
+      inode->handle(), changes, credential,
+      [context = context_, inode, done = std::move(done)](const Result<Change>& change) mutable {
+        context->end_change(inode, change);
+        done(change ? Result<>() : fail(change.error()));
+      });
+}
+
+bool Share::is_for_page_cache_only(const OpenFile& open) {
+  return open.file->for_page_cache_only();
+}
+
+}  // namespace larder::netfs
