@@ -26,7 +26,7 @@ namespace larder::fuse {
 namespace {
 
 // Room for the 65,536 groups that a process may have, ten digits and a space each, and the rest.
-constexpr std::size_t kMostProcBytes = 800 * 1024;
+constexpr std::size_t kMostProcBytes = std::size_t{800} * 1024;
 
 std::optional<std::string> read_proc_file(std::uint32_t pid, const char* file) {
   const UniqueFd descriptor(
