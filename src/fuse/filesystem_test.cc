@@ -15,7 +15,6 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
-#include "base/error.h"
 #include "fuse/protocol.h"
 #include "fuse/testing/mounted_fake.h"
 #include "testing/fake_kernel.h"

@@ -9,6 +9,7 @@
 
 #include <fcntl.h>
 
+#include "base/buffer.h"
 #include "base/error.h"
 #include "base/executor.h"
 #include "base/gate.h"

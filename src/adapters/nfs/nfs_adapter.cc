@@ -41,7 +41,6 @@ using netfs::CredentialRef;
 using netfs::Done;
 using netfs::FileHandle;
 
-constexpr std::size_t kMostNameBytes = 255;
 // Pages of a listing in a row that held no name for us.
 constexpr unsigned kMostEmptyPages = 1000;
 

@@ -28,7 +28,6 @@ namespace {
 using netfs::Attributes;
 using netfs::FileHandle;
 
-constexpr std::size_t kMostNameBytes = 255;
 constexpr std::size_t kMostTargetBytes = 4096;
 constexpr std::uint32_t kModeBits = 07777;
 constexpr std::uint32_t kNanosecondsPerSecond = 1'000'000'000;

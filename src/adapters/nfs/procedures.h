@@ -22,6 +22,9 @@ namespace larder::nfs {
 
 inline constexpr RpcProgram kNfsProgram{100003, 3, "NFS"};
 
+// No name that we send or take is longer.
+inline constexpr std::size_t kMostNameBytes = 255;
+
 enum class Procedure : std::uint32_t {
   kNull = 0,
   kGetattr = 1,
