@@ -379,6 +379,41 @@ TEST_F(FilesystemTest, HandlesOfUnknownNumbersAreRefused) {
   EXPECT_EQ(fake_.wait(kernel().read(FUSE_ROOT_ID, directory.fh, 0, 10)).error, EBADF);
 }
 
+TEST_F(FilesystemTest, HandlesOfOtherFilesAndHostileNumbersAreRefused) {
+  const std::uint64_t node = lookup("small").nodeid;
+  const std::uint64_t other = lookup("large").nodeid;
+  const OpenOut opened = open(node);
+  EXPECT_EQ(fake_.wait(kernel().read(other, opened.fh, 0, 10)).error, EBADF);
+  EXPECT_EQ(fake_.wait(kernel().release(other, opened.fh)).error, EBADF);
+  for (const std::uint64_t fh :
+       std::vector<std::uint64_t>{0, UINT64_MAX, opened.fh + 1, opened.fh ^ (1ULL << 31U),
+                                  opened.fh + (1ULL << 32U), opened.fh & 0xffffffffU}) {
+    EXPECT_EQ(fake_.wait(kernel().read(node, fh, 0, 10)).error, EBADF) << fh;
+    EXPECT_EQ(fake_.wait(kernel().release(node, fh)).error, EBADF) << fh;
+  }
+  EXPECT_EQ(read(node, opened), "first content");
+  close(node, opened);
+  EXPECT_EQ(fake_.handles.size(), 0U);
+}
+
+TEST_F(FilesystemTest, OpensOfAFullTableAreRefusedAndLeaveNothingBehind) {
+  const std::uint64_t node = fill_large();
+  std::vector<OpenOut> all;
+  while (fake_.handles.size() < MountedFake::kFewHandles.capacity) {
+    all.push_back(open(node));
+  }
+  EXPECT_EQ(try_open(node).error, ENFILE);
+  EXPECT_EQ(fake_.wait(kernel().opendir(FUSE_ROOT_ID)).error, ENFILE);
+  close(node, all.back());
+  all.pop_back();
+  all.push_back(open(node));
+  for (const OpenOut& opened : all) {
+    close(node, opened);
+  }
+  fake_.advance(std::chrono::seconds(30));
+  EXPECT_THAT(fake_.registrar.files, IsEmpty()) << "the refused open counts as closed";
+}
+
 TEST_F(FilesystemTest, ReadsBeyondTheEndAreEmptyAndHugeOnesRefused) {
   const std::uint64_t node = lookup("small").nodeid;
   const OpenOut opened = open(node);

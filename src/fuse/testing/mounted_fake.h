@@ -19,6 +19,7 @@
 #include "fscache/cache.h"
 #include "fuse/backing_registrar.h"
 #include "fuse/filesystem.h"
+#include "fuse/handle_table.h"
 #include "fuse/node_table.h"
 #include "fuse/protocol.h"
 #include "fuse/session.h"
@@ -62,9 +63,15 @@ class MountedFake {
       kInitPassthrough | kInitHasResend | FUSE_INIT_EXT | FUSE_ASYNC_READ | FUSE_MAX_PAGES |
       FUSE_PARALLEL_DIROPS | FUSE_EXPLICIT_INVAL_DATA | FUSE_WRITEBACK_CACHE | FUSE_POSIX_LOCKS;
 
+  // Of which a test can open more.
+  static constexpr handover::TableShape kFewHandles{handover::TableKind::kHandles, "few-handles",
+                                                    sizeof(handover::HandleRecord), 64};
+
   explicit MountedFake(bool passthrough = true)
       : nodes(handover::Table<handover::NodeRecord>(
             std::move(*handover::TableMemory::make_private(handover::table_shapes()[0])))),
+        handles(handover::Table<handover::HandleRecord>(
+            std::move(*handover::TableMemory::make_private(kFewHandles)))),
         cache_(caches_.find_or_make("fake")) {
     CHECK(cache_->add_backend(larder::testing::make_memory_backend(disk)).has_value());
     auto adapter = std::make_unique<larder::testing::FakeAdapter>(server, stepper);
@@ -76,7 +83,7 @@ class MountedFake {
     stepper.run();
     // Everything that was made before is older than the server's clock is known to be.
     advance(std::chrono::seconds(10));
-    filesystem = std::make_unique<Filesystem>(1, *share, nodes, registrar, stepper);
+    filesystem = std::make_unique<Filesystem>(1, *share, nodes, handles, registrar, stepper);
     session = std::make_unique<Session>(kernel.make_device(), stepper,
                                         SessionOptions{"fake", 0, passthrough});
     filesystem->attach(*session);
@@ -132,6 +139,7 @@ class MountedFake {
   larder::testing::FakeKernel kernel;
   FakeRegistrar registrar;
   NodeTable nodes;
+  HandleTable handles;
   std::shared_ptr<larder::testing::FakeAdapter::Control> control;
   std::unique_ptr<netfs::Share> share;
   std::unique_ptr<Filesystem> filesystem;
