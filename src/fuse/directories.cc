@@ -17,6 +17,7 @@
 #include "fuse/filesystem.h"
 #include "fuse/handle_table.h"
 #include "fuse/node_open.h"
+#include "fuse/node_table.h"
 #include "fuse/protocol.h"
 #include "fuse/request.h"
 #include "netfs/attributes.h"
@@ -158,6 +159,8 @@ void Filesystem::fill_directory(const RequestRef& request, const HandleRef& hand
                         dirent_type(entry.type), entry.name);
     });
   }
+  nodes_.note_listing(request->nodeid() == FUSE_ROOT_ID ? root_ : request->nodeid(),
+                      stream.verifier());
   const iovec part = buffer.part();
   request->reply_parts({&part, 1});
 }

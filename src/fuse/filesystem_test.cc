@@ -18,6 +18,7 @@
 #include "base/error.h"
 #include "fuse/protocol.h"
 #include "fuse/testing/mounted_fake.h"
+#include "handover/records.h"
 #include "testing/fake_kernel.h"
 
 namespace larder::fuse {
@@ -360,6 +361,95 @@ TEST_F(FilesystemTest, AnOpenThatTheKernelDidNotTakeIsClosed) {
   EXPECT_EQ(kernel().take_reply(unique), std::nullopt);
   fake_.advance(std::chrono::seconds(30));
   EXPECT_THAT(fake_.registrar.files, IsEmpty()) << "as after a close";
+}
+
+// ---- Records.
+
+TEST_F(FilesystemTest, TheRecordsOfAnOpenSayItsVersionAndItsOpener) {
+  kernel().uid = 1234;
+  kernel().gid = 56;
+  const std::uint64_t node = lookup("small").nodeid;
+  EXPECT_EQ(fake_.record_of(node).coherency, handover::NodeRecord{}.coherency) << "never opened";
+  const OpenOut opened = fake_.wait(kernel().open(node, O_NOFOLLOW)).body.as<OpenOut>();
+  const handover::NodeRecord& of_node = fake_.record_of(node);
+  const handover::HandleRecord& of_open = fake_.record_of(opened);
+  EXPECT_EQ(of_node.size, 13U);
+  EXPECT_NE(of_node.coherency, handover::NodeRecord{}.coherency);
+  EXPECT_EQ(of_node.open_mode, 1U);
+  EXPECT_EQ(of_node.open_count, 1U);
+  EXPECT_EQ(of_node.flags, 0U);
+  EXPECT_EQ(of_open.nodeid, node);
+  EXPECT_EQ(of_open.mount_id, 1U);
+  EXPECT_EQ(of_open.uid, 1234U);
+  EXPECT_EQ(of_open.gid, 56U);
+  EXPECT_EQ(of_open.open_flags, static_cast<std::uint32_t>(O_NOFOLLOW));
+  EXPECT_EQ(of_open.open_mode, 1U);
+  EXPECT_EQ(of_open.size, 13U);
+  EXPECT_EQ(of_open.coherency, of_node.coherency);
+  close(node, opened);
+  EXPECT_EQ(of_open.mount_id, 0U);
+}
+
+TEST_F(FilesystemTest, TheRecordOfANodeFollowsTheVersionThatItsReadsGive) {
+  const std::uint64_t node = lookup("small").nodeid;
+  const OpenOut first = open(node);
+  const handover::NodeRecord before = fake_.record_of(node);
+  fake_.server.write_file(small_, "longer than before");
+  fake_.advance(std::chrono::seconds(100));  // no attributes are believed for longer
+  EXPECT_EQ(fake_.wait(kernel().getattr(node)).body.as<fuse_attr_out>().attr.size, 18U);
+  const handover::NodeRecord changed = fake_.record_of(node);
+  EXPECT_EQ(changed.size, 18U);
+  EXPECT_NE(changed.coherency, before.coherency);
+  EXPECT_EQ(changed.flags, handover::kNodePagesUnsure);
+  EXPECT_EQ(fake_.record_of(first).coherency, before.coherency) << "the version of the open";
+  const OpenOut second = open(node);
+  EXPECT_EQ(second.open_flags & FOPEN_KEEP_CACHE, 0U);
+  EXPECT_EQ(fake_.record_of(node).flags, 0U);
+  EXPECT_EQ(fake_.record_of(node).coherency, changed.coherency);
+  close(node, first);
+  close(node, second);
+}
+
+TEST_F(FilesystemTest, ANodeInPassthroughKeepsTheVersionOfItsBackingFileInItsRecord) {
+  const std::uint64_t node = fill_large();
+  const OpenOut held = open(node);
+  ASSERT_NE(held.open_flags & kOpenPassthrough, 0U);
+  const handover::NodeRecord before = fake_.record_of(node);
+  EXPECT_EQ(before.coherency, fake_.record_of(held).coherency);
+  EXPECT_EQ(before.backing_id, held.backing_id);
+  change_large();
+  EXPECT_EQ(try_open(node).error, ESTALE);
+  EXPECT_EQ(fake_.record_of(node).coherency, before.coherency);
+  const std::uint64_t newer = lookup("large").nodeid;
+  const OpenOut opened = open(newer);
+  EXPECT_NE(fake_.record_of(newer).coherency, before.coherency);
+  EXPECT_EQ(fake_.record_of(newer).coherency, fake_.record_of(opened).coherency);
+  close(node, held);
+  close(newer, opened);
+}
+
+TEST_F(FilesystemTest, AVersionThatIsTooYoungIsRecordedAsSuch) {
+  fake_.server.write_file(small_, "just written");
+  const std::uint64_t node = lookup("small").nodeid;
+  const OpenOut young = open(node);
+  EXPECT_EQ(fake_.record_of(node).size, 12U);
+  EXPECT_EQ(fake_.record_of(node).flags, handover::kNodePagesUnsure);
+  close(node, young);
+  fake_.advance(std::chrono::seconds(20));
+  const OpenOut settled = open(node);
+  EXPECT_EQ(settled.open_flags & FOPEN_KEEP_CACHE, 0U);
+  EXPECT_EQ(fake_.record_of(node).flags, 0U);
+  close(node, settled);
+}
+
+TEST_F(FilesystemTest, ADirectorysRecordSaysTheVerifierOfItsLastListing) {
+  fake_.server.listing_verifier = 0xfeedbeef;
+  const auto directory = fake_.wait(kernel().opendir(FUSE_ROOT_ID)).body.as<OpenOut>();
+  EXPECT_EQ(fake_.record_of(directory).nodeid, FUSE_ROOT_ID);
+  EXPECT_EQ(fake_.wait(kernel().readdir(FUSE_ROOT_ID, directory.fh, 0, 4096)).error, 0);
+  EXPECT_EQ(fake_.node_records[0].directory_verifier, 0xfeedbeefU);
+  EXPECT_EQ(fake_.wait(kernel().release(FUSE_ROOT_ID, directory.fh, FUSE_RELEASEDIR)).error, 0);
+  EXPECT_EQ(fake_.record_of(directory).mount_id, 0U);
 }
 
 // ---- Handles.

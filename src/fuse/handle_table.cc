@@ -16,6 +16,8 @@
 #include "handover/records.h"
 #include "handover/table.h"
 #include "netfs/attributes.h"
+#include "netfs/coherency.h"
+#include "netfs/version.h"
 
 namespace larder::fuse {
 
@@ -28,6 +30,10 @@ handover::HandleRecord record_of(const OpenHandle& handle, std::uint32_t generat
   record.generation = generation;
   record.open_flags = handle.open_flags;
   record.open_mode = static_cast<std::uint8_t>(handle.mode);
+  if (handle.open.version != nullptr) {
+    record.size = handle.open.version->size();
+    record.coherency = netfs::coherency_of(handle.open.version->attributes);
+  }
   if (handle.open.credential != nullptr) {
     const netfs::Credential& opener = *handle.open.credential;
     record.uid = opener.uid;

@@ -119,9 +119,23 @@ std::optional<NodeId> NodeTable::forget_contents(const netfs::Inode& inode) {
   if (!slot) {
     return std::nullopt;
   }
-  records_[*slot].coherency = {};
-  records_[*slot].size = 0;
+  handover::NodeRecord& record = records_[*slot];
+  const bool never_opened = record.coherency == decltype(record.coherency){};
+  const bool held = record.open_mode == static_cast<std::uint8_t>(OpenMode::kPassthrough);
+  if (!never_opened && !held) {
+    const netfs::Attributes now = inode.attributes().attributes;
+    record.size = now.size;
+    record.coherency = netfs::coherency_of(now);
+    record.flags |= handover::kNodePagesUnsure;
+  }
   return front;
+}
+
+void NodeTable::note_listing(NodeId id, std::uint64_t verifier) {
+  const MutexLock lock(mutex_);
+  if (const auto slot = find(id)) {
+    records_[*slot].directory_verifier = verifier;
+  }
 }
 
 void NodeTable::drop_mount(std::uint32_t mount_id, const std::function<void(NodeOpen&&)>& each) {

@@ -49,7 +49,10 @@ class NodeTable {
       EXCLUDES(mutex_);
   // The next LOOKUP of the inode makes a new node beside this one.
   void retire(NodeId id) EXCLUDES(mutex_);
-  // The kernel may have pages of an older version of the inode's node.
+  // A listing of the directory was given, of which the server said this verifier.
+  void note_listing(NodeId id, std::uint64_t verifier) EXCLUDES(mutex_);
+  // The file changed: the kernel may have pages of an older version in the inode's node, which is
+  // returned. Its record says the new version, unless its holders go on reading a backing file.
   [[nodiscard]] std::optional<NodeId> forget_contents(const netfs::Inode& inode) EXCLUDES(mutex_);
 
   // The mount is over: all its nodes go. What their open states held is handed to `each`.

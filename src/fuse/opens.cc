@@ -35,17 +35,19 @@ namespace {
 // How long a backing file stays registered after the last close: opened again, it costs no ioctl.
 constexpr std::chrono::seconds kBackingLinger{5};
 
+// Whether all pages that the kernel has of the node are of this version.
 bool binds(const handover::NodeRecord& record, const netfs::Version& version) {
-  return record.size == version.size() &&
+  return (record.flags & handover::kNodePagesUnsure) == 0 && record.size == version.size() &&
          record.coherency == netfs::coherency_of(version.attributes);
 }
 
-// Remembers which version's pages the kernel has from now on. One that is too young to be told from
-// its successor is not remembered: the next open drops its pages.
+// Remembers which version's pages the kernel has from now on. One that is too young cannot be told
+// from its successor: the next open drops its pages.
 void bind(handover::NodeRecord& record, const netfs::Version& version) {
-  record.size = version.racy ? 0 : version.size();
-  record.coherency =
-      version.racy ? decltype(record.coherency){} : netfs::coherency_of(version.attributes);
+  record.size = version.size();
+  record.coherency = netfs::coherency_of(version.attributes);
+  record.flags &= static_cast<std::uint8_t>(~handover::kNodePagesUnsure);
+  record.flags |= version.racy ? handover::kNodePagesUnsure : 0;
 }
 
 }  // namespace

@@ -63,15 +63,21 @@ class MountedFake {
       kInitPassthrough | kInitHasResend | FUSE_INIT_EXT | FUSE_ASYNC_READ | FUSE_MAX_PAGES |
       FUSE_PARALLEL_DIROPS | FUSE_EXPLICIT_INVAL_DATA | FUSE_WRITEBACK_CACHE | FUSE_POSIX_LOCKS;
 
+  static constexpr handover::TableShape kNodes{handover::TableKind::kNodes, "fake-nodes",
+                                               sizeof(handover::NodeRecord), 1U << 16U};
   // Of which a test can open more.
   static constexpr handover::TableShape kFewHandles{handover::TableKind::kHandles, "few-handles",
                                                     sizeof(handover::HandleRecord), 64};
 
   explicit MountedFake(bool passthrough = true)
-      : nodes(handover::Table<handover::NodeRecord>(
-            std::move(*handover::TableMemory::make_private(handover::table_shapes()[0])))),
+      : node_memory_(std::move(*handover::TableMemory::create(kNodes))),
+        handle_memory_(std::move(*handover::TableMemory::create(kFewHandles))),
+        node_records(std::move(*handover::TableMemory::map(node_memory_, kNodes))),
+        handle_records(std::move(*handover::TableMemory::map(handle_memory_, kFewHandles))),
+        nodes(handover::Table<handover::NodeRecord>(
+            std::move(*handover::TableMemory::map(node_memory_, kNodes)))),
         handles(handover::Table<handover::HandleRecord>(
-            std::move(*handover::TableMemory::make_private(kFewHandles)))),
+            std::move(*handover::TableMemory::map(handle_memory_, kFewHandles)))),
         cache_(caches_.find_or_make("fake")) {
     CHECK(cache_->add_backend(larder::testing::make_memory_backend(disk)).has_value());
     auto adapter = std::make_unique<larder::testing::FakeAdapter>(server, stepper);
@@ -130,9 +136,24 @@ class MountedFake {
     return *reply;
   }
 
+  // What the next engine would find of a node or an open.
+  [[nodiscard]] const handover::NodeRecord& record_of(NodeId id) const {
+    return node_records[static_cast<std::uint32_t>(id) - 16];
+  }
+
+  [[nodiscard]] const handover::HandleRecord& record_of(const OpenOut& opened) const {
+    return handle_records[static_cast<std::uint32_t>(opened.fh)];
+  }
+
   void negotiate() { CHECK(wait(kernel.init(7, 45, kKernelFlags)).error == 0); }
 
   // Members in the order of their lives.
+ private:
+  const UniqueFd node_memory_, handle_memory_;
+
+ public:
+  const handover::Table<handover::NodeRecord> node_records;  // as the next engine finds it
+  const handover::Table<handover::HandleRecord> handle_records;
   larder::testing::Stepper stepper;
   larder::testing::FakeServer server{stepper.clock()};
   larder::testing::MemoryDisk disk;
