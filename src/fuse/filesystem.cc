@@ -86,6 +86,7 @@ void Filesystem::close() {
 
 void Filesystem::on_negotiated(const Negotiated& negotiated) {
   passthrough_ = negotiated.passthrough;
+  prunes_ = negotiated.minor >= kPruneMinorVersion;
   if (!negotiated.passthrough) {
     const MutexLock lock(mutex_);
     passthrough_trouble_ =

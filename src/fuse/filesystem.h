@@ -88,6 +88,7 @@ class Filesystem final : public Handler {
 
   void lookup(const RequestRef& request);
   void reply_entry(Request& request, const netfs::LookupOutcome& outcome);
+  void ask_to_forget_some();
   void reply_no_entry(Request& request, const netfs::InodeRef& directory);
   void getattr(const RequestRef& request);
   void readlink(const RequestRef& request);
@@ -134,6 +135,7 @@ class Filesystem final : public Handler {
   Session* session_ = nullptr;
   NodeId root_ = 0;
   std::atomic<bool> passthrough_{false};
+  std::atomic<bool> prunes_{false};  // the kernel forgets on request
   Counter opens_passthrough_, opens_page_cache_;
   BufferPool sample_buffers_;
   std::atomic<std::uint64_t> samples_{0};

@@ -5,6 +5,7 @@
 #include <chrono>
 #include <cstddef>
 #include <cstdint>
+#include <cstring>
 #include <optional>
 #include <string>
 #include <utility>
@@ -15,7 +16,9 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include "base/bytes.h"
 #include "base/error.h"
+#include "fuse/node_table.h"
 #include "fuse/protocol.h"
 #include "fuse/testing/mounted_fake.h"
 #include "handover/records.h"
@@ -361,6 +364,81 @@ TEST_F(FilesystemTest, AnOpenThatTheKernelDidNotTakeIsClosed) {
   EXPECT_EQ(kernel().take_reply(unique), std::nullopt);
   fake_.advance(std::chrono::seconds(30));
   EXPECT_THAT(fake_.registrar.files, IsEmpty()) << "as after a close";
+}
+
+// ---- A kernel that knows too much.
+
+class SurplusTest : public ::testing::Test {
+ protected:
+  static constexpr std::size_t kMostNodes = 100;
+
+  std::uint64_t lookup(int number) {
+    const FuseReply reply =
+        fake_.wait(fake_.kernel.lookup(FUSE_ROOT_ID, fmt::format("file-{}", number)));
+    EXPECT_EQ(reply.error, 0) << number;
+    return reply.body.as<fuse_entry_out>().nodeid;
+  }
+
+  // Looks all names up, from the first; returns their nodes.
+  std::vector<std::uint64_t> walk(int files) {
+    std::vector<std::uint64_t> nodes;
+    for (int i = 0; i < files; ++i) {
+      fake_.server.add_file(fmt::format("file-{}", i), "");
+      nodes.push_back(lookup(i));
+    }
+    fake_.stepper.run();
+    return nodes;
+  }
+
+  // What the kernel was asked to forget.
+  std::vector<std::uint64_t> offered() {
+    std::vector<std::uint64_t> nodes;
+    for (const FuseNotice& notice : fake_.kernel.take_notices()) {
+      EXPECT_EQ(notice.code, kNotifyPrune);
+      const auto out = notice.body.as<NotifyPruneOut>();
+      const Bytes ids = notice.body.bytes().subspan(sizeof out);
+      EXPECT_EQ(ids.size(), out.count * sizeof(std::uint64_t));
+      const std::size_t before = nodes.size();
+      nodes.resize(before + out.count);
+      std::memcpy(nodes.data() + before, ids.data(), ids.size());
+    }
+    return nodes;
+  }
+
+  MountedFake fake_{true, kMostNodes};
+};
+
+TEST_F(SurplusTest, TheKernelIsAskedToForgetTheLongestKnownThatAreNotOpen) {
+  fake_.negotiate();
+  const std::vector<std::uint64_t> first = walk(kMostNodes - 1);
+  ASSERT_EQ(fake_.wait(fake_.kernel.open(first.at(5))).error, 0);
+  EXPECT_THAT(offered(), IsEmpty()) << "not yet too many";
+  const std::vector<std::uint64_t> all = walk(kMostNodes + NodeTable::kOffered / 2);
+  std::vector<std::uint64_t> wanted = all;
+  std::erase(wanted, first.at(5));
+  const std::vector<std::uint64_t> asked = offered();
+  ASSERT_GE(asked.size(), NodeTable::kOffered / 2);
+  wanted.resize(asked.size());
+  EXPECT_EQ(asked, wanted);
+  for (const std::uint64_t node : asked) {
+    fake_.kernel.forget(node, node == first.at(5) ? 0 : 2);
+  }
+  EXPECT_LE(fake_.nodes.size(), kMostNodes);
+  EXPECT_NE(lookup(0), first.at(0)) << "known anew";
+}
+
+TEST_F(SurplusTest, AKernelThatForgetsNothingIsAskedNowAndThen) {
+  fake_.negotiate();
+  static_cast<void>(walk(5000));
+  const std::size_t asked = offered().size();
+  EXPECT_GT(asked, 5000U);
+  EXPECT_LE(asked, 2 * 5000U + NodeTable::kOffered);
+}
+
+TEST_F(SurplusTest, AnOlderKernelIsNotAsked) {
+  fake_.negotiate(44);
+  static_cast<void>(walk(1000));
+  EXPECT_THAT(offered(), IsEmpty());
 }
 
 // ---- Records.

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <chrono>
+#include <cstddef>
 #include <cstdint>
 #include <map>
 #include <memory>
@@ -69,13 +70,14 @@ class MountedFake {
   static constexpr handover::TableShape kFewHandles{handover::TableKind::kHandles, "few-handles",
                                                     sizeof(handover::HandleRecord), 64};
 
-  explicit MountedFake(bool passthrough = true)
+  explicit MountedFake(bool passthrough = true, std::size_t most_nodes = NodeTable::kMostKept)
       : node_memory_(std::move(*handover::TableMemory::create(kNodes))),
         handle_memory_(std::move(*handover::TableMemory::create(kFewHandles))),
         node_records(std::move(*handover::TableMemory::map(node_memory_, kNodes))),
         handle_records(std::move(*handover::TableMemory::map(handle_memory_, kFewHandles))),
         nodes(handover::Table<handover::NodeRecord>(
-            std::move(*handover::TableMemory::map(node_memory_, kNodes)))),
+                  std::move(*handover::TableMemory::map(node_memory_, kNodes))),
+              most_nodes),
         handles(handover::Table<handover::HandleRecord>(
             std::move(*handover::TableMemory::map(handle_memory_, kFewHandles)))),
         cache_(caches_.find_or_make("fake")) {
@@ -145,7 +147,9 @@ class MountedFake {
     return handle_records[static_cast<std::uint32_t>(opened.fh)];
   }
 
-  void negotiate() { CHECK(wait(kernel.init(7, 45, kKernelFlags)).error == 0); }
+  void negotiate(std::uint32_t minor = 45) {
+    CHECK(wait(kernel.init(7, minor, kKernelFlags)).error == 0);
+  }
 
   // Members in the order of their lives.
  private:
