@@ -282,6 +282,7 @@ netfs::CallId FakeAdapter::start_readdir(const netfs::FileHandle& handle,
           return stale_handle();
         }
         netfs::ReaddirReply reply;
+        reply.verifier = server_.listing_verifier;
         std::uint64_t index = from.cookie;
         for (; index < node->entries.size() && reply.entries.size() < server_.entries_per_readdir;
              ++index) {

@@ -66,6 +66,7 @@ class FakeServer {
   bool post_op_attributes = true;         // false: replies come without attributes
   std::uint32_t read_size = 1024 * 1024;  // larger reads come short
   std::uint32_t entries_per_readdir = 100;
+  std::uint64_t listing_verifier = 0x1157;
   std::int64_t clock_offset_seconds = 31'536'000;  // its clock is this far ahead of ours
   std::uint32_t denied_uid = 0xffffffff;           // ACCESS grants this user nothing
 
