@@ -81,11 +81,11 @@ tsan: | build  ## all tests under ThreadSanitizer
 
 # What fits into a run of CI. The simulation and the crash tests have one thread: not for tsan.
 asan-short: | build
-	@$(call build,asan)
+	@$(call build,asan,unit_tests sim_test cache_crash_test)
 	tools/sanitized.sh build/asan -j $(JOBS) -L 'unit|sim|crash'
 
 tsan-short: | build
-	@$(call build,tsan)
+	@$(call build,tsan,unit_tests larder larder-engine larder_rpc_proxy larder_norpcb)
 	tools/sanitized.sh build/tsan -j $(JOBS) -L unit
 	tools/sanitized.sh build/tsan -R integration.40_warm
 

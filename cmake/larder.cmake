@@ -10,6 +10,10 @@ endif()
 if(CMAKE_CXX_COMPILER_ID STREQUAL "GNU")
   # g++ 12 sees uninitialised members in every moved std::expected that is inlined far enough.
   list(APPEND LARDER_WARNINGS -Wno-maybe-uninitialized)
+  if(CMAKE_UNITY_BUILD)
+    # It takes every file for a header there.
+    list(APPEND LARDER_WARNINGS -Wno-subobject-linkage)
+  endif()
 endif()
 
 add_library(larder_options INTERFACE)
@@ -25,6 +29,9 @@ elseif(LARDER_SANITIZER STREQUAL "thread")
   target_compile_options(larder_options INTERFACE -fsanitize=thread -fno-omit-frame-pointer)
   target_link_options(larder_options INTERFACE -fsanitize=thread)
 endif()
+
+# What the label "unit" runs.
+add_custom_target(unit_tests)
 
 # larder_library(NAME [DEPS lib...] [TEST_DEPS lib...])
 #
@@ -64,5 +71,6 @@ function(larder_library name)
                                                GTest::gtest_main)
     add_test(NAME unit.${name} COMMAND ${name}_test)
     set_tests_properties(unit.${name} PROPERTIES LABELS unit TIMEOUT 120)
+    add_dependencies(unit_tests ${name}_test)
   endif()
 endfunction()

@@ -23,6 +23,9 @@
 
 namespace larder::cachefiles {
 
+inline constexpr std::uint64_t kKilo = 1024;
+inline constexpr std::uint64_t kMega = 1024 * kKilo;
+
 // The bytes that the "server" holds of a file's version: no two files and versions agree anywhere.
 inline std::vector<std::byte> content_of(const std::string& key, std::uint64_t version,
                                          std::uint64_t size) {
@@ -51,7 +54,7 @@ inline fscache::ObjectDescription describe(const std::string& key, std::uint64_t
 
 // Writes all of it in pieces, as the server delivers them.
 inline Result<> fill(fscache::BackendObject& object, const std::vector<std::byte>& bytes,
-                     std::size_t piece = 1024 * 1024) {
+                     std::size_t piece = kMega) {
   for (std::size_t at = 0; at < bytes.size(); at += piece) {
     const std::size_t length = std::min(piece, bytes.size() - at);
     TRY(object.write(at, Bytes(bytes).subspan(at, length)));

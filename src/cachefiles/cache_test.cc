@@ -14,6 +14,7 @@
 
 #include <gtest/gtest.h>
 
+#include "base/byte_range.h"
 #include "base/bytes.h"
 #include "base/error.h"
 #include "cachefiles/cache_fixture_test.h"
@@ -23,9 +24,6 @@
 
 namespace larder::cachefiles {
 namespace {
-
-constexpr std::uint64_t kKilo = 1024;
-constexpr std::uint64_t kMega = 1024 * 1024;
 
 class CacheTest : public CacheOnFake {};
 
@@ -260,6 +258,26 @@ TEST_F(CacheTest, LongVolumeKeysAreShortenedAndKept) {
   EXPECT_TRUE(root->open_directory("cache").value()->stat("I" + name));
 }
 
+void write_and_read_parts(fscache::BackendObject& object, const std::vector<std::byte>& right,
+                          unsigned seed) {
+  std::mt19937_64 random(seed);
+  for (int i = 0; i < 400; ++i) {
+    const std::uint64_t at = random() % right.size();
+    const std::uint64_t length = std::min<std::uint64_t>(right.size() - at, random() % 300'000);
+    if (random() % 2 == 0) {
+      EXPECT_TRUE(object.write(at, Bytes(right).subspan(at, length)));
+      continue;
+    }
+    const auto plan = object.plan_read({at, length});
+    std::vector<std::byte> got(plan.range.length);
+    if (plan.source == fscache::Source::kCache && !got.empty()) {
+      EXPECT_TRUE(object.read(at, got));
+      EXPECT_TRUE(
+          std::equal(got.begin(), got.end(), right.begin() + static_cast<std::ptrdiff_t>(at)));
+    }
+  }
+}
+
 // One thread a range, as the network delivers them; then again after a restart.
 TEST_F(CacheTest, ManyThreadsFillAndReadOneObject) {
   bind();
@@ -269,24 +287,7 @@ TEST_F(CacheTest, ManyThreadsFillAndReadOneObject) {
     const auto object = open("shared", 1, size);
     std::vector<std::thread> threads;
     for (unsigned thread = 0; thread < 4; ++thread) {
-      threads.emplace_back([&, thread] {
-        std::mt19937_64 random(thread);
-        for (int i = 0; i < 400; ++i) {
-          const std::uint64_t at = random() % size;
-          const std::uint64_t length = std::min<std::uint64_t>(size - at, random() % 300'000);
-          if (random() % 2 == 0) {
-            EXPECT_TRUE(object->write(at, Bytes(right).subspan(at, length)));
-          } else {
-            const auto plan = object->plan_read({at, length});
-            std::vector<std::byte> got(plan.range.length);
-            if (plan.source == fscache::Source::kCache && !got.empty()) {
-              EXPECT_TRUE(object->read(at, got));
-              EXPECT_TRUE(std::equal(got.begin(), got.end(),
-                                     right.begin() + static_cast<std::ptrdiff_t>(at)));
-            }
-          }
-        }
-      });
+      threads.emplace_back([&, thread] { write_and_read_parts(*object, right, thread); });
     }
     for (std::thread& thread : threads) {
       thread.join();

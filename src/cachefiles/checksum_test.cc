@@ -1,5 +1,6 @@
 #include "cachefiles/checksum.h"
 
+#include <cstddef>
 #include <string>
 
 #include <gtest/gtest.h>

@@ -1,11 +1,13 @@
 // What is buried goes, whatever it is made of, and takes nothing else with it.
 #include <cerrno>
+#include <chrono>
 #include <cstddef>
+#include <cstdint>
+#include <cstdlib>
 #include <filesystem>
 #include <fstream>
 #include <memory>
 #include <string>
-#include <utility>
 
 #include <gtest/gtest.h>
 

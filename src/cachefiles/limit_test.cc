@@ -4,12 +4,14 @@
 #include <chrono>
 #include <cstddef>
 #include <cstdint>
+#include <cstdio>
 #include <cstdlib>
 #include <filesystem>
 #include <memory>
 #include <random>
 #include <string>
 #include <thread>
+#include <utility>
 #include <vector>
 
 #include <gtest/gtest.h>
@@ -63,7 +65,7 @@ class LimitTest : public ::testing::Test {
     set_log_level(LogLevel::kWarning);
   }
 
-  ~LimitTest() override { std::filesystem::remove_all(path_); }
+  void TearDown() override { std::filesystem::remove_all(path_); }
 
   void bind() {
     auto bound = bind_cache(filesystem_->open_root(path_).value(), *filesystem_, options_, clock_);
@@ -100,7 +102,25 @@ class LimitTest : public ::testing::Test {
   CacheOptions options_;
   std::unique_ptr<fscache::Backend> cache_;
   std::unique_ptr<fscache::BackendVolume> volume_;
+
+  // One thread: uses five small objects of its own again and again, and others at random, until
+  // twenty times the limit is written.
+  void use_until_much_is_written(std::uint64_t seed, unsigned user) {
+    std::mt19937_64 random(seed + user);
+    for (std::uint64_t i = 0; written_ < 20 * kLimit; ++i) {
+      if (i % 4 != 0) {
+        (void)use(1000 + random() % 100'000);
+        continue;
+      }
+      const bool hit = use(3 + 10 * (user * 5 + random() % 5));
+      hot_hits_ += i > 100 && hit ? 1 : 0;
+      hot_uses_ += i > 100 ? 1 : 0;
+    }
+  }
+
   std::atomic<std::uint64_t> written_{0};
+  std::atomic<std::uint64_t> hot_hits_{0};
+  std::atomic<std::uint64_t> hot_uses_{0};
 };
 
 TEST_F(LimitTest, HoldsWhileFourThreadsWriteTwentyTimesAsMuch) {
@@ -116,21 +136,8 @@ TEST_F(LimitTest, HoldsWhileFourThreadsWriteTwentyTimesAsMuch) {
     }
   });
   std::vector<std::thread> users;
-  std::atomic<std::uint64_t> hot_hits{0};
-  std::atomic<std::uint64_t> hot_uses{0};
   for (unsigned user = 0; user < 4; ++user) {
-    users.emplace_back([&, user] {
-      std::mt19937_64 random(seed + user);
-      for (std::uint64_t i = 0; written_ < 20 * kLimit; ++i) {
-        if (i % 4 == 0) {
-          const bool hit = use(3 + 10 * (user * 5 + random() % 5));  // five small ones of its own
-          hot_hits += i > 100 && hit ? 1 : 0;
-          hot_uses += i > 100 ? 1 : 0;
-        } else {
-          (void)use(1000 + random() % 100'000);
-        }
-      }
-    });
+    users.emplace_back([&, user] { use_until_much_is_written(seed, user); });
   }
   for (std::thread& user : users) {
     user.join();
@@ -143,7 +150,7 @@ TEST_F(LimitTest, HoldsWhileFourThreadsWriteTwentyTimesAsMuch) {
   EXPECT_GT(most, kLimit / 2);  // and it is used
   EXPECT_GT(status.culled_objects, 100U);
   // What is used again and again stays.
-  EXPECT_GT(hot_hits * 10, hot_uses * 9) << hot_hits << " of " << hot_uses;
+  EXPECT_GT(hot_hits_ * 10, hot_uses_ * 9) << hot_hits_ << " of " << hot_uses_;
   EXPECT_TRUE(status.trouble.empty()) << status.trouble;
   // The books agree with du.
   const std::uint64_t real = du(path_);

@@ -20,18 +20,18 @@
 namespace larder::cachefiles {
 namespace {
 
-constexpr std::string_view kMagic = "LarderML";
-constexpr std::uint32_t kFormat = 1;
+constexpr std::string_view kMapMagic = "LarderML";
+constexpr std::uint32_t kMapFormat = 1;
 constexpr std::size_t kRecordChecksum = kMapRecordBytes - 4;
 
 // Where a record's fields begin.
-constexpr std::size_t kFlags = 1;
-constexpr std::size_t kCount = 2;
-constexpr std::size_t kGeneration = 4;
-constexpr std::size_t kEpoch = 8;
-constexpr std::size_t kOffset = 16;
-constexpr std::size_t kLength = 24;
-constexpr std::size_t kChecksums = 32;
+constexpr std::size_t kRecordFlags = 1;
+constexpr std::size_t kRecordCount = 2;
+constexpr std::size_t kRecordGeneration = 4;
+constexpr std::size_t kRecordEpoch = 8;
+constexpr std::size_t kRecordOffset = 16;
+constexpr std::size_t kRecordLength = 24;
+constexpr std::size_t kRecordRunChecksums = 32;
 
 // Where the header's fields begin.
 constexpr std::size_t kHeaderFormat = 8;
@@ -81,8 +81,8 @@ std::size_t cells_of(ByteRange run) {
 
 MapRecordBytes encode_map_header(const MapHeader& header) {
   MapRecordBytes bytes{};
-  std::ranges::copy(bytes_of(kMagic), bytes.begin());
-  store_be(bytes.data() + kHeaderFormat, kFormat);
+  std::ranges::copy(bytes_of(kMapMagic), bytes.begin());
+  store_be(bytes.data() + kHeaderFormat, kMapFormat);
   store_be(bytes.data() + kHeaderSize, header.size);
   std::ranges::copy(header.coherency, bytes.begin() + kHeaderCoherency);
   store_be(bytes.data() + kHeaderNonce, header.nonce);
@@ -98,8 +98,8 @@ Result<MapHeader> decode_map_header(Bytes bytes) {
   bytes = bytes.first(kMapRecordBytes);
   if (load_be<std::uint32_t>(bytes.data() + kRecordChecksum) !=
           crc32c(bytes.first(kRecordChecksum)) ||
-      text_of(bytes.first(kMagic.size())) != kMagic ||
-      load_be<std::uint32_t>(bytes.data() + kHeaderFormat) != kFormat) {
+      text_of(bytes.first(kMapMagic.size())) != kMapMagic ||
+      load_be<std::uint32_t>(bytes.data() + kHeaderFormat) != kMapFormat) {
     return fail(Errc::kCorrupt, "the header of a map log does not check");
   }
   MapHeader header;
@@ -115,18 +115,18 @@ MapRecordBytes encode_map_record(const MapRecord& record, std::uint64_t nonce) {
   CHECK(record.checksums.size() <= kMostCells);
   MapRecordBytes bytes{};
   bytes[0] = static_cast<std::byte>(record.type);
-  store_be(bytes.data() + kGeneration, record.stamp.generation);
-  store_be(bytes.data() + kEpoch, record.stamp.epoch);
-  store_be(bytes.data() + kOffset, record.run.offset);
-  store_be(bytes.data() + kLength, record.run.length);
+  store_be(bytes.data() + kRecordGeneration, record.stamp.generation);
+  store_be(bytes.data() + kRecordEpoch, record.stamp.epoch);
+  store_be(bytes.data() + kRecordOffset, record.run.offset);
+  store_be(bytes.data() + kRecordLength, record.run.length);
   if (record.type == MapRecordType::kSealed) {
-    bytes[kFlags] = static_cast<std::byte>(record.complete ? 1 : 0);
-    store_be(bytes.data() + kOffset, static_cast<std::uint64_t>(record.modified.seconds));
-    store_be(bytes.data() + kLength, static_cast<std::uint64_t>(record.modified.nanoseconds));
+    bytes[kRecordFlags] = static_cast<std::byte>(record.complete ? 1 : 0);
+    store_be(bytes.data() + kRecordOffset, static_cast<std::uint64_t>(record.modified.seconds));
+    store_be(bytes.data() + kRecordLength, static_cast<std::uint64_t>(record.modified.nanoseconds));
   }
-  store_be(bytes.data() + kCount, static_cast<std::uint16_t>(record.checksums.size()));
+  store_be(bytes.data() + kRecordCount, static_cast<std::uint16_t>(record.checksums.size()));
   for (std::size_t i = 0; i < record.checksums.size(); ++i) {
-    store_be(bytes.data() + kChecksums + 4 * i, record.checksums[i]);
+    store_be(bytes.data() + kRecordRunChecksums + 4 * i, record.checksums[i]);
   }
   store_be(bytes.data() + kRecordChecksum, checksum_of(bytes, nonce));
   return bytes;
@@ -139,23 +139,23 @@ std::optional<MapRecord> decode_map_record(Bytes bytes, std::uint64_t nonce) {
   }
   MapRecord record;
   record.type = static_cast<MapRecordType>(bytes[0]);
-  record.stamp = {load_be<std::uint32_t>(bytes.data() + kGeneration),
-                  load_be<std::uint32_t>(bytes.data() + kEpoch)};
-  const auto offset = load_be<std::uint64_t>(bytes.data() + kOffset);
-  const auto length = load_be<std::uint64_t>(bytes.data() + kLength);
+  record.stamp = {load_be<std::uint32_t>(bytes.data() + kRecordGeneration),
+                  load_be<std::uint32_t>(bytes.data() + kRecordEpoch)};
+  const auto offset = load_be<std::uint64_t>(bytes.data() + kRecordOffset);
+  const auto length = load_be<std::uint64_t>(bytes.data() + kRecordLength);
   if (record.type == MapRecordType::kSealed) {
-    record.complete = bytes[kFlags] == std::byte{1};
+    record.complete = bytes[kRecordFlags] == std::byte{1};
     record.modified = {static_cast<std::int64_t>(offset), static_cast<std::uint32_t>(length)};
     return record;
   }
-  const std::size_t count = load_be<std::uint16_t>(bytes.data() + kCount);
+  const std::size_t count = load_be<std::uint16_t>(bytes.data() + kRecordCount);
   record.run = {offset, length};
   if ((record.type != MapRecordType::kPresent && record.type != MapRecordType::kDropped) ||
       !run_makes_sense(record, count)) {
     return std::nullopt;
   }
   for (std::size_t i = 0; i < count; ++i) {
-    record.checksums.push_back(load_be<std::uint32_t>(bytes.data() + kChecksums + 4 * i));
+    record.checksums.push_back(load_be<std::uint32_t>(bytes.data() + kRecordRunChecksums + 4 * i));
   }
   return record;
 }

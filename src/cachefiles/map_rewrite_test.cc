@@ -13,7 +13,6 @@
 #include "base/bytes.h"
 #include "base/error.h"
 #include "cachefiles/cache_fixture_test.h"
-#include "cachefiles/checksum.h"
 #include "cachefiles/content_map.h"
 #include "cachefiles/map_log.h"
 #include "cachefiles/object_log.h"
@@ -24,8 +23,6 @@
 
 namespace larder::cachefiles {
 namespace {
-
-constexpr std::uint64_t kMega = std::uint64_t{1} << 20U;
 
 TEST(RewrittenRecordsTest, WhatWasDurableStaysSoAndNothingElseBecomesIt) {
   const std::uint32_t sums[] = {1, 2, 3, 4};

@@ -21,20 +21,20 @@
 namespace larder::cachefiles {
 namespace {
 
-constexpr std::string_view kMagic = "LarderST";
-constexpr std::uint32_t kFormat = 1;
+constexpr std::string_view kStateMagic = "LarderST";
+constexpr std::uint32_t kStateFormat = 1;
 constexpr std::uint32_t kClean = 1;
 constexpr std::uint32_t kVerify = 1;
 
 // Where the fields begin.
-constexpr std::size_t kFormatAt = 8;
-constexpr std::size_t kFlags = 12;
+constexpr std::size_t kStateFormatAt = 8;
+constexpr std::size_t kStateFlags = 12;
 constexpr std::size_t kSequence = 16;
 constexpr std::size_t kUuid = 24;
 constexpr std::size_t kBootId = 40;
 constexpr std::size_t kBootIdBytes = 40;
 constexpr std::size_t kMountId = 80;
-constexpr std::size_t kGeneration = 88;
+constexpr std::size_t kStateGeneration = 88;
 constexpr std::size_t kDurable = 92;
 constexpr std::size_t kUsed = 96;
 constexpr std::size_t kCeiling = 104;
@@ -43,8 +43,8 @@ constexpr std::size_t kRotation = 120;
 constexpr std::size_t kPastCount = 128;
 constexpr std::size_t kPast = 132;
 constexpr std::size_t kPastBytes = 16;
-constexpr std::size_t kChecksum = kStateSlotBytes - 4;
-static_assert(kPast + kMostPastGenerations * kPastBytes <= kChecksum);
+constexpr std::size_t kStateChecksum = kStateSlotBytes - 4;
+static_assert(kPast + kMostPastGenerations * kPastBytes <= kStateChecksum);
 
 constexpr std::uint64_t kDoubtOffset = 2 * kStateSlotBytes;
 constexpr std::size_t kDoubtBytes = 12;  // generation, epoch, checksum
@@ -55,14 +55,14 @@ StateSlot encode_state(const CacheState& state, std::uint64_t sequence) {
   CHECK(state.past.size() <= kMostPastGenerations && state.boot_id.size() <= kBootIdBytes);
   StateSlot slot{};
   std::byte* const to = slot.data();
-  std::ranges::copy(bytes_of(kMagic), slot.begin());
-  store_be(to + kFormatAt, kFormat);
-  store_be(to + kFlags, state.clean ? kClean : 0U);
+  std::ranges::copy(bytes_of(kStateMagic), slot.begin());
+  store_be(to + kStateFormatAt, kStateFormat);
+  store_be(to + kStateFlags, state.clean ? kClean : 0U);
   store_be(to + kSequence, sequence);
   std::ranges::copy(state.uuid, slot.begin() + kUuid);
   std::ranges::copy(bytes_of(state.boot_id), slot.begin() + kBootId);
   store_be(to + kMountId, state.mount_id);
-  store_be(to + kGeneration, state.generation);
+  store_be(to + kStateGeneration, state.generation);
   store_be(to + kDurable, state.durable_epoch);
   store_be(to + kUsed, state.used_bytes);
   store_be(to + kCeiling, state.ceiling_bytes);
@@ -77,26 +77,26 @@ StateSlot encode_state(const CacheState& state, std::uint64_t sequence) {
     store_be(to + at + 12, past.verify ? kVerify : 0U);
     at += kPastBytes;
   }
-  store_be(to + kChecksum, crc32c(Bytes(slot).first(kChecksum)));
+  store_be(to + kStateChecksum, crc32c(Bytes(slot).first(kStateChecksum)));
   return slot;
 }
 
 std::optional<NumberedState> decode_state(Bytes slot) {
-  if (slot.size() != kStateSlotBytes || text_of(slot.first(kMagic.size())) != kMagic ||
-      load_be<std::uint32_t>(slot.data() + kChecksum) != crc32c(slot.first(kChecksum)) ||
-      load_be<std::uint32_t>(slot.data() + kFormatAt) != kFormat) {
+  if (slot.size() != kStateSlotBytes || text_of(slot.first(kStateMagic.size())) != kStateMagic ||
+      load_be<std::uint32_t>(slot.data() + kStateChecksum) != crc32c(slot.first(kStateChecksum)) ||
+      load_be<std::uint32_t>(slot.data() + kStateFormatAt) != kStateFormat) {
     return std::nullopt;
   }
   const std::byte* const from = slot.data();
   NumberedState found;
   found.sequence = load_be<std::uint64_t>(from + kSequence);
   CacheState& state = found.state;
-  state.clean = (load_be<std::uint32_t>(from + kFlags) & kClean) != 0;
+  state.clean = (load_be<std::uint32_t>(from + kStateFlags) & kClean) != 0;
   std::ranges::copy(slot.subspan(kUuid, state.uuid.size()), state.uuid.begin());
   const std::string_view boot_id = text_of(slot.subspan(kBootId, kBootIdBytes));
   state.boot_id = boot_id.substr(0, boot_id.find('\0'));
   state.mount_id = load_be<std::uint64_t>(from + kMountId);
-  state.generation = load_be<std::uint32_t>(from + kGeneration);
+  state.generation = load_be<std::uint32_t>(from + kStateGeneration);
   state.durable_epoch = load_be<std::uint32_t>(from + kDurable);
   state.used_bytes = load_be<std::uint64_t>(from + kUsed);
   state.ceiling_bytes = load_be<std::uint64_t>(from + kCeiling);

@@ -32,6 +32,10 @@ namespace larder::cli {
 namespace {
 
 constexpr int kReportDescriptor = 3;
+constexpr auto kRuntimeMode =
+    std::filesystem::perms::owner_all | std::filesystem::perms::group_read |
+    std::filesystem::perms::group_exec | std::filesystem::perms::others_read |
+    std::filesystem::perms::others_exec;
 constexpr char kStarted = '\n';  // the whole report of a keeper that answers
 
 // Null input, output and errors to the log, nothing else of the caller's open but the report.
@@ -76,7 +80,7 @@ Result<> make_runtime_directory(const std::string& path) {
                 fmt::format("the runtime directory {} cannot be made: {}", path, error.message()));
   }
   if (made) {
-    std::filesystem::permissions(path, std::filesystem::perms(0755), error);
+    std::filesystem::permissions(path, kRuntimeMode, error);
   }
   return {};
 }

@@ -65,6 +65,10 @@ class RunTest : public testing::Test {
   [[nodiscard]] static Outcome run(const std::string& command) {
     Outcome outcome;
     std::FILE* const pipe = ::popen((command + " 2>&1 </dev/null").c_str(), "re");
+    if (pipe == nullptr) {
+      ADD_FAILURE() << "no pipe to " << command;
+      return outcome;
+    }
     std::array<char, 4096> buffer{};
     while (std::fgets(buffer.data(), buffer.size(), pipe) != nullptr) {
       outcome.output += buffer.data();

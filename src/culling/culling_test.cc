@@ -74,7 +74,9 @@ class FakeFanOut final : public FanOut {
     return found->second;
   }
 
-  Share share(std::uint64_t free_bytes) const { return {total_, count_, free_bytes, 0}; }
+  [[nodiscard]] Share share(std::uint64_t free_bytes) const {
+    return {total_, count_, free_bytes, 0};
+  }
 
   std::vector<std::map<std::string, Candidate>> objects_;
   std::set<std::string> in_use_;

@@ -1,7 +1,6 @@
 #include "engine/backing_table.h"
 
 #include <cstdint>
-#include <utility>
 
 #include <gtest/gtest.h>
 

@@ -62,6 +62,7 @@ Engine::Engine(std::unique_ptr<handover::EngineEnd> keeper)
       keeper_(std::move(keeper)),
       started_(executor_->clock().now()),
       nodes_(keeper_->take_nodes()),
+      handles_(keeper_->take_handles()),
       backings_(keeper_->take_backings()),
       caches_(*executor_, *keeper_),
       mount_pool_(executor_->make_pool("mounts", kMountThreads, kMostQueuedMountWork)) {}
@@ -109,11 +110,11 @@ void Engine::take_mount(handover::MountOrder order) {
     keeper_->report_failed(id, spec.error());
     return;
   }
-  auto mount =
-      std::make_shared<Mount>(std::move(order), std::move(*spec), *executor_, *keeper_,
-                              Mount::Tables{nodes_, backings_}, [this, id](const std::string& why) {
-                                mount_pool_->post([this, id, why] { end_mount(id, why); });
-                              });
+  auto mount = std::make_shared<Mount>(std::move(order), std::move(*spec), *executor_, *keeper_,
+                                       Mount::Tables{nodes_, handles_, backings_},
+                                       [this, id](const std::string& why) {
+                                         mount_pool_->post([this, id, why] { end_mount(id, why); });
+                                       });
   {
     const MutexLock lock(mutex_);
     mounts_.insert_or_assign(id, mount);

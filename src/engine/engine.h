@@ -17,6 +17,7 @@
 #include "engine/backing_table.h"
 #include "engine/cache_binder.h"
 #include "engine/mount.h"
+#include "fuse/handle_table.h"
 #include "fuse/node_table.h"
 #include "handover/engine_end.h"
 #include "os/stream.h"
@@ -54,6 +55,7 @@ class Engine {
   const std::unique_ptr<handover::EngineEnd> keeper_;
   const MonotonicTime started_;
   fuse::NodeTable nodes_;
+  fuse::HandleTable handles_;
   BackingTable backings_;
   CacheBinder caches_;
   std::unique_ptr<Pool> mount_pool_;  // connects and tears down; may block

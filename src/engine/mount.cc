@@ -20,6 +20,7 @@
 #include "fscache/cache.h"
 #include "fuse/backing_registrar.h"
 #include "fuse/filesystem.h"
+#include "fuse/handle_table.h"
 #include "fuse/node_table.h"
 #include "fuse/session.h"
 #include "handover/engine_end.h"
@@ -96,6 +97,7 @@ Mount::Mount(handover::MountOrder order, handover::MountSpec spec, Executor& exe
       spec_(std::move(spec)),
       executor_(executor),
       nodes_(tables.nodes),
+      handles_(tables.handles),
       registrar_(std::make_unique<Registrar>(keeper, tables.backings, order.mount_id)),
       fuse_(std::move(order.fuse)),
       on_end_(std::move(on_end)) {}
@@ -130,7 +132,8 @@ Result<> Mount::serve(std::unique_ptr<netfs::Share> share) {
     share_ = std::move(share);
     return fail(device.error());
   }
-  auto filesystem = std::make_unique<fuse::Filesystem>(id_, *share, nodes_, *registrar_, executor_);
+  auto filesystem =
+      std::make_unique<fuse::Filesystem>(id_, *share, nodes_, handles_, *registrar_, executor_);
   auto session = std::make_unique<fuse::Session>(
       std::move(*device), executor_,
       fuse::SessionOptions{.name = std::to_string(id_),

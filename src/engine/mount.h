@@ -14,6 +14,7 @@
 #include "fscache/cache.h"
 #include "fuse/backing_registrar.h"
 #include "fuse/filesystem.h"
+#include "fuse/handle_table.h"
 #include "fuse/node_table.h"
 #include "fuse/session.h"
 #include "handover/engine_end.h"
@@ -48,6 +49,7 @@ class Mount {
   // In the keeper's memory, of all mounts.
   struct Tables {
     fuse::NodeTable& nodes;
+    fuse::HandleTable& handles;
     BackingTable& backings;
   };
 
@@ -89,6 +91,7 @@ class Mount {
   const handover::MountSpec spec_;
   Executor& executor_;
   fuse::NodeTable& nodes_;
+  fuse::HandleTable& handles_;
   const std::unique_ptr<fuse::BackingRegistrar> registrar_;
   UniqueFd fuse_;
   std::move_only_function<void(std::string)> on_end_;

@@ -1,6 +1,8 @@
 #include "fscache/cache.h"
 
 #include <algorithm>
+#include <chrono>
+#include <cstddef>
 #include <memory>
 #include <optional>
 #include <string>
@@ -10,6 +12,7 @@
 
 #include <fmt/format.h>
 
+#include "base/clock.h"
 #include "base/error.h"
 #include "base/executor.h"
 #include "base/log.h"
@@ -173,7 +176,7 @@ CacheStatus Cache::status() const {
   return status;
 }
 
-void Cache::schedule_maintenance(std::weak_ptr<OnlineBackend> online, Duration delay) {
+void Cache::schedule_maintenance(const std::weak_ptr<OnlineBackend>& online, Duration delay) {
   if (delay == Duration::zero()) {
     Task task = [this, online] { maintain(online); };
     // A full queue holds maintenance enough.

@@ -71,7 +71,8 @@ class Cache : public std::enable_shared_from_this<Cache> {
 
  private:
   void on_hang(bool hangs) EXCLUDES(mutex_);
-  void schedule_maintenance(std::weak_ptr<OnlineBackend> online, Duration delay) EXCLUDES(mutex_);
+  void schedule_maintenance(const std::weak_ptr<OnlineBackend>& online, Duration delay)
+      EXCLUDES(mutex_);
   void maintain(const std::weak_ptr<OnlineBackend>& weak);
   void retire(OnlineBackend* online) EXCLUDES(mutex_);
 

@@ -7,7 +7,6 @@
 #include <memory>
 #include <optional>
 #include <string>
-#include <utility>
 
 #include <gtest/gtest.h>
 
@@ -15,7 +14,9 @@
 #include "base/bytes.h"
 #include "base/error.h"
 #include "base/result.h"
+#include "fscache/backend.h"
 #include "fscache/cookie.h"
+#include "fscache/cookie_state.h"
 #include "fscache/scripted_backend_test.h"
 #include "fscache/volume.h"
 #include "testing/stepper.h"
@@ -27,7 +28,7 @@ using std::chrono::seconds;
 
 class CacheTest : public ::testing::Test {
  protected:
-  ~CacheTest() override { stepper_.run(); }
+  void TearDown() override { stepper_.run(); }
 
   void bring_online() {
     ASSERT_TRUE(cache_->add_backend(std::make_unique<ScriptedBackend>(script_)));

@@ -50,7 +50,8 @@ CookieState Cookie::state() const {
 }
 
 void Cookie::use(std::move_only_function<void()> done) {
-  std::shared_ptr<OnlineBackend> online = volume_->online();
+  const std::shared_ptr<OnlineBackend> online = volume_->online();
+  std::move_only_function<void()> at_once;
   {
     const MutexLock lock(mutex_);
     const bool retry = state_ == CookieState::kFailed && online != nullptr;
@@ -64,11 +65,11 @@ void Cookie::use(std::move_only_function<void()> done) {
       waiters_.push_back(std::move(done));
       return;
     } else {
-      online.reset();
+      at_once = std::move(done);
     }
   }
-  if (online == nullptr) {
-    done();
+  if (at_once) {
+    at_once();
     return;
   }
   look_up(online);
@@ -183,7 +184,7 @@ bool Cookie::wants_data() const {
 }
 
 void Cookie::run(Work work, Outcome done) {
-  std::shared_ptr<Object> pinned = object();
+  const std::shared_ptr<Object> pinned = object();
   if (pinned == nullptr) {
     done(fail(no_object()));
     return;
@@ -212,7 +213,7 @@ void Cookie::start_read(std::uint64_t offset, Buffer owner, MutableBytes into, O
 }
 
 void Cookie::start_write(std::uint64_t offset, Buffer owner, Bytes from, Outcome done) {
-  std::shared_ptr<Object> pinned = wants_data() ? object() : nullptr;
+  const std::shared_ptr<Object> pinned = wants_data() ? object() : nullptr;
   if (pinned == nullptr) {
     done(fail(no_object()));
     return;

@@ -1,5 +1,6 @@
 #include "fscache/disk_work.h"
 
+#include <functional>
 #include <list>
 #include <memory>
 #include <string>

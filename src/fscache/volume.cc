@@ -4,7 +4,6 @@
 #include <string>
 #include <utility>
 
-#include "base/error.h"
 #include "base/mutex.h"
 #include "base/result.h"
 #include "fscache/backend.h"

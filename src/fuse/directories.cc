@@ -15,7 +15,9 @@
 
 #include "base/result.h"
 #include "fuse/filesystem.h"
+#include "fuse/handle_table.h"
 #include "fuse/node_open.h"
+#include "fuse/node_table.h"
 #include "fuse/protocol.h"
 #include "fuse/request.h"
 #include "netfs/attributes.h"
@@ -88,33 +90,40 @@ class DirentBuffer {
 }  // namespace
 
 void Filesystem::opendir(const RequestRef& request) {
+  const auto* const in = request->argument<fuse_open_in>();
   const netfs::InodeRef inode = inode_of(*request);
-  if (inode == nullptr) {
-    request->reply_error(ESTALE);
+  if (in == nullptr || inode == nullptr) {
+    request->reply_error(in == nullptr ? EINVAL : ESTALE);
     return;
   }
   const netfs::Caller caller = caller_of(*request);
-  share_.open_directory(
-      inode, caller,
-      [this, request, caller](Result<std::shared_ptr<netfs::DirectoryStream>> stream) {
-        if (!stream) {
-          request->reply_error(stream.error());
-          return;
-        }
-        netfs::OpenFile open;
-        open.credential = caller.credential;
-        OpenOut out{};
-        out.fh =
-            add_handle({request->nodeid(), OpenMode::kClosed, std::move(open), std::move(*stream)});
-        if (!request->reply(out)) {
-          static_cast<void>(remove_handle(out.fh));
-        }
-      });
+  share_.open_directory(inode, caller,
+                        [this, request, caller, open_flags = in->flags](
+                            Result<std::shared_ptr<netfs::DirectoryStream>> stream) {
+                          if (!stream) {
+                            request->reply_error(stream.error());
+                            return;
+                          }
+                          netfs::OpenFile open;
+                          open.credential = caller.credential;
+                          const Result<std::uint64_t> fh = handles_.add(
+                              {mount_id_, request->nodeid(), open_flags, OpenMode::kClosed,
+                               std::move(open), std::move(*stream)});
+                          if (!fh) {
+                            request->reply_error(fh.error());
+                            return;
+                          }
+                          OpenOut out{};
+                          out.fh = *fh;
+                          if (!request->reply(out)) {
+                            remove_handle(*request, out.fh);
+                          }
+                        });
 }
 
 void Filesystem::readdir(const RequestRef& request) {
   const auto* const in = request->argument<fuse_read_in>();
-  const HandleRef directory = in == nullptr ? nullptr : handle(in->fh);
+  const HandleRef directory = in == nullptr ? nullptr : handle(*request, in->fh);
   if (directory == nullptr || directory->directory == nullptr) {
     request->reply_error(EBADF);
     return;
@@ -150,13 +159,15 @@ void Filesystem::fill_directory(const RequestRef& request, const HandleRef& hand
                         dirent_type(entry.type), entry.name);
     });
   }
+  nodes_.note_listing(request->nodeid() == FUSE_ROOT_ID ? root_ : request->nodeid(),
+                      stream.verifier());
   const iovec part = buffer.part();
   request->reply_parts({&part, 1});
 }
 
 void Filesystem::releasedir(const RequestRef& request) {
   const auto* const in = request->argument<fuse_release_in>();
-  if (in == nullptr || remove_handle(in->fh) == nullptr) {
+  if (in == nullptr || remove_handle(*request, in->fh) == nullptr) {
     request->reply_error(EBADF);
     return;
   }

@@ -3,7 +3,6 @@
 #include <cerrno>
 #include <cstdint>
 #include <memory>
-#include <unordered_map>
 #include <utility>
 
 #include "base/check.h"
@@ -13,6 +12,7 @@
 #include "base/result.h"
 #include "base/thread_annotations.h"
 #include "fuse/backing_registrar.h"
+#include "fuse/handle_table.h"
 #include "fuse/node_open.h"
 #include "fuse/node_table.h"
 #include "fuse/protocol.h"
@@ -52,10 +52,11 @@ class Filesystem::Notices final : public netfs::InvalidationSink {
 };
 
 Filesystem::Filesystem(std::uint32_t mount_id, netfs::Share& share, NodeTable& nodes,
-                       BackingRegistrar& registrar, Executor& executor)
+                       HandleTable& handles, BackingRegistrar& registrar, Executor& executor)
     : mount_id_(mount_id),
       share_(share),
       nodes_(nodes),
+      handles_(handles),
       registrar_(registrar),
       executor_(executor),
       callers_(executor.clock()),
@@ -78,18 +79,14 @@ void Filesystem::close() {
     notices_->close();
   }
   timers_->close_and_wait();
-  std::unordered_map<std::uint64_t, HandleRef> handles;
-  {
-    const MutexLock lock(mutex_);
-    closed_ = true;
-    handles.swap(handles_);
-  }
+  handles_.drop_mount(mount_id_);
   // The kernel dropped its ids with the connection; versions and their backing files go here.
   nodes_.drop_mount(mount_id_, [](NodeOpen&& /*dropped with its references*/) {});
 }
 
 void Filesystem::on_negotiated(const Negotiated& negotiated) {
   passthrough_ = negotiated.passthrough;
+  prunes_ = negotiated.minor >= kPruneMinorVersion;
   if (!negotiated.passthrough) {
     const MutexLock lock(mutex_);
     passthrough_trouble_ =
@@ -192,28 +189,12 @@ netfs::Caller Filesystem::caller_of(const Request& request) {
   return {callers_.credential(header.uid, header.gid, header.pid), request.scope()};
 }
 
-Filesystem::HandleRef Filesystem::handle(std::uint64_t fh) const {
-  const MutexLock lock(mutex_);
-  const auto found = handles_.find(fh);
-  return found == handles_.end() ? nullptr : found->second;
+HandleRef Filesystem::handle(const Request& request, std::uint64_t fh) const {
+  return handles_.find(mount_id_, request.nodeid(), fh);
 }
 
-std::uint64_t Filesystem::add_handle(Handle handle) {
-  auto shared = std::make_shared<const Handle>(std::move(handle));
-  const MutexLock lock(mutex_);
-  handles_.emplace(++last_handle_, std::move(shared));
-  return last_handle_;
-}
-
-Filesystem::HandleRef Filesystem::remove_handle(std::uint64_t fh) {
-  const MutexLock lock(mutex_);
-  const auto found = handles_.find(fh);
-  if (found == handles_.end()) {
-    return nullptr;
-  }
-  HandleRef handle = std::move(found->second);
-  handles_.erase(found);
-  return handle;
+HandleRef Filesystem::remove_handle(const Request& request, std::uint64_t fh) {
+  return handles_.remove(mount_id_, request.nodeid(), fh);
 }
 
 }  // namespace larder::fuse

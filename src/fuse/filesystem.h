@@ -10,7 +10,6 @@
 #include <functional>
 #include <memory>
 #include <string>
-#include <unordered_map>
 
 #include "base/buffer.h"
 #include "base/counter.h"
@@ -21,13 +20,13 @@
 #include "base/thread_annotations.h"
 #include "fuse/backing_registrar.h"
 #include "fuse/caller.h"
+#include "fuse/handle_table.h"
 #include "fuse/node_open.h"
 #include "fuse/node_table.h"
 #include "fuse/protocol.h"
 #include "fuse/request.h"
 #include "fuse/session.h"
 #include "fuse/stale_retries.h"
-#include "netfs/directory_stream.h"
 #include "netfs/invalidation.h"
 #include "netfs/share.h"
 #include "netfs/version.h"
@@ -46,7 +45,7 @@ struct FilesystemStatistics {
 // Threads: any. Life: outlives its session's requests; close() before destruction.
 class Filesystem final : public Handler {
  public:
-  Filesystem(std::uint32_t mount_id, netfs::Share& share, NodeTable& nodes,
+  Filesystem(std::uint32_t mount_id, netfs::Share& share, NodeTable& nodes, HandleTable& handles,
              BackingRegistrar& registrar, Executor& executor);
   ~Filesystem() override;
   Filesystem(const Filesystem&) = delete;
@@ -66,15 +65,6 @@ class Filesystem final : public Handler {
   [[nodiscard]] netfs::InodeRef inode_of(std::uint64_t nodeid) const;
 
  private:
-  // An open file or directory; its number is the kernel's fh.
-  struct Handle {
-    std::uint64_t nodeid = 0;
-    OpenMode mode = OpenMode::kClosed;
-    netfs::OpenFile open;
-    std::shared_ptr<netfs::DirectoryStream> directory;
-  };
-
-  using HandleRef = std::shared_ptr<const Handle>;
   using Operation = void (Filesystem::*)(const RequestRef&);
 
   // One open(2) on its way to a mode.
@@ -90,14 +80,15 @@ class Filesystem final : public Handler {
   [[nodiscard]] static Operation operation_of(std::uint32_t opcode);
   [[nodiscard]] netfs::Caller caller_of(const Request& request);
   [[nodiscard]] netfs::InodeRef inode_of(const Request& request) const;
-  [[nodiscard]] HandleRef handle(std::uint64_t fh) const EXCLUDES(mutex_);
-  [[nodiscard]] std::uint64_t add_handle(Handle handle) EXCLUDES(mutex_);
-  [[nodiscard]] HandleRef remove_handle(std::uint64_t fh) EXCLUDES(mutex_);
+  // What the request says is open; null: this mount has no such open of this node.
+  [[nodiscard]] HandleRef handle(const Request& request, std::uint64_t fh) const;
+  HandleRef remove_handle(const Request& request, std::uint64_t fh);
   [[nodiscard]] std::uint64_t inode_number(std::uint64_t fsid, std::uint64_t fileid) const;
   [[nodiscard]] fuse_attr attr_of(const netfs::Attributes& attributes) const;
 
   void lookup(const RequestRef& request);
   void reply_entry(Request& request, const netfs::LookupOutcome& outcome);
+  void ask_to_forget_some();
   void reply_no_entry(Request& request, const netfs::InodeRef& directory);
   void getattr(const RequestRef& request);
   void readlink(const RequestRef& request);
@@ -135,6 +126,7 @@ class Filesystem final : public Handler {
   const std::uint32_t mount_id_;
   netfs::Share& share_;
   NodeTable& nodes_;
+  HandleTable& handles_;
   BackingRegistrar& registrar_;
   Executor& executor_;
   CallerTable callers_;
@@ -143,17 +135,15 @@ class Filesystem final : public Handler {
   Session* session_ = nullptr;
   NodeId root_ = 0;
   std::atomic<bool> passthrough_{false};
+  std::atomic<bool> prunes_{false};  // the kernel forgets on request
   Counter opens_passthrough_, opens_page_cache_;
   BufferPool sample_buffers_;
   std::atomic<std::uint64_t> samples_{0};
   std::shared_ptr<Gate> timers_;  // what runs later holds it weakly
 
   mutable Mutex mutex_{LockRank::kNode};
-  std::unordered_map<std::uint64_t, HandleRef> handles_ GUARDED_BY(mutex_);
-  std::uint64_t last_handle_ GUARDED_BY(mutex_) = 0;
   std::uint64_t backing_ids_ GUARDED_BY(mutex_) = 0;
   std::string passthrough_trouble_ GUARDED_BY(mutex_);
-  bool closed_ GUARDED_BY(mutex_) = false;
 };
 
 }  // namespace larder::fuse

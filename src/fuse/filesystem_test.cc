@@ -5,6 +5,7 @@
 #include <chrono>
 #include <cstddef>
 #include <cstdint>
+#include <cstring>
 #include <optional>
 #include <string>
 #include <utility>
@@ -15,9 +16,12 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include "base/bytes.h"
 #include "base/error.h"
+#include "fuse/node_table.h"
 #include "fuse/protocol.h"
 #include "fuse/testing/mounted_fake.h"
+#include "handover/records.h"
 #include "testing/fake_kernel.h"
 
 namespace larder::fuse {
@@ -362,6 +366,170 @@ TEST_F(FilesystemTest, AnOpenThatTheKernelDidNotTakeIsClosed) {
   EXPECT_THAT(fake_.registrar.files, IsEmpty()) << "as after a close";
 }
 
+// ---- A kernel that knows too much.
+
+class SurplusTest : public ::testing::Test {
+ protected:
+  static constexpr std::size_t kMostNodes = 100;
+
+  std::uint64_t lookup(int number) {
+    const FuseReply reply =
+        fake_.wait(fake_.kernel.lookup(FUSE_ROOT_ID, fmt::format("file-{}", number)));
+    EXPECT_EQ(reply.error, 0) << number;
+    return reply.body.as<fuse_entry_out>().nodeid;
+  }
+
+  // Looks all names up, from the first; returns their nodes.
+  std::vector<std::uint64_t> walk(int files) {
+    std::vector<std::uint64_t> nodes;
+    for (int i = 0; i < files; ++i) {
+      fake_.server.add_file(fmt::format("file-{}", i), "");
+      nodes.push_back(lookup(i));
+    }
+    fake_.stepper.run();
+    return nodes;
+  }
+
+  // What the kernel was asked to forget.
+  std::vector<std::uint64_t> offered() {
+    std::vector<std::uint64_t> nodes;
+    for (const FuseNotice& notice : fake_.kernel.take_notices()) {
+      EXPECT_EQ(notice.code, kNotifyPrune);
+      const auto out = notice.body.as<NotifyPruneOut>();
+      const Bytes ids = notice.body.bytes().subspan(sizeof out);
+      EXPECT_EQ(ids.size(), out.count * sizeof(std::uint64_t));
+      const std::size_t before = nodes.size();
+      nodes.resize(before + out.count);
+      std::memcpy(nodes.data() + before, ids.data(), ids.size());
+    }
+    return nodes;
+  }
+
+  MountedFake fake_{true, kMostNodes};
+};
+
+TEST_F(SurplusTest, TheKernelIsAskedToForgetTheLongestKnownThatAreNotOpen) {
+  fake_.negotiate();
+  const std::vector<std::uint64_t> first = walk(kMostNodes - 1);
+  ASSERT_EQ(fake_.wait(fake_.kernel.open(first.at(5))).error, 0);
+  EXPECT_THAT(offered(), IsEmpty()) << "not yet too many";
+  const std::vector<std::uint64_t> all = walk(kMostNodes + NodeTable::kOffered / 2);
+  std::vector<std::uint64_t> wanted = all;
+  std::erase(wanted, first.at(5));
+  const std::vector<std::uint64_t> asked = offered();
+  ASSERT_GE(asked.size(), NodeTable::kOffered / 2);
+  wanted.resize(asked.size());
+  EXPECT_EQ(asked, wanted);
+  for (const std::uint64_t node : asked) {
+    fake_.kernel.forget(node, node == first.at(5) ? 0 : 2);
+  }
+  EXPECT_LE(fake_.nodes.size(), kMostNodes);
+  EXPECT_NE(lookup(0), first.at(0)) << "known anew";
+}
+
+TEST_F(SurplusTest, AKernelThatForgetsNothingIsAskedNowAndThen) {
+  fake_.negotiate();
+  static_cast<void>(walk(5000));
+  const std::size_t asked = offered().size();
+  EXPECT_GT(asked, 5000U);
+  EXPECT_LE(asked, 2 * 5000U + NodeTable::kOffered);
+}
+
+TEST_F(SurplusTest, AnOlderKernelIsNotAsked) {
+  fake_.negotiate(44);
+  static_cast<void>(walk(1000));
+  EXPECT_THAT(offered(), IsEmpty());
+}
+
+// ---- Records.
+
+TEST_F(FilesystemTest, TheRecordsOfAnOpenSayItsVersionAndItsOpener) {
+  kernel().uid = 1234;
+  kernel().gid = 56;
+  const std::uint64_t node = lookup("small").nodeid;
+  EXPECT_EQ(fake_.record_of(node).coherency, handover::NodeRecord{}.coherency) << "never opened";
+  const OpenOut opened = fake_.wait(kernel().open(node, O_NOFOLLOW)).body.as<OpenOut>();
+  const handover::NodeRecord& of_node = fake_.record_of(node);
+  const handover::HandleRecord& of_open = fake_.record_of(opened);
+  EXPECT_EQ(of_node.size, 13U);
+  EXPECT_NE(of_node.coherency, handover::NodeRecord{}.coherency);
+  EXPECT_EQ(of_node.open_mode, 1U);
+  EXPECT_EQ(of_node.open_count, 1U);
+  EXPECT_EQ(of_node.flags, 0U);
+  EXPECT_EQ(of_open.nodeid, node);
+  EXPECT_EQ(of_open.mount_id, 1U);
+  EXPECT_EQ(of_open.uid, 1234U);
+  EXPECT_EQ(of_open.gid, 56U);
+  EXPECT_EQ(of_open.open_flags, static_cast<std::uint32_t>(O_NOFOLLOW));
+  EXPECT_EQ(of_open.open_mode, 1U);
+  EXPECT_EQ(of_open.size, 13U);
+  EXPECT_EQ(of_open.coherency, of_node.coherency);
+  close(node, opened);
+  EXPECT_EQ(of_open.mount_id, 0U);
+}
+
+TEST_F(FilesystemTest, TheRecordOfANodeFollowsTheVersionThatItsReadsGive) {
+  const std::uint64_t node = lookup("small").nodeid;
+  const OpenOut first = open(node);
+  const handover::NodeRecord before = fake_.record_of(node);
+  fake_.server.write_file(small_, "longer than before");
+  fake_.advance(std::chrono::seconds(100));  // no attributes are believed for longer
+  EXPECT_EQ(fake_.wait(kernel().getattr(node)).body.as<fuse_attr_out>().attr.size, 18U);
+  const handover::NodeRecord changed = fake_.record_of(node);
+  EXPECT_EQ(changed.size, 18U);
+  EXPECT_NE(changed.coherency, before.coherency);
+  EXPECT_EQ(changed.flags, handover::kNodePagesUnsure);
+  EXPECT_EQ(fake_.record_of(first).coherency, before.coherency) << "the version of the open";
+  const OpenOut second = open(node);
+  EXPECT_EQ(second.open_flags & FOPEN_KEEP_CACHE, 0U);
+  EXPECT_EQ(fake_.record_of(node).flags, 0U);
+  EXPECT_EQ(fake_.record_of(node).coherency, changed.coherency);
+  close(node, first);
+  close(node, second);
+}
+
+TEST_F(FilesystemTest, ANodeInPassthroughKeepsTheVersionOfItsBackingFileInItsRecord) {
+  const std::uint64_t node = fill_large();
+  const OpenOut held = open(node);
+  ASSERT_NE(held.open_flags & kOpenPassthrough, 0U);
+  const handover::NodeRecord before = fake_.record_of(node);
+  EXPECT_EQ(before.coherency, fake_.record_of(held).coherency);
+  EXPECT_EQ(before.backing_id, held.backing_id);
+  change_large();
+  EXPECT_EQ(try_open(node).error, ESTALE);
+  EXPECT_EQ(fake_.record_of(node).coherency, before.coherency);
+  const std::uint64_t newer = lookup("large").nodeid;
+  const OpenOut opened = open(newer);
+  EXPECT_NE(fake_.record_of(newer).coherency, before.coherency);
+  EXPECT_EQ(fake_.record_of(newer).coherency, fake_.record_of(opened).coherency);
+  close(node, held);
+  close(newer, opened);
+}
+
+TEST_F(FilesystemTest, AVersionThatIsTooYoungIsRecordedAsSuch) {
+  fake_.server.write_file(small_, "just written");
+  const std::uint64_t node = lookup("small").nodeid;
+  const OpenOut young = open(node);
+  EXPECT_EQ(fake_.record_of(node).size, 12U);
+  EXPECT_EQ(fake_.record_of(node).flags, handover::kNodePagesUnsure);
+  close(node, young);
+  fake_.advance(std::chrono::seconds(20));
+  const OpenOut settled = open(node);
+  EXPECT_EQ(settled.open_flags & FOPEN_KEEP_CACHE, 0U);
+  EXPECT_EQ(fake_.record_of(node).flags, 0U);
+  close(node, settled);
+}
+
+TEST_F(FilesystemTest, ADirectorysRecordSaysTheVerifierOfItsLastListing) {
+  fake_.server.listing_verifier = 0xfeedbeef;
+  const auto directory = fake_.wait(kernel().opendir(FUSE_ROOT_ID)).body.as<OpenOut>();
+  EXPECT_EQ(fake_.record_of(directory).nodeid, FUSE_ROOT_ID);
+  EXPECT_EQ(fake_.wait(kernel().readdir(FUSE_ROOT_ID, directory.fh, 0, 4096)).error, 0);
+  EXPECT_EQ(fake_.node_records[0].directory_verifier, 0xfeedbeefU);
+  EXPECT_EQ(fake_.wait(kernel().release(FUSE_ROOT_ID, directory.fh, FUSE_RELEASEDIR)).error, 0);
+  EXPECT_EQ(fake_.record_of(directory).mount_id, 0U);
+}
+
 // ---- Handles.
 
 TEST_F(FilesystemTest, HandlesOfUnknownNumbersAreRefused) {
@@ -377,6 +545,41 @@ TEST_F(FilesystemTest, HandlesOfUnknownNumbersAreRefused) {
   EXPECT_EQ(fake_.wait(kernel().read(node, opened.fh, 0, 10)).error, EBADF) << "closed";
   const auto directory = fake_.wait(kernel().opendir(FUSE_ROOT_ID)).body.as<OpenOut>();
   EXPECT_EQ(fake_.wait(kernel().read(FUSE_ROOT_ID, directory.fh, 0, 10)).error, EBADF);
+}
+
+TEST_F(FilesystemTest, HandlesOfOtherFilesAndHostileNumbersAreRefused) {
+  const std::uint64_t node = lookup("small").nodeid;
+  const std::uint64_t other = lookup("large").nodeid;
+  const OpenOut opened = open(node);
+  EXPECT_EQ(fake_.wait(kernel().read(other, opened.fh, 0, 10)).error, EBADF);
+  EXPECT_EQ(fake_.wait(kernel().release(other, opened.fh)).error, EBADF);
+  for (const std::uint64_t fh :
+       std::vector<std::uint64_t>{0, UINT64_MAX, opened.fh + 1, opened.fh ^ (1ULL << 31U),
+                                  opened.fh + (1ULL << 32U), opened.fh & 0xffffffffU}) {
+    EXPECT_EQ(fake_.wait(kernel().read(node, fh, 0, 10)).error, EBADF) << fh;
+    EXPECT_EQ(fake_.wait(kernel().release(node, fh)).error, EBADF) << fh;
+  }
+  EXPECT_EQ(read(node, opened), "first content");
+  close(node, opened);
+  EXPECT_EQ(fake_.handles.size(), 0U);
+}
+
+TEST_F(FilesystemTest, OpensOfAFullTableAreRefusedAndLeaveNothingBehind) {
+  const std::uint64_t node = fill_large();
+  std::vector<OpenOut> all;
+  while (fake_.handles.size() < MountedFake::kFewHandles.capacity) {
+    all.push_back(open(node));
+  }
+  EXPECT_EQ(try_open(node).error, ENFILE);
+  EXPECT_EQ(fake_.wait(kernel().opendir(FUSE_ROOT_ID)).error, ENFILE);
+  close(node, all.back());
+  all.pop_back();
+  all.push_back(open(node));
+  for (const OpenOut& opened : all) {
+    close(node, opened);
+  }
+  fake_.advance(std::chrono::seconds(30));
+  EXPECT_THAT(fake_.registrar.files, IsEmpty()) << "the refused open counts as closed";
 }
 
 TEST_F(FilesystemTest, ReadsBeyondTheEndAreEmptyAndHugeOnesRefused) {

@@ -4,6 +4,8 @@
 #include <cstddef>
 #include <cstdint>
 #include <string>
+#include <utility>
+#include <vector>
 
 #include <sys/stat.h>
 #include <sys/sysmacros.h>
@@ -139,6 +141,20 @@ void Filesystem::reply_entry(Request& request, const netfs::LookupOutcome& outco
   out.attr = attr_of(fresh.attributes);
   if (!request.reply(out)) {
     give_back(nodes_.forget(*node, 1));  // the kernel never saw this reference
+  }
+  ask_to_forget_some();
+}
+
+// Each node costs memory for as long as the kernel knows it, and of its own accord it forgets only
+// when it is short of memory itself.
+void Filesystem::ask_to_forget_some() {
+  if (!prunes_) {
+    return;
+  }
+  std::vector<NodeId> surplus = nodes_.take_surplus(mount_id_);
+  std::erase(surplus, root_);  // the kernel knows it by another number
+  if (!surplus.empty()) {
+    session_->ask_to_forget(std::move(surplus));
   }
 }
 

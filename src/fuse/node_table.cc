@@ -24,8 +24,8 @@
 
 namespace larder::fuse {
 
-NodeTable::NodeTable(handover::Table<handover::NodeRecord> records)
-    : records_(std::move(records)) {}
+NodeTable::NodeTable(handover::Table<handover::NodeRecord> records, std::size_t most_kept)
+    : most_kept_(most_kept), records_(std::move(records)) {}
 
 NodeTable::~NodeTable() = default;
 
@@ -55,6 +55,9 @@ Result<NodeId> NodeTable::reference(std::uint32_t mount_id, const netfs::InodeRe
   std::memcpy(record.handle.data(), handle.data(), handle.size());
   node(*slot).inode = inode;
   ++size_;
+  if (size_ > most_kept_ && ++made_since_offer_ >= kOffered / 2) {
+    surplus_ = true;
+  }
   const NodeId id = id_of(*slot, record.generation);
   inode->front_node().store(id);
   return id;
@@ -73,6 +76,32 @@ std::unique_ptr<NodeOpen> NodeTable::forget(NodeId id, std::uint64_t count) {
     gone = free_slot(*slot);
   }
   return std::move(gone.open);
+}
+
+// Slots are taken from the lowest chunks up, so a hand that goes round meets the longest known
+// first, until slots are used again: then it meets all of them by turns.
+std::vector<NodeId> NodeTable::take_surplus(std::uint32_t mount_id) {
+  std::vector<NodeId> offered;
+  if (!surplus_.load(std::memory_order_relaxed)) {
+    return offered;
+  }
+  const MutexLock lock(mutex_);
+  surplus_ = false;
+  made_since_offer_ = 0;
+  const auto slots = static_cast<std::uint32_t>(chunks_.size() * kChunkSlots);
+  for (std::uint32_t searched = 0;
+       searched < std::min(slots, kMostSlotsSearched) && offered.size() < kOffered; ++searched) {
+    hand_ = hand_ + 1 < slots ? hand_ + 1 : 0;
+    if (chunks_[hand_ / kChunkSlots] == nullptr) {
+      hand_ += kChunkSlots - 1 - hand_ % kChunkSlots;  // nothing of it is in use
+      continue;
+    }
+    const handover::NodeRecord& record = records_[hand_];
+    if (record.mount_id == mount_id && record.open_count == 0) {
+      offered.push_back(id_of(hand_, record.generation));
+    }
+  }
+  return offered;
 }
 
 netfs::InodeRef NodeTable::inode(NodeId id) const {
@@ -119,9 +148,23 @@ std::optional<NodeId> NodeTable::forget_contents(const netfs::Inode& inode) {
   if (!slot) {
     return std::nullopt;
   }
-  records_[*slot].coherency = {};
-  records_[*slot].size = 0;
+  handover::NodeRecord& record = records_[*slot];
+  const bool never_opened = record.coherency == decltype(record.coherency){};
+  const bool held = record.open_mode == static_cast<std::uint8_t>(OpenMode::kPassthrough);
+  if (!never_opened && !held) {
+    const netfs::Attributes now = inode.attributes().attributes;
+    record.size = now.size;
+    record.coherency = netfs::coherency_of(now);
+    record.flags |= handover::kNodePagesUnsure;
+  }
   return front;
+}
+
+void NodeTable::note_listing(NodeId id, std::uint64_t verifier) {
+  const MutexLock lock(mutex_);
+  if (const auto slot = find(id)) {
+    records_[*slot].directory_verifier = verifier;
+  }
 }
 
 void NodeTable::drop_mount(std::uint32_t mount_id, const std::function<void(NodeOpen&&)>& each) {

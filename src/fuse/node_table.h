@@ -5,6 +5,7 @@
 // shared memory; what only this engine needs (the inode, the open state) is beside it.
 #pragma once
 
+#include <atomic>
 #include <cstddef>
 #include <cstdint>
 #include <functional>
@@ -28,7 +29,13 @@ using NodeId = std::uint64_t;
 // Threads: any. Life: the engine's; outlives every session.
 class NodeTable {
  public:
-  explicit NodeTable(handover::Table<handover::NodeRecord> records);
+  // Above so many nodes the kernel is asked to forget some: about half a gigabyte of memory.
+  static constexpr std::size_t kMostKept = 1'000'000;
+  // How many are offered to it at a time, each time that half as many more have become known.
+  static constexpr std::size_t kOffered = 256;
+
+  explicit NodeTable(handover::Table<handover::NodeRecord> records,
+                     std::size_t most_kept = kMostKept);
   ~NodeTable();
   NodeTable(const NodeTable&) = delete;
   NodeTable& operator=(const NodeTable&) = delete;
@@ -40,6 +47,9 @@ class NodeTable {
   // The kernel gives `count` references back; at none the node is gone. What its open state still
   // held is returned (null: nothing), for the caller to give back.
   [[nodiscard]] std::unique_ptr<NodeOpen> forget(NodeId id, std::uint64_t count) EXCLUDES(mutex_);
+  // When too many nodes are known: some of the mount's that are not open, the longest known first,
+  // for the kernel to forget. Empty as a rule, and then costs nothing.
+  [[nodiscard]] std::vector<NodeId> take_surplus(std::uint32_t mount_id) EXCLUDES(mutex_);
   // Null: no such node (any more).
   [[nodiscard]] netfs::InodeRef inode(NodeId id) const EXCLUDES(mutex_);
 
@@ -49,7 +59,10 @@ class NodeTable {
       EXCLUDES(mutex_);
   // The next LOOKUP of the inode makes a new node beside this one.
   void retire(NodeId id) EXCLUDES(mutex_);
-  // The kernel may have pages of an older version of the inode's node.
+  // A listing of the directory was given, of which the server said this verifier.
+  void note_listing(NodeId id, std::uint64_t verifier) EXCLUDES(mutex_);
+  // The file changed: the kernel may have pages of an older version in the inode's node, which is
+  // returned. Its record says the new version, unless its holders go on reading a backing file.
   [[nodiscard]] std::optional<NodeId> forget_contents(const netfs::Inode& inode) EXCLUDES(mutex_);
 
   // The mount is over: all its nodes go. What their open states held is handed to `each`.
@@ -62,6 +75,8 @@ class NodeTable {
   // Slots are given out and memory is given back by the chunk.
   static constexpr std::uint32_t kChunkSlots = 4096;
   static constexpr unsigned kGenerationShift = 32;
+  // Of a search for what may be offered: it holds the lock.
+  static constexpr std::uint32_t kMostSlotsSearched = 4096;
   // Nodeids 0 and 1 mean "none" and "the root" to the kernel.
   static constexpr NodeId kFirstId = 16;
 
@@ -86,12 +101,17 @@ class NodeTable {
   // What the node held, to be destroyed without the lock.
   [[nodiscard]] Node free_slot(std::uint32_t slot) REQUIRES(mutex_);
 
+  const std::size_t most_kept_;
+  std::atomic<bool> surplus_{false};  // take_surplus() has something to do
+
   mutable Mutex mutex_{LockRank::kNode};
   handover::Table<handover::NodeRecord> records_ GUARDED_BY(mutex_);
   std::vector<std::unique_ptr<Chunk>> chunks_ GUARDED_BY(mutex_);
   std::set<std::uint32_t> chunks_with_room_ GUARDED_BY(mutex_);  // the first are filled first
   std::uint32_t last_generation_ GUARDED_BY(mutex_) = 0;
   std::size_t size_ GUARDED_BY(mutex_) = 0;
+  std::size_t made_since_offer_ GUARDED_BY(mutex_) = 0;
+  std::uint32_t hand_ GUARDED_BY(mutex_) = 0;  // the slot from which the next are offered
 };
 
 }  // namespace larder::fuse

@@ -9,6 +9,7 @@
 
 #include <fcntl.h>
 
+#include "base/buffer.h"
 #include "base/error.h"
 #include "base/executor.h"
 #include "base/gate.h"
@@ -35,17 +36,19 @@ namespace {
 // How long a backing file stays registered after the last close: opened again, it costs no ioctl.
 constexpr std::chrono::seconds kBackingLinger{5};
 
+// Whether all pages that the kernel has of the node are of this version.
 bool binds(const handover::NodeRecord& record, const netfs::Version& version) {
-  return record.size == version.size() &&
+  return (record.flags & handover::kNodePagesUnsure) == 0 && record.size == version.size() &&
          record.coherency == netfs::coherency_of(version.attributes);
 }
 
-// Remembers which version's pages the kernel has from now on. One that is too young to be told from
-// its successor is not remembered: the next open drops its pages.
+// Remembers which version's pages the kernel has from now on. One that is too young cannot be told
+// from its successor: the next open drops its pages.
 void bind(handover::NodeRecord& record, const netfs::Version& version) {
-  record.size = version.racy ? 0 : version.size();
-  record.coherency =
-      version.racy ? decltype(record.coherency){} : netfs::coherency_of(version.attributes);
+  record.size = version.size();
+  record.coherency = netfs::coherency_of(version.attributes);
+  record.flags &= static_cast<std::uint8_t>(~handover::kNodePagesUnsure);
+  record.flags |= version.racy ? handover::kNodePagesUnsure : 0;
 }
 
 }  // namespace
@@ -265,9 +268,16 @@ void Filesystem::settle_mode(const OpeningRef& opening, OpenMode mode, OpenWhy w
 void Filesystem::grant(const OpeningRef& opening, OpenMode mode, OpenWhy why, bool keep_cache,
                        std::int32_t backing_id) {
   const std::uint64_t nodeid = opening->request->nodeid();
-  const std::uint64_t fh = add_handle({nodeid, mode, opening->open, nullptr});
+  const auto* const in = opening->request->argument<fuse_open_in>();
+  const Result<std::uint64_t> fh =
+      handles_.add({mount_id_, nodeid, in->flags, mode, opening->open, nullptr});
+  if (!fh) {
+    opening->request->reply_error(fh.error());
+    close_node(nodeid);
+    return;
+  }
   OpenOut out{};
-  out.fh = fh;
+  out.fh = *fh;
   // A read-only mount: no close has anything to flush.
   out.open_flags = kOpenNoFlush;
   if (mode == OpenMode::kPassthrough) {
@@ -287,7 +297,7 @@ void Filesystem::grant(const OpeningRef& opening, OpenMode mode, OpenWhy why, bo
             mode == OpenMode::kPassthrough ? "passthrough" : "page cache", name_of(why));
   if (!opening->request->reply(out)) {
     // Interrupted at the last moment: there will be no RELEASE.
-    if (remove_handle(fh) != nullptr) {
+    if (remove_handle(*opening->request, *fh) != nullptr) {
       close_node(nodeid);
     }
   }
@@ -311,7 +321,7 @@ void Filesystem::sample_backing(const netfs::Version& version) {
 
 void Filesystem::release(const RequestRef& request) {
   const auto* const in = request->argument<fuse_release_in>();
-  const HandleRef handle = in == nullptr ? nullptr : remove_handle(in->fh);
+  const HandleRef handle = in == nullptr ? nullptr : remove_handle(*request, in->fh);
   if (handle == nullptr) {
     request->reply_error(EBADF);
     return;

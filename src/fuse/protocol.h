@@ -19,6 +19,19 @@ inline constexpr std::uint32_t kLeastMinorVersion = 31;
 inline constexpr std::uint64_t kInitPassthrough = 1ULL << 37;  // 7.40, Linux 6.9
 inline constexpr std::uint64_t kInitHasResend = 1ULL << 39;    // 7.41
 
+// ---- Notifications.
+inline constexpr std::uint32_t kPruneMinorVersion = 45;  // 7.45, Linux 6.18
+inline constexpr std::int32_t kNotifyPrune = 9;  // nodes to be forgotten if nothing uses them
+
+// The fixed part of that notification; so many nodeids follow.
+struct NotifyPruneOut {
+  std::uint32_t count;
+  std::uint32_t padding;
+  std::uint64_t spare;
+};
+
+static_assert(sizeof(NotifyPruneOut) == 16);
+
 // ---- Flags of an open reply.
 inline constexpr std::uint32_t kOpenNoFlush = 1U << 5;      // 7.35: FOPEN_NOFLUSH
 inline constexpr std::uint32_t kOpenPassthrough = 1U << 7;  // 7.40: FOPEN_PASSTHROUGH

@@ -10,6 +10,7 @@
 #include "base/bytes.h"
 #include "base/result.h"
 #include "fuse/filesystem.h"
+#include "fuse/handle_table.h"
 #include "fuse/protocol.h"
 #include "fuse/request.h"
 #include "netfs/file.h"
@@ -27,7 +28,7 @@ constexpr int kMostReplyAttempts = 3;
 
 void Filesystem::read(const RequestRef& request) {
   const auto* const in = request->argument<fuse_read_in>();
-  const HandleRef file = in == nullptr ? nullptr : handle(in->fh);
+  const HandleRef file = in == nullptr ? nullptr : handle(*request, in->fh);
   if (file == nullptr || file->open.file == nullptr) {
     request->reply_error(EBADF);
     return;

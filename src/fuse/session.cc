@@ -357,14 +357,32 @@ void Session::write_invalidation(std::uint64_t nodeid, std::int64_t offset, std:
   notice.ino = nodeid;
   notice.off = offset;
   notice.len = length;
+  const iovec body{&notice, sizeof notice};
+  write_notification(FUSE_NOTIFY_INVAL_INODE, {&body, 1});
+}
+
+void Session::ask_to_forget(std::vector<std::uint64_t> nodeids) {
+  notifier_->post([this, nodeids = std::move(nodeids)]() mutable {
+    NotifyPruneOut notice{static_cast<std::uint32_t>(nodeids.size()), 0, 0};
+    const std::array<iovec, 2> body = {
+        {{&notice, sizeof notice}, {nodeids.data(), nodeids.size() * sizeof(std::uint64_t)}}};
+    write_notification(kNotifyPrune, body);
+  });
+}
+
+void Session::write_notification(std::int32_t code, std::span<const iovec> body) {
   fuse_out_header out{};
-  out.len = sizeof out + sizeof notice;
-  out.error = FUSE_NOTIFY_INVAL_INODE;
-  const std::array<iovec, 2> parts = {{{&out, sizeof out}, {&notice, sizeof notice}}};
+  out.len = sizeof out;
+  out.error = code;
+  std::vector<iovec> parts{{&out, sizeof out}};
+  for (const iovec& part : body) {
+    parts.push_back(part);
+    out.len += static_cast<std::uint32_t>(part.iov_len);
+  }
   // ENOENT: the kernel does not know the node any more, and that is as good.
   const Result<> written = device_->write_reply(parts);
   if (!written && written.error().code() != Errc::kNotFound) {
-    log_debug("fuse: notification refused: {}", written.error().message());
+    log_debug("fuse: notification {} refused: {}", code, written.error().message());
   }
 }
 

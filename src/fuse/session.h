@@ -83,6 +83,9 @@ class Session final : public ReplySink {
   // Drops the pages and attributes that the kernel has of a node, from a thread of its own.
   void invalidate(std::uint64_t nodeid);
   void invalidate(std::uint64_t nodeid, std::int64_t offset, std::int64_t length);
+  // Asks the kernel to forget nodes that nothing uses; it keeps what it wants. Requires: it speaks
+  // kPruneMinorVersion.
+  void ask_to_forget(std::vector<std::uint64_t> nodeids);
   // Drops the attributes only, before this returns: they wait for no page and no lock.
   void invalidate_attributes(std::uint64_t nodeid);
 
@@ -103,6 +106,7 @@ class Session final : public ReplySink {
   void write_invalidation(std::uint64_t nodeid, std::int64_t offset, std::int64_t length);
   void ask_again_later(const RequestRef& interrupt) EXCLUDES(mutex_);
   void answer_held_interrupts() EXCLUDES(mutex_);
+  void write_notification(std::int32_t code, std::span<const iovec> body);
   void forget(const fuse_in_header& header, Bytes body);
 
   const std::unique_ptr<os::FuseDevice> device_;

@@ -22,7 +22,7 @@ namespace larder::fuse {
 namespace {
 
 // Room for the 65,536 groups that a process may have, ten digits and a space each, and the rest.
-constexpr std::size_t kMostProcBytes = 800 * 1024;
+constexpr std::size_t kMostProcBytes = std::size_t{800} * 1024;
 
 using SignalSet = std::uint64_t;  // bit n - 1: signal n
 

@@ -12,46 +12,58 @@
 
 namespace larder::handover {
 
-inline constexpr std::uint32_t kRecordsVersion = 1;
+inline constexpr std::uint32_t kRecordsVersion = 2;
 
 // One file or directory that the kernel knows of, at most 192 bytes.
+//
+// Nothing more leads to the object in the cache: fsid names the volume, the handle is the object's
+// key, size and coherency are what its label is compared with. A handle longer than here does not
+// exist in NFSv3.
 struct NodeRecord {
   std::uint32_t generation;    // raised each time the slot is taken; with the slot it is the nodeid
   std::uint32_t mount_id;      // 0: the slot is free
   std::uint64_t lookup_count;  // references of the kernel; raised before the reply is written
   std::uint64_t fileid;
   std::uint64_t fsid;
-  std::uint64_t size;                   // of the version that is bound to the node
-  std::array<std::byte, 16> coherency;  // of that version; all zero: none was bound yet
+  // The version that reads of the node give, bound by its opens: in passthrough that of the backing
+  // file for as long as it is open, else the newest that was opened or that the server told of.
+  std::uint64_t size;
+  std::array<std::byte, 16> coherency;  // netfs::coherency_of; all zero: never opened
   std::uint64_t directory_verifier;     // NFSv3 cookie verifier of the listing given last
-  std::uint32_t open_count;             // live opens; the open mode is latched while it is not 0
-  std::int32_t backing_id;              // the kernel's id, 0: none
-  std::uint8_t type;                    // netfs::FileType
-  std::uint8_t open_mode;               // fuse::OpenMode, latched from first open to last close
-  std::uint8_t flags;                   // NodeFlags
+  std::uint32_t open_count;  // live opens of a file; the open mode is latched while it is not 0
+  std::int32_t backing_id;   // the kernel's id, 0: none
+  std::uint8_t type;         // netfs::FileType
+  std::uint8_t open_mode;    // fuse::OpenMode, latched from first open to last close
+  std::uint8_t flags;        // NodeFlags
   std::uint8_t handle_length;
   std::array<std::byte, 64> handle;  // the server's file handle
 };
 
 enum NodeFlags : std::uint8_t {
   kNodeAbandoned = 1,  // the cache under its registered file failed: the next open gets a new node
+  // The kernel may have pages that are not of the bound version, because that changed while the
+  // node was open or is too young for its stamps: the next open drops them.
+  kNodePagesUnsure = 2,
 };
 
 static_assert(sizeof(NodeRecord) <= 192);
 
-// One open file or directory of a mount.
+// One open file or directory of a mount; slot and generation are the kernel's fh.
 struct HandleRecord {
   static constexpr std::size_t kMostGroups = 32;
 
-  std::uint64_t nodeid;
+  std::uint64_t nodeid;  // as the kernel says it: 1 is the root
+  // The version at the open; zero for a directory. What reads give is the node's.
+  std::uint64_t size;
+  std::array<std::byte, 16> coherency;
   std::uint32_t mount_id;  // 0: the slot is free
   std::uint32_t generation;
-  std::uint32_t uid;
+  std::uint32_t uid;  // of the opener, in whose name the server is asked
   std::uint32_t gid;
   std::uint32_t open_flags;  // of open(2)
   std::uint8_t open_mode;    // fuse::OpenMode
   std::uint8_t lost_write;   // an answered write could not be kept: the next fsync or close says so
-  std::uint16_t group_count;
+  std::uint16_t group_count;  // of a longer list the first are kept
   std::array<std::uint32_t, kMostGroups> groups;
 };
 

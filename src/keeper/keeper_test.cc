@@ -11,7 +11,9 @@
 #include <cstdlib>
 #include <filesystem>
 #include <fstream>
+#include <ios>
 #include <optional>
+#include <ostream>
 #include <sstream>
 #include <string>
 #include <utility>
@@ -94,7 +96,9 @@ class KeeperTest : public testing::Test {
     keeper_ = ::fork();
     if (keeper_ == 0) {
       const int log = ::open((directory_ + log_name_).c_str(), O_WRONLY | O_CREAT | O_APPEND, 0644);
-      ::dup2(log, STDERR_FILENO);
+      if (log < 0 || ::dup2(log, STDERR_FILENO) < 0) {
+        ::_exit(126);
+      }
       const auto result = run_keeper({.runtime_directory = runtime(),
                                       .engine_program = SCRIPTED_ENGINE,
                                       .log_level = "debug",

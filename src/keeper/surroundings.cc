@@ -55,7 +55,10 @@ void notify_service_manager(std::string_view state) {
     address.sun_path[0] = '\0';
   }
   const UniqueFd socket(::socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0));
-  const auto length = static_cast<socklen_t>(offsetof(sockaddr_un, sun_path) + std::strlen(path));
+  if (!socket.valid()) {
+    return;
+  }
+  const auto length = static_cast<unsigned>(offsetof(sockaddr_un, sun_path) + std::strlen(path));
   ::sendto(socket.get(), state.data(), state.size(), MSG_NOSIGNAL,
            reinterpret_cast<const sockaddr*>(&address), length);
 }

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cerrno>
 #include <cstddef>
+#include <cstdint>
 #include <functional>
 #include <optional>
 #include <string>
@@ -53,6 +54,11 @@ void DirectoryStream::visit(std::size_t index,
   while (index < entries_.size() && visit(index, entries_[index])) {
     ++index;
   }
+}
+
+std::uint64_t DirectoryStream::verifier() {
+  const MutexLock lock(mutex_);
+  return position_.verifier;
 }
 
 void DirectoryStream::rewind() {

@@ -43,6 +43,8 @@ class DirectoryStream : public std::enable_shared_from_this<DirectoryStream> {
   // Calls `visit` for the entries from `index` on that are there, until it returns false.
   void visit(std::size_t index, const std::function<bool(std::size_t, const ListedEntry&)>& visit)
       EXCLUDES(mutex_);
+  // The server's word for the listing that its cookies are of; 0: nothing was listed yet.
+  [[nodiscard]] std::uint64_t verifier() EXCLUDES(mutex_);
   // Begins anew, as rewinddir(3) asks.
   void rewind() EXCLUDES(mutex_);
 

@@ -34,6 +34,7 @@ File::File(std::shared_ptr<ShareContext> share, InodeRef inode)
     : share_(std::move(share)), inode_(std::move(inode)) {}
 
 File::~File() {
+  inode_->clear_file(*this);
   for (const auto& [offset, fetch] : fetches_) {
     let_go(*fetch);
   }

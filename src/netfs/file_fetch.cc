@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <iterator>
 #include <memory>
+#include <optional>
 #include <utility>
 #include <vector>
 
@@ -177,15 +178,16 @@ void File::on_read_reply(const std::shared_ptr<Fetch>& fetch, Result<ReadReply> 
     abandon(fetch, reply.error());
     return;
   }
+  const std::optional<Attributes>& attributes = reply->attributes;
   fetch->received += reply->length;
   share_->counters.bytes_from_server.add(reply->length);
   if (fetch->prefetch) {
     share_->counters.bytes_prefetched.add(reply->length);
   }
   const bool all = fetch->received >= fetch->range.length;
-  if (reply->attributes) {
-    share_->apply(*inode_, *reply->attributes, fetch->ticket);
-    if (!same_version(*reply->attributes, fetch->version->attributes)) {
+  if (attributes) {
+    share_->apply(*inode_, *attributes, fetch->ticket);
+    if (!same_version(*attributes, fetch->version->attributes)) {
       abandon(fetch, changed_meanwhile());
       return;
     }
@@ -198,7 +200,7 @@ void File::on_read_reply(const std::shared_ptr<Fetch>& fetch, Result<ReadReply> 
   }
   if (!all) {
     issue(fetch);
-  } else if (!reply->attributes) {
+  } else if (!attributes) {
     verify_by_getattr(fetch);
   } else {
     land(fetch);

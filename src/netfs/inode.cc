@@ -5,11 +5,14 @@
 #include <cstddef>
 #include <cstdint>
 #include <memory>
+#include <utility>
+#include <vector>
 
 #include "base/clock.h"
 #include "base/mutex.h"
 #include "netfs/attributes.h"
 #include "netfs/coherency.h"
+#include "netfs/file.h"
 
 namespace larder::netfs {
 
@@ -31,16 +34,22 @@ bool begins_at(const Change& change, const Attributes& known) {
          change.before->modified == known.modified && change.before->changed == known.changed;
 }
 
+constexpr std::size_t kLeastBuckets = 16;
+
+std::size_t bucket_index(const FileHandle& handle, std::size_t buckets) {
+  return FileHandleHash()(handle) / InodeTable::kShards % buckets;  // the rest chose the shard
+}
+
 }  // namespace
 
 Inode::Inode(InodeTable& table, const FileHandle& handle, const EarlierAttributes& known)
-    : table_(table),
-      handle_(handle),
+    : handle_(handle),
       type_(known.attributes.type),
-      changed_at_(known.ticket),
       timeout_ms_(least_timeout(table.times_, type_)),
+      changed_at_(known.ticket),
       checked_at_(known.at),
-      attributes_(known.attributes) {}
+      attributes_(known.attributes),
+      table_(table) {}
 
 Inode::~Inode() {
   table_.forget(*this);
@@ -160,16 +169,77 @@ void Inode::expire() {
 
 std::shared_ptr<File> Inode::file() const {
   const MutexLock lock(table_.shard_of(handle_).mutex);
-  return file_.lock();
+  return file_ == nullptr ? nullptr : file_->weak_from_this().lock();
 }
 
 std::shared_ptr<File> Inode::set_file(const std::shared_ptr<File>& file) {
   const MutexLock lock(table_.shard_of(handle_).mutex);
-  if (auto existing = file_.lock()) {
-    return existing;
+  if (file_ != nullptr) {
+    if (auto existing = file_->weak_from_this().lock()) {
+      return existing;
+    }
   }
-  file_ = file;
+  file_ = file.get();
   return file;
+}
+
+void Inode::clear_file(const File& file) {
+  const MutexLock lock(table_.shard_of(handle_).mutex);
+  if (file_ == &file) {  // else a newer one took its place
+    file_ = nullptr;
+  }
+}
+
+Inode* InodeBuckets::find(const FileHandle& handle) const {
+  if (buckets_.empty()) {
+    return nullptr;
+  }
+  Inode* inode = buckets_[bucket_index(handle, buckets_.size())];
+  while (inode != nullptr && inode->handle_ != handle) {
+    inode = inode->next_of_bucket_;
+  }
+  return inode;
+}
+
+void InodeBuckets::insert(Inode& inode) {
+  if (size_ >= buckets_.size() * 2) {
+    resize(std::max(buckets_.size() * 2, kLeastBuckets));
+  }
+  inode.next_of_bucket_ = std::exchange(bucket_of(inode.handle_), &inode);
+  ++size_;
+}
+
+void InodeBuckets::erase(const Inode& inode) {
+  if (buckets_.empty()) {
+    return;
+  }
+  Inode** link = &bucket_of(inode.handle_);
+  while (*link != nullptr && *link != &inode) {
+    link = &(*link)->next_of_bucket_;
+  }
+  if (*link == nullptr) {
+    return;
+  }
+  *link = inode.next_of_bucket_;
+  --size_;
+  if (size_ < buckets_.size() / 4 && buckets_.size() > kLeastBuckets) {
+    resize(buckets_.size() / 2);
+  }
+}
+
+Inode*& InodeBuckets::bucket_of(const FileHandle& handle) {
+  return buckets_[bucket_index(handle, buckets_.size())];
+}
+
+void InodeBuckets::resize(std::size_t buckets) {
+  const std::vector<Inode*> old = std::exchange(buckets_, std::vector<Inode*>(buckets));
+  for (Inode* inode : old) {
+    while (inode != nullptr) {
+      Inode* const next = inode->next_of_bucket_;
+      inode->next_of_bucket_ = std::exchange(bucket_of(inode->handle_), inode);
+      inode = next;
+    }
+  }
 }
 
 InodeRef InodeTable::find_or_confirm(const FileHandle& handle, const EarlierAttributes& known) {
@@ -182,25 +252,25 @@ InodeRef InodeTable::find_or_confirm(const FileHandle& handle, const EarlierAttr
 
 InodeRef InodeTable::find_or_make(const FileHandle& handle, const EarlierAttributes& known) {
   InodeRef found;  // outlives the lock: its destructor takes it
-  {
-    Shard& shard = shard_of(handle);
-    const MutexLock lock(shard.mutex);
-    std::weak_ptr<Inode>& entry = shard.inodes[handle];
-    found = entry.lock();
-    if (found == nullptr || found->type() != known.attributes.type) {
-      auto made = std::make_shared<Inode>(*this, handle, known);
-      entry = made;
-      return made;
+  Shard& shard = shard_of(handle);
+  const MutexLock lock(shard.mutex);
+  if (Inode* const existing = shard.inodes.find(handle)) {
+    found = existing->weak_from_this().lock();
+    if (found != nullptr && found->type() == known.attributes.type) {
+      return found;
     }
+    shard.inodes.erase(*existing);
   }
-  return found;
+  InodeRef made = std::make_shared<Inode>(*this, handle, known);
+  shard.inodes.insert(*made);
+  return made;
 }
 
 InodeRef InodeTable::find(const FileHandle& handle) const {
   Shard& shard = shard_of(handle);
   const MutexLock lock(shard.mutex);
-  const auto found = shard.inodes.find(handle);
-  return found == shard.inodes.end() ? nullptr : found->second.lock();
+  Inode* const found = shard.inodes.find(handle);
+  return found == nullptr ? nullptr : found->weak_from_this().lock();
 }
 
 std::size_t InodeTable::size() const {
@@ -219,11 +289,7 @@ void InodeTable::forget(const Inode& inode) {
   while (forgotten < inode.changed_at_ &&
          !forgotten_change_.compare_exchange_weak(forgotten, inode.changed_at_)) {
   }
-  const auto found = shard.inodes.find(inode.handle());
-  // A new inode of the handle may have taken the place already.
-  if (found != shard.inodes.end() && found->second.expired()) {
-    shard.inodes.erase(found);
-  }
+  shard.inodes.erase(inode);  // unless a new inode of the handle has taken its place
 }
 
 }  // namespace larder::netfs

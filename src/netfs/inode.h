@@ -10,7 +10,6 @@
 #include <cstdint>
 #include <memory>
 #include <optional>
-#include <unordered_map>
 #include <vector>
 
 #include "base/clock.h"
@@ -67,7 +66,7 @@ struct OwnChanges {
 };
 
 // Threads: any. Life: shared; leaves its table when the last owner goes.
-class Inode {
+class Inode : public std::enable_shared_from_this<Inode> {
  public:
   Inode(InodeTable& table, const FileHandle& handle, const EarlierAttributes& known);
   ~Inode();
@@ -101,6 +100,8 @@ class Inode {
   [[nodiscard]] std::shared_ptr<File> file() const;
   // Makes `file` the open state unless there is one; returns the one there is.
   [[nodiscard]] std::shared_ptr<File> set_file(const std::shared_ptr<File>& file);
+  // The open state ends; for its destructor.
+  void clear_file(const File& file);
 
   // A number that the front end keeps here: the node that a LOOKUP is answered with; 0 at first.
   [[nodiscard]] std::atomic<std::uint64_t>& front_node() { return front_node_; }
@@ -112,29 +113,55 @@ class Inode {
   [[nodiscard]] bool take_front_outdated() { return front_outdated_.exchange(false); }
 
  private:
+  friend class InodeBuckets;
   friend class InodeTable;
 
   [[nodiscard]] AttributeNews settle_own_changes(MonotonicTime now);
 
-  InodeTable& table_;
+  // In an order that leaves no gaps.
   const FileHandle handle_;
   const FileType type_;
-  CheckTicket changed_at_;           // guarded by the table's lock for this inode
-  std::uint32_t timeout_ms_ = 0;     // the same
+  std::atomic<bool> front_outdated_{false};
+  std::uint32_t timeout_ms_ = 0;     // guarded by the table's lock for this inode
+  CheckTicket changed_at_;           // the same
   MonotonicTime checked_at_;         // the same
   Attributes attributes_;            // the same
-  std::weak_ptr<File> file_;         // the same
+  File* file_ = nullptr;             // the same; who dies clears it
   std::unique_ptr<OwnChanges> own_;  // the same; null while none is under way
+  Inode* next_of_bucket_ = nullptr;  // the same; of InodeBuckets
   std::atomic<std::uint64_t> front_node_{0};
-  std::atomic<bool> front_outdated_{false};
+  InodeTable& table_;
 };
 
 using InodeRef = std::shared_ptr<Inode>;
+
+// A hash table of inodes by their handle, chained through the inodes themselves.
+// Threads: external synchronisation.
+class InodeBuckets {
+ public:
+  // The inode may be dying: its weak_from_this() tells.
+  [[nodiscard]] Inode* find(const FileHandle& handle) const;
+  // Requires: no inode of that handle is there.
+  void insert(Inode& inode);
+  // No effect if another inode has its place, or none.
+  void erase(const Inode& inode);
+
+  [[nodiscard]] std::size_t size() const { return size_; }
+
+ private:
+  [[nodiscard]] Inode*& bucket_of(const FileHandle& handle);
+  void resize(std::size_t buckets);
+
+  std::vector<Inode*> buckets_;
+  std::size_t size_ = 0;
+};
 
 // The inodes of a share by handle. Threads: any. Life: outlives its inodes.
 class InodeTable {
  public:
   InodeTable(const Clock& clock, const AttributeTimes& times) : clock_(clock), times_(times) {}
+
+  static constexpr std::size_t kShards = 64;  // parts with a lock each
 
   // Before a call whose answer will carry attributes of any inode.
   [[nodiscard]] CheckTicket begin_check() { return ++last_ticket_; }
@@ -155,12 +182,9 @@ class InodeTable {
  private:
   friend class Inode;
 
-  static constexpr std::size_t kShards = 64;
-
   struct Shard {
     mutable Mutex mutex{LockRank::kAttributes};
-    // Keyed by the handle that the inode holds; the value may be expired for a moment.
-    std::unordered_map<FileHandle, std::weak_ptr<Inode>, FileHandleHash> inodes GUARDED_BY(mutex);
+    InodeBuckets inodes GUARDED_BY(mutex);  // some may be dying
   };
 
   [[nodiscard]] Shard& shard_of(const FileHandle& handle) const {

@@ -131,17 +131,18 @@ void Share::on_lookup_reply(const Place& place, const Caller& caller, CheckTicke
     return;
   }
   access_cache_.note_search(directory->handle(), *caller.credential);
-  if (reply->directory_attributes) {
-    context_->apply(*directory, *reply->directory_attributes, ticket);
+  const LookupReply& found = *reply;
+  if (found.directory_attributes) {
+    context_->apply(*directory, *found.directory_attributes, ticket);
   }
-  if (reply->attributes) {
-    finish_lookup(directory, place.name, reply->handle, *reply->attributes, ticket,
+  if (found.attributes) {
+    finish_lookup(directory, place.name, found.handle, *found.attributes, ticket,
                   std::move(done));
     return;
   }
   CallWait wait(caller, adapter_);
-  wait.on(adapter_.start_getattr(reply->handle, caller.credential,
-                                 [this, place, handle = reply->handle, ticket,
+  wait.on(adapter_.start_getattr(found.handle, caller.credential,
+                                 [this, place, handle = found.handle, ticket,
                                   done = std::move(done)](Result<Attributes> attributes) mutable {
                                    if (!attributes) {
                                      done(fail(attributes.error()));
@@ -252,8 +253,8 @@ void Share::on_access_reply(const InodeRef& inode, NeededAccess needed, const Ca
     done(fail(Errc::kRemote, EACCES, "the server does not allow it"));
     return;
   }
-  if (reply->attributes) {
-    context_->apply(*inode, *reply->attributes, ticket);
+  if (const std::optional<Attributes>& attributes = reply->attributes; attributes) {
+    context_->apply(*inode, *attributes, ticket);
     done({});
     return;
   }

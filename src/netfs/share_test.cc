@@ -1,7 +1,9 @@
 #include "netfs/share.h"
 
 #include <algorithm>
+#include <cerrno>
 #include <chrono>
+#include <cstddef>
 #include <cstdint>
 #include <memory>
 #include <optional>
@@ -17,9 +19,13 @@
 #include "base/result.h"
 #include "fscache/cache.h"
 #include "netfs/adapter.h"
+#include "netfs/attributes.h"
 #include "netfs/call_scope.h"
 #include "netfs/credential.h"
+#include "netfs/directory_stream.h"
+#include "netfs/inode.h"
 #include "netfs/invalidation.h"
+#include "netfs/read_request.h"
 #include "netfs/share_context.h"
 #include "testing/fake_server.h"
 #include "testing/memory_backend.h"
@@ -56,7 +62,7 @@ class ShareTest : public ::testing::Test {
  protected:
   ShareTest() { cache_ = caches_.find_or_make("test"); }
 
-  ~ShareTest() override {
+  void TearDown() override {
     unmount();
     cache_->withdraw([] {});
     stepper_.run();

@@ -171,6 +171,7 @@ netfs::CallId FakeAdapter::start_readdir(const netfs::FileHandle& handle,
           return stale_handle();
         }
         netfs::ReaddirReply reply;
+        reply.verifier = server_.listing_verifier;
         reply.end = true;
         for (const auto& [name, fileid, cookie] : node->entries) {
           if (cookie <= from.cookie) {

@@ -81,6 +81,7 @@ class FakeServer {
   bool writes_through = false;                      // true: every write is on its disk at once
   std::uint64_t capacity = std::uint64_t{1} << 40;  // bytes of all files together, else ENOSPC
   std::uint32_t entries_per_readdir = 100;
+  std::uint64_t listing_verifier = 0x1157;
   std::int64_t clock_offset_seconds = 31'536'000;  // its clock is this far ahead of ours
   // ACCESS grants this user nothing, and changes end with EACCES.
   std::uint32_t denied_uid = 0xffffffff;

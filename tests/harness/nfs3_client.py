@@ -148,6 +148,7 @@ class Nfs3Client:
             self.root = reply.opaque()
         finally:
             mount.close()
+        self.last_verifier = None
         self.connection = None
         self.reconnect()
 
@@ -196,7 +197,7 @@ class Nfs3Client:
         return bytes(data)
 
     def readdirplus(self, directory):
-        """All entries: name -> (fileid, attributes or None, handle or None)."""
+        """All entries: name -> (fileid, attributes or None, handle or None); sets last_verifier."""
         entries, cookie, verifier, end = {}, 0, bytes(8), False
         while not end:
             reply = self.connection.call(
@@ -204,7 +205,7 @@ class Nfs3Client:
                 _opaque(directory) + struct.pack(">Q", cookie) + verifier + struct.pack(">II", 8192, 65536))
             self._check(reply)
             reply.optional(reply.attributes)
-            verifier = reply.unpack("8s")
+            verifier = self.last_verifier = reply.unpack("8s")
             while reply.unpack("I"):
                 fileid = reply.unpack("Q")
                 name, cookie = reply.opaque(), reply.unpack("Q")

@@ -10,14 +10,18 @@ import struct
 
 _HEADER = struct.Struct("=QIIII")  # magic, version, kind, record size, capacity
 _HEADER_ROOM = 4096
-_VERSION = 1
+_VERSION = 2
 
 Node = collections.namedtuple(
     "Node", "slot generation mount_id lookup_count fileid fsid size coherency verifier open_count"
             " backing_id type open_mode flags handle")
+Handle = collections.namedtuple(
+    "Handle", "slot nodeid size coherency mount_id generation uid gid open_flags open_mode lost_write"
+              " groups")
 Backing = collections.namedtuple("Backing", "slot mount_id backing_id nodeid device inode charged_bytes")
 
 _NODE = struct.Struct("=IIQQQQ16sQIiBBBB64s4x")
+_HANDLE = struct.Struct("=QQ16sIIIIIBBH128s")
 _BACKING = struct.Struct("=IiQQQQ")
 
 
@@ -29,6 +33,17 @@ def nodes(keeper_pid):
         node = Node(slot, *others, handle[:length])
         if node.mount_id != 0:
             found.append(node)
+    return found
+
+
+def handles(keeper_pid):
+    """The opens of files and directories."""
+    found = []
+    for slot, fields in _records(keeper_pid, "larder-handles", _HANDLE):
+        *others, count, groups = fields
+        handle = Handle(slot, *others, struct.unpack_from(f"={count}I", groups))
+        if handle.mount_id != 0:
+            found.append(handle)
     return found
 
 

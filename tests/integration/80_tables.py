@@ -14,6 +14,19 @@ from harness.nfs3_client import Nfs3Client
 from harness.processes import wait_until
 
 _FIRST_NODE = 0x10  # what the slot of a nodeid is counted from: below are the kernel's own numbers
+_ROOT_ID = 1
+_PAGE_CACHE, _PASSTHROUGH = 1, 2  # open modes
+_PAGES_UNSURE = 2  # a flag of a node
+
+
+def _nodeid(node):
+    return node.generation << 32 | node.slot + _FIRST_NODE
+
+
+def _packed(nanoseconds):
+    """A time as coherency data has it: 34 bits of seconds, 30 of nanoseconds."""
+    seconds, rest = divmod(nanoseconds, 10**9)
+    return (seconds << 30 | rest).to_bytes(8, "big")
 
 
 class Tables(MountedCase):
@@ -39,6 +52,11 @@ class Tables(MountedCase):
     def nodes_of(self, name):
         handle = self.handle(name)
         return [node for node in tables.nodes(self.keeper) if node.handle == handle]
+
+    def version(self, name):
+        """Size and coherency data of the file as the server has it."""
+        status = os.stat(self.export / name)
+        return status.st_size, _packed(status.st_mtime_ns) + _packed(status.st_ctime_ns)
 
     def hold(self, name):
         """The kernel does not forget the file before the end of the test."""
@@ -79,6 +97,58 @@ class Tables(MountedCase):
             self.assertEqual((node.open_count, node.backing_id), (2, 0))
         wait_until(lambda: self.nodes_of("small")[0].open_count == 0, 10, "the release")
 
+    def test_an_open_is_recorded_with_its_opener_and_its_version(self):
+        with open(self.mounted / "small", "rb"):
+            node, = self.nodes_of("small")
+            handle, = tables.handles(self.keeper)
+            self.assertEqual((handle.mount_id, handle.nodeid), (node.mount_id, _nodeid(node)))
+            self.assertEqual((handle.uid, handle.gid, handle.groups),
+                             (os.getuid(), os.getgid(), tuple(os.getgroups())))
+            self.assertEqual(handle.open_flags & os.O_ACCMODE, os.O_RDONLY)
+            self.assertEqual((handle.open_mode, handle.lost_write), (_PAGE_CACHE, 0))
+            self.assertEqual((handle.size, handle.coherency), self.version("small"))
+            self.assertEqual((node.size, node.coherency), self.version("small"))
+        wait_until(lambda: not tables.handles(self.keeper), 10, "the release")
+
+    def test_a_changed_file_is_recorded_in_its_new_version(self):
+        self.assertEqual(self.read("small"), b"a small file")
+        self.write("small", b"a file that is not so small any more")
+        with open(self.mounted / "small", "rb"):
+            node, = self.nodes_of("small")
+            self.assertEqual((node.size, node.coherency), self.version("small"))
+            self.assertTrue(node.flags & _PAGES_UNSURE, "a file this young may change unseen")
+        self.settle()
+        with open(self.mounted / "small", "rb"):
+            node, = self.nodes_of("small")
+            self.assertEqual((node.size, node.coherency), self.version("small"))
+            self.assertFalse(node.flags & _PAGES_UNSURE)
+
+    def test_an_open_directory_is_recorded_too(self):
+        with os.scandir(self.mounted) as root, os.scandir(self.mounted / "directory") as entries:
+            node, = self.nodes_of("directory")
+            self.assertEqual({handle.nodeid for handle in tables.handles(self.keeper)},
+                             {_ROOT_ID, _nodeid(node)})
+            self.assertEqual([entry.name for entry in entries], ["below"])
+            self.assertEqual(len(list(root)), 3)
+            with Nfs3Client(self.server) as client:
+                client.readdirplus(node.handle)
+                verifier = int.from_bytes(client.last_verifier, "big")
+            self.assertEqual(self.nodes_of("directory")[0].verifier, verifier)
+        wait_until(lambda: not tables.handles(self.keeper), 10, "the release")
+
+    def test_what_is_closed_and_forgotten_leaves_nothing(self):
+        for name in ("small", "directory/below", "large"):
+            self.read(name)
+        list(os.walk(self.mounted))
+
+        def is_empty():
+            larder.drop_page_cache()
+            root = self.handle("")
+            return (not tables.handles(self.keeper) and not tables.backings(self.keeper)
+                    and [node.handle for node in tables.nodes(self.keeper)] == [root])
+
+        wait_until(is_empty, 20, "nothing but the root in the tables")
+
     def test_registered_files_are_recorded_with_their_backing_file(self):
         self.settle()
 
@@ -92,7 +162,10 @@ class Tables(MountedCase):
             node, = self.nodes_of("large")
             self.assertEqual((node.mount_id, node.backing_id, node.open_count),
                              (backing.mount_id, backing.backing_id, 1))
-            self.assertEqual(backing.nodeid, node.generation << 32 | node.slot + _FIRST_NODE)
+            self.assertEqual(backing.nodeid, _nodeid(node))
+            handle, = tables.handles(self.keeper)
+            self.assertEqual((handle.nodeid, handle.open_mode), (backing.nodeid, _PASSTHROUGH))
+            self.assertEqual((node.size, node.coherency), self.version("large"))
             cached = {path.stat().st_ino: path for path in self.larder.cache_directory.rglob("*")
                       if stat.S_ISREG(path.stat().st_mode)}
             file = cached[backing.inode]
@@ -108,7 +181,8 @@ class Tables(MountedCase):
         self.assertTrue(tables.nodes(self.keeper))
         self.larder.umount(self.mounted)
         wait_until(lambda: not self.larder.status()["mounts"], 10, "the mount to end")
-        self.assertEqual((tables.nodes(self.keeper), tables.backings(self.keeper)), ([], []))
+        self.assertEqual((tables.nodes(self.keeper), tables.handles(self.keeper),
+                          tables.backings(self.keeper)), ([], [], []))
 
     def test_the_next_engine_does_not_inherit_what_ended_with_the_last(self):
         self.read("small")

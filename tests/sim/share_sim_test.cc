@@ -49,7 +49,7 @@ constexpr auto kLongEnough = std::chrono::hours(1);
 constexpr auto kSettling = std::chrono::milliseconds(2001);
 
 std::uint64_t environment_number(const char* name, std::uint64_t otherwise) {
-  const char* const text = std::getenv(name);  // NOLINT(concurrency-mt-unsafe)
+  const char* const text = std::getenv(name);  // NOLINT(concurrency-mt-unsafe): one thread
   return text == nullptr ? otherwise : std::strtoull(text, nullptr, 0);
 }
 

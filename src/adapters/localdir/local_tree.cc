@@ -5,8 +5,12 @@
 #include <cstdint>
 #include <cstring>
 #include <expected>
+#include <functional>
+#include <iterator>
 #include <memory>
+#include <optional>
 #include <string>
+#include <string_view>
 #include <utility>
 #include <vector>
 
@@ -35,12 +39,6 @@ using netfs::FileType;
 using netfs::Timestamp;
 
 constexpr std::size_t kMostDepth = 1000;  // of directories; PATH_MAX allows two thousand
-
-struct Identity {
-  std::uint64_t device = 0;
-  std::uint64_t inode = 0;
-  std::uint64_t birth = 0;  // nanoseconds, 0 where the filesystem does not tell
-};
 
 FileType type_of(std::uint32_t mode) {
   switch (mode & S_IFMT) {
@@ -81,7 +79,7 @@ FoundFile found_from(const struct statx& status) {
   attributes.accessed = timestamp_of(status.stx_atime);
   attributes.modified = timestamp_of(status.stx_mtime);
   attributes.changed = timestamp_of(status.stx_ctime);
-  Identity identity{attributes.fsid, attributes.fileid, 0};
+  FileIdentity identity{attributes.fsid, attributes.fileid, 0};
   if ((status.stx_mask & STATX_BTIME) != 0) {
     identity.birth = static_cast<std::uint64_t>(status.stx_btime.tv_sec) * 1'000'000'000U +
                      status.stx_btime.tv_nsec;
@@ -102,6 +100,16 @@ Result<OpenedFile> open_beneath(const UniqueFd& directory, const std::string& pa
   }
   opened.found = TRY(examine(opened.path));
   return opened;
+}
+
+// Null: not a handle of ours.
+std::optional<FileIdentity> identity_of(const FileHandle& handle) {
+  FileIdentity identity;
+  if (handle.bytes().size() != sizeof identity) {
+    return std::nullopt;
+  }
+  std::memcpy(&identity, handle.bytes().data(), sizeof identity);
+  return identity;
 }
 
 std::unexpected<Error> stale() {
@@ -159,8 +167,11 @@ Result<OpenedFile> LocalTree::find(const FileHandle& handle) {
 Result<OpenedFile> LocalTree::look_up(const UniqueFd& directory, const FileHandle& directory_handle,
                                       const std::string& name) {
   Result<OpenedFile> opened = open_beneath(directory, name);
-  if (opened) {
-    remember(opened->found.handle, {directory_handle, name});
+  const std::optional<FileIdentity> parent = identity_of(directory_handle);
+  const std::optional<FileIdentity> file =
+      opened ? identity_of(opened->found.handle) : std::nullopt;
+  if (parent && file) {
+    remember(*file, {*parent, name});
   }
   return opened;
 }
@@ -168,7 +179,8 @@ Result<OpenedFile> LocalTree::look_up(const UniqueFd& directory, const FileHandl
 std::vector<std::string> LocalTree::paths_of(const FileHandle& handle) {
   const MutexLock lock(mutex_);
   std::vector<std::string> paths;
-  if (const Entry* const entry = use(handle)) {
+  const std::optional<FileIdentity> file = identity_of(handle);
+  if (const Entry* const entry = file ? use(*file) : nullptr) {
     for (const Place& place : entry->places) {
       std::string path;
       if (append_path(place, path)) {
@@ -182,8 +194,9 @@ std::vector<std::string> LocalTree::paths_of(const FileHandle& handle) {
 // False when a directory on the way is not known any more.
 bool LocalTree::append_path(const Place& place, std::string& path) {
   std::vector<std::string> names{place.name};
-  FileHandle directory = place.directory;
-  while (!(directory == root_file_.handle)) {
+  FileIdentity directory = place.directory;
+  const std::optional<FileIdentity> root = identity_of(root_file_.handle);
+  while (directory != root) {
     const Entry* const entry = use(directory);
     if (entry == nullptr || names.size() > kMostDepth) {
       return false;
@@ -197,21 +210,25 @@ bool LocalTree::append_path(const Place& place, std::string& path) {
   return true;
 }
 
-LocalTree::Entry* LocalTree::use(const FileHandle& handle) {
-  const auto found = by_handle_.find(handle);
-  if (found == by_handle_.end()) {
-    return nullptr;
-  }
-  by_use_.splice(by_use_.begin(), by_use_, found->second);
-  return &*found->second;
+std::size_t LocalTree::HashOfFile::operator()(const FileIdentity& file) const noexcept {
+  return std::hash<std::string_view>()(text_of(bytes_of_object(file)));
 }
 
-void LocalTree::remember(const FileHandle& handle, Place place) {
+LocalTree::Entry* LocalTree::use(const FileIdentity& file) {
+  const auto found = by_file_.find(file);
+  if (found == by_file_.end()) {
+    return nullptr;
+  }
+  by_use_.splice(by_use_.begin(), by_use_, *found);
+  return &**found;
+}
+
+void LocalTree::remember(const FileIdentity& file, Place place) {
   const MutexLock lock(mutex_);
-  Entry* entry = use(handle);
+  Entry* entry = use(file);
   if (entry == nullptr) {
-    by_use_.push_front({handle, {}});
-    by_handle_.emplace(handle, by_use_.begin());
+    by_use_.push_front({file, {}});
+    by_file_.insert(by_use_.begin());
     entry = &by_use_.front();
   }
   std::erase(entry->places, place);
@@ -220,7 +237,7 @@ void LocalTree::remember(const FileHandle& handle, Place place) {
     entry->places.pop_back();
   }
   if (by_use_.size() > most_entries_) {
-    by_handle_.erase(by_use_.back().handle);
+    by_file_.erase(std::prev(by_use_.end()));
     by_use_.pop_back();
   }
 }

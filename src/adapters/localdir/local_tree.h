@@ -7,7 +7,7 @@
 #include <list>
 #include <memory>
 #include <string>
-#include <unordered_map>
+#include <unordered_set>
 #include <vector>
 
 #include <sys/stat.h>
@@ -32,10 +32,19 @@ struct OpenedFile {
   FoundFile found;
 };
 
+// What a handle of this adapter says. Nothing else: a machine remembers a million.
+struct FileIdentity {
+  std::uint64_t device = 0;
+  std::uint64_t inode = 0;
+  std::uint64_t birth = 0;  // nanoseconds, 0 where the filesystem does not tell
+
+  bool operator==(const FileIdentity&) const = default;
+};
+
 // Threads: any; every call blocks on the disk, none holds the lock meanwhile.
 class LocalTree {
  public:
-  // About 250 bytes each. The least recently used go first, so a directory outlives what was found
+  // About 220 bytes each. The least recently used go first, so a directory outlives what was found
   // in it.
   static constexpr std::size_t kMostEntries = std::size_t{1} << 20U;
   static constexpr std::size_t kMostNames = 4;  // hard links of a file that are remembered
@@ -61,15 +70,33 @@ class LocalTree {
 
  private:
   struct Place {
-    netfs::FileHandle directory;
+    FileIdentity directory;
     std::string name;
 
     bool operator==(const Place&) const = default;
   };
 
   struct Entry {
-    netfs::FileHandle handle;
+    FileIdentity file;
     std::vector<Place> places;  // the last one found first
+  };
+
+  using EntryRef = std::list<Entry>::iterator;
+
+  // Entries are found by the file that they themselves name.
+  struct HashOfFile {
+    using is_transparent = void;
+    std::size_t operator()(const FileIdentity& file) const noexcept;
+
+    std::size_t operator()(const EntryRef& entry) const noexcept { return (*this)(entry->file); }
+  };
+
+  struct SameFile {
+    using is_transparent = void;
+
+    bool operator()(const EntryRef& a, const EntryRef& b) const { return a->file == b->file; }
+
+    bool operator()(const FileIdentity& a, const EntryRef& b) const { return a == b->file; }
   };
 
   LocalTree(UniqueFd root, FoundFile root_file, std::size_t most_entries)
@@ -77,8 +104,8 @@ class LocalTree {
 
   [[nodiscard]] std::vector<std::string> paths_of(const netfs::FileHandle& handle) EXCLUDES(mutex_);
   [[nodiscard]] bool append_path(const Place& place, std::string& path) REQUIRES(mutex_);
-  [[nodiscard]] Entry* use(const netfs::FileHandle& handle) REQUIRES(mutex_);
-  void remember(const netfs::FileHandle& handle, Place place) EXCLUDES(mutex_);
+  [[nodiscard]] Entry* use(const FileIdentity& file) REQUIRES(mutex_);
+  void remember(const FileIdentity& file, Place place) EXCLUDES(mutex_);
 
   const UniqueFd root_;
   const FoundFile root_file_;
@@ -86,8 +113,7 @@ class LocalTree {
 
   Mutex mutex_{LockRank::kNetwork};
   std::list<Entry> by_use_ GUARDED_BY(mutex_);  // most recently used first
-  std::unordered_map<netfs::FileHandle, std::list<Entry>::iterator, netfs::FileHandleHash>
-      by_handle_ GUARDED_BY(mutex_);
+  std::unordered_set<EntryRef, HashOfFile, SameFile> by_file_ GUARDED_BY(mutex_);
 };
 
 // The errno of a failed system call, as the adapter's callers get it.

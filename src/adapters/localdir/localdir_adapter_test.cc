@@ -218,6 +218,7 @@ TEST_F(LocaldirTest, ListsAHundredThousandEntriesEachOnce) {
     make_adapter(1000);
   }
   const int directory = ::open(root_.c_str(), O_PATH | O_CLOEXEC);
+  ASSERT_GE(directory, 0);
   for (int i = 0; i < kFiles; ++i) {
     ASSERT_EQ(::mknodat(directory, fmt::format("file-{}", i).c_str(), S_IFREG | 0600, 0), 0);
   }

@@ -22,8 +22,6 @@ namespace larder::nfs {
 namespace {
 
 constexpr std::uint32_t kTcp = 6;
-constexpr std::uint32_t kAuthNone = 0;
-constexpr std::uint32_t kAuthSys = 1;
 
 // mountstat3
 constexpr std::uint32_t kMountOk = 0;

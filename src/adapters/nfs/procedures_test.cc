@@ -16,6 +16,7 @@
 #include "base/bytes.h"
 #include "base/error.h"
 #include "base/result.h"
+#include "netfs/adapter.h"
 #include "netfs/attributes.h"
 
 namespace larder::nfs {

@@ -26,8 +26,6 @@
 namespace larder::nfs {
 namespace {
 
-constexpr std::byte kUntouched{0xee};
-
 // Knows calls and remembers how they ended.
 class Calls final : public ReplySink {
  public:
@@ -78,8 +76,6 @@ class Calls final : public ReplySink {
   Call* current_ = nullptr;
 };
 
-constexpr RpcProgram kProgram{100003, 3, "NFS"};
-
 Result<> feed(ReplyReader& reader, Bytes bytes, std::size_t piece) {
   while (!bytes.empty()) {
     const MutableBytes buffer = reader.next_buffer();
@@ -97,17 +93,6 @@ std::vector<std::byte> data_of(std::size_t length) {
     data[i] = static_cast<std::byte>(i * 7 + 1);
   }
   return data;
-}
-
-std::vector<std::byte> read_results(Bytes data, std::optional<std::uint32_t> claimed = {}) {
-  XdrEncoder out;
-  out.put_u32(0);
-  out.put_bool(false);
-  out.put_u32(static_cast<std::uint32_t>(data.size()));
-  out.put_bool(true);
-  out.put_u32(claimed.value_or(static_cast<std::uint32_t>(data.size())));
-  out.put_fixed_opaque(data);
-  return out.take();
 }
 
 std::vector<std::byte> read_reply(std::uint32_t xid, Bytes data) {

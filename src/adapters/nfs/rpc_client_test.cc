@@ -37,8 +37,6 @@ using testing::FakeConnector;
 using testing::FakePeer;
 using testing::Stepper;
 
-constexpr std::byte kUntouched{0xee};
-
 struct Outcome {
   int times = 0;
   std::optional<Error> error;
@@ -49,16 +47,6 @@ struct Outcome {
 std::vector<std::byte> status_results(std::uint32_t status) {
   XdrEncoder out;
   out.put_u32(status);
-  return out.take();
-}
-
-std::vector<std::byte> read_results(Bytes data) {
-  XdrEncoder out;
-  out.put_u32(0);
-  out.put_bool(false);
-  out.put_u32(static_cast<std::uint32_t>(data.size()));
-  out.put_bool(true);
-  out.put_opaque(data);
   return out.take();
 }
 

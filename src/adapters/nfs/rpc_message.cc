@@ -26,8 +26,6 @@ namespace {
 constexpr std::uint32_t kMessageCall = 0;
 constexpr std::uint32_t kMessageReply = 1;
 constexpr std::uint32_t kRpcVersion = 2;
-constexpr std::uint32_t kAuthNone = 0;
-constexpr std::uint32_t kAuthSys = 1;
 
 enum ReplyStat : std::uint32_t { kMessageAccepted = 0, kMessageDenied = 1 };
 

@@ -24,6 +24,10 @@ inline constexpr std::uint32_t kLastFragment = 0x80000000;
 // claims more is refused before a byte of it is kept.
 inline constexpr std::size_t kMostRecordBytes = (1U << 20) + (64U << 10);
 
+// Flavours of credentials.
+inline constexpr std::uint32_t kAuthNone = 0;
+inline constexpr std::uint32_t kAuthSys = 1;
+
 inline constexpr std::size_t kMostAuthSysGroups = 16;
 inline constexpr std::size_t kMostVerifierBytes = 400;
 

@@ -17,8 +17,6 @@
 namespace larder::nfs {
 namespace {
 
-constexpr RpcProgram kProgram{100003, 3, "NFS"};
-
 TEST(RpcMessageTest, ACallCarriesWhoAsks) {
   const netfs::Credential credential{1000, 100, {5, 6}};
   XdrEncoder arguments;

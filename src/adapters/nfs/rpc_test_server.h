@@ -1,8 +1,11 @@
 // For tests: the server's half of RPC, over a FakePeer.
 #pragma once
 
+#include <algorithm>
 #include <cstddef>
 #include <cstdint>
+#include <optional>
+#include <utility>
 #include <vector>
 
 #include "adapters/nfs/rpc_message.h"
@@ -11,6 +14,11 @@
 #include "base/endian.h"
 
 namespace larder::nfs {
+
+inline constexpr RpcProgram kProgram{100003, 3, "NFS"};
+
+// What a test fills a destination with, to see what of it was written.
+inline constexpr std::byte kUntouched{0xee};
 
 struct SeenCall {
   std::uint32_t xid = 0;
@@ -66,6 +74,18 @@ inline std::vector<std::byte> accepted_reply(std::uint32_t xid, Bytes results,
   std::vector<std::byte> bytes = out.take();
   bytes.insert(bytes.end(), results.begin(), results.end());
   return bytes;
+}
+
+// The results of a READ without attributes; `claimed` is the length of the data, if it is to lie.
+inline std::vector<std::byte> read_results(Bytes data, std::optional<std::uint32_t> claimed = {}) {
+  XdrEncoder out;
+  out.put_u32(0);
+  out.put_bool(false);
+  out.put_u32(static_cast<std::uint32_t>(data.size()));
+  out.put_bool(true);
+  out.put_u32(claimed.value_or(static_cast<std::uint32_t>(data.size())));
+  out.put_fixed_opaque(data);
+  return out.take();
 }
 
 // As a record of fragments of at most `fragment` bytes.

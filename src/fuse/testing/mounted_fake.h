@@ -3,6 +3,7 @@
 #pragma once
 
 #include <chrono>
+#include <cstddef>
 #include <cstdint>
 #include <map>
 #include <memory>
@@ -19,6 +20,7 @@
 #include "fscache/cache.h"
 #include "fuse/backing_registrar.h"
 #include "fuse/filesystem.h"
+#include "fuse/handle_table.h"
 #include "fuse/node_table.h"
 #include "fuse/protocol.h"
 #include "fuse/session.h"
@@ -62,9 +64,22 @@ class MountedFake {
       kInitPassthrough | kInitHasResend | FUSE_INIT_EXT | FUSE_ASYNC_READ | FUSE_MAX_PAGES |
       FUSE_PARALLEL_DIROPS | FUSE_EXPLICIT_INVAL_DATA | FUSE_WRITEBACK_CACHE | FUSE_POSIX_LOCKS;
 
-  explicit MountedFake(bool passthrough = true)
-      : nodes(handover::Table<handover::NodeRecord>(
-            std::move(*handover::TableMemory::make_private(handover::table_shapes()[0])))),
+  static constexpr handover::TableShape kNodes{handover::TableKind::kNodes, "fake-nodes",
+                                               sizeof(handover::NodeRecord), 1U << 16U};
+  // Of which a test can open more.
+  static constexpr handover::TableShape kFewHandles{handover::TableKind::kHandles, "few-handles",
+                                                    sizeof(handover::HandleRecord), 64};
+
+  explicit MountedFake(bool passthrough = true, std::size_t most_nodes = NodeTable::kMostKept)
+      : node_memory_(std::move(*handover::TableMemory::create(kNodes))),
+        handle_memory_(std::move(*handover::TableMemory::create(kFewHandles))),
+        node_records(std::move(*handover::TableMemory::map(node_memory_, kNodes))),
+        handle_records(std::move(*handover::TableMemory::map(handle_memory_, kFewHandles))),
+        nodes(handover::Table<handover::NodeRecord>(
+                  std::move(*handover::TableMemory::map(node_memory_, kNodes))),
+              most_nodes),
+        handles(handover::Table<handover::HandleRecord>(
+            std::move(*handover::TableMemory::map(handle_memory_, kFewHandles)))),
         cache_(caches_.find_or_make("fake")) {
     CHECK(cache_->add_backend(larder::testing::make_memory_backend(disk)).has_value());
     auto adapter = std::make_unique<larder::testing::FakeAdapter>(server, stepper);
@@ -76,7 +91,7 @@ class MountedFake {
     stepper.run();
     // Everything that was made before is older than the server's clock is known to be.
     advance(std::chrono::seconds(10));
-    filesystem = std::make_unique<Filesystem>(1, *share, nodes, registrar, stepper);
+    filesystem = std::make_unique<Filesystem>(1, *share, nodes, handles, registrar, stepper);
     session = std::make_unique<Session>(
         kernel.make_device(), stepper,
         SessionOptions{"fake", 0, passthrough,
@@ -125,15 +140,33 @@ class MountedFake {
     return *reply;
   }
 
-  void negotiate() { CHECK(wait(kernel.init(7, 45, kKernelFlags)).error == 0); }
+  // What the next engine would find of a node or an open.
+  [[nodiscard]] const handover::NodeRecord& record_of(NodeId id) const {
+    return node_records[static_cast<std::uint32_t>(id) - 16];
+  }
+
+  [[nodiscard]] const handover::HandleRecord& record_of(const OpenOut& opened) const {
+    return handle_records[static_cast<std::uint32_t>(opened.fh)];
+  }
+
+  void negotiate(std::uint32_t minor = 45) {
+    CHECK(wait(kernel.init(7, minor, kKernelFlags)).error == 0);
+  }
 
   // Members in the order of their lives.
+ private:
+  const UniqueFd node_memory_, handle_memory_;
+
+ public:
+  const handover::Table<handover::NodeRecord> node_records;  // as the next engine finds it
+  const handover::Table<handover::HandleRecord> handle_records;
   larder::testing::Stepper stepper;
   larder::testing::FakeServer server{stepper.clock()};
   larder::testing::MemoryDisk disk;
   larder::testing::FakeKernel kernel;
   FakeRegistrar registrar;
   NodeTable nodes;
+  HandleTable handles;
   std::shared_ptr<larder::testing::FakeAdapter::Control> control;
   std::optional<std::string> process_status;  // what /proc says of whoever is interrupted
   std::unique_ptr<netfs::Share> share;

@@ -125,7 +125,7 @@ class ScriptedEngine {
   }
 
   void serve(os::FuseDevice& device, std::uint32_t mount_id, bool with_backing) {
-    std::array<std::byte, 256 * 1024> buffer{};
+    std::array<std::byte, std::size_t{256} * 1024> buffer{};
     while (const auto request = device.read_request(buffer)) {
       fuse_in_header in{};
       std::memcpy(&in, request->data(), sizeof in);

@@ -16,7 +16,6 @@
 namespace larder::proxy {
 namespace {
 
-constexpr std::size_t kAttributesBytes = 84;
 constexpr std::size_t kWccBytes = 24;
 constexpr std::size_t kSizeAt = 20;
 constexpr std::size_t kFsidAt = 44;

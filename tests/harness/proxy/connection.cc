@@ -31,7 +31,6 @@ namespace {
 constexpr std::size_t kBlockBytes = std::size_t{256} << 10;
 constexpr std::size_t kLeastRoom = std::size_t{32} << 10;
 constexpr std::size_t kMaximumPending = 65536;
-constexpr std::array kBothWays{Direction::kCalls, Direction::kReplies};
 
 }  // namespace
 

@@ -34,7 +34,6 @@ namespace larder::proxy {
 namespace {
 
 constexpr int kBacklog = 1024;
-constexpr std::array kBothWays{Direction::kCalls, Direction::kReplies};
 
 template <class T>
 const sockaddr* generic(const T& address) {

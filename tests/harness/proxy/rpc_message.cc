@@ -23,7 +23,6 @@ constexpr std::uint32_t kMountProgram = 100005;
 constexpr std::uint32_t kMessageCall = 0;
 constexpr std::uint32_t kMessageReply = 1;
 constexpr std::uint32_t kAuthSys = 1;
-constexpr std::size_t kAttributesBytes = 84;
 
 struct ProcedureRow {
   std::string_view name;

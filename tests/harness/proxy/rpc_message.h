@@ -12,6 +12,9 @@
 
 namespace larder::proxy {
 
+// A whole fattr3.
+inline constexpr std::size_t kAttributesBytes = 84;
+
 // NFSv3 procedures by their number, then those of MOUNT, then everything else.
 enum class Procedure : std::uint8_t {
   kNull,

@@ -1,0 +1,112 @@
+// A table of inodes must give one inode a handle, for as long as anybody holds it, and be empty
+// when nobody holds any.
+#include "netfs/inode.h"
+
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <random>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include <fmt/format.h>
+#include <gtest/gtest.h>
+
+#include "base/bytes.h"
+#include "base/thread.h"
+#include "netfs/attributes.h"
+#include "testing/manual_clock.h"
+
+namespace larder::netfs {
+namespace {
+
+FileHandle handle_of(std::uint64_t number) {
+  return FileHandle(bytes_of(fmt::format("handle of file {}", number)));
+}
+
+Attributes attributes_of(std::uint64_t number, FileType type = FileType::kRegular) {
+  Attributes attributes;
+  attributes.type = type;
+  attributes.fileid = number;
+  return attributes;
+}
+
+class InodeTableTest : public ::testing::Test {
+ protected:
+  InodeRef make(std::uint64_t number, FileType type = FileType::kRegular) {
+    return table_.find_or_make(handle_of(number), attributes_of(number, type),
+                               table_.begin_check());
+  }
+
+  larder::testing::ManualClock clock_;
+  InodeTable table_{clock_, {}};
+};
+
+TEST_F(InodeTableTest, FindsEachOfManyAndForgetsThemWithTheirLastOwner) {
+  constexpr std::uint64_t kMany = 50'000;
+  std::vector<InodeRef> known;
+  for (std::uint64_t i = 0; i < kMany; ++i) {
+    known.push_back(make(i));
+  }
+  EXPECT_EQ(table_.size(), kMany);
+  for (std::uint64_t i = 0; i < kMany; ++i) {
+    ASSERT_EQ(table_.find(handle_of(i)), known.at(i)) << i;
+    ASSERT_EQ(make(i), known.at(i)) << i;
+    ASSERT_EQ(known.at(i)->attributes().attributes.fileid, i);
+  }
+  EXPECT_EQ(table_.find(handle_of(kMany)), nullptr);
+  for (std::uint64_t i = 0; i < kMany; i += 2) {
+    known.at(i) = nullptr;
+  }
+  EXPECT_EQ(table_.size(), kMany / 2);
+  for (std::uint64_t i = 0; i < kMany; ++i) {
+    ASSERT_EQ(table_.find(handle_of(i)), known.at(i)) << i;
+  }
+  known.clear();
+  EXPECT_EQ(table_.size(), 0U);
+  EXPECT_EQ(make(7)->handle(), handle_of(7));
+}
+
+TEST_F(InodeTableTest, AHandleThatBecameAnotherTypeOfFileGetsANewInode) {
+  InodeRef file = make(1);
+  const InodeRef directory = make(1, FileType::kDirectory);
+  EXPECT_NE(file, directory);
+  EXPECT_EQ(table_.size(), 1U);
+  file = nullptr;  // goes without taking the other's place away
+  EXPECT_EQ(table_.find(handle_of(1)), directory);
+  EXPECT_EQ(table_.size(), 1U);
+}
+
+TEST_F(InodeTableTest, ANewTypeOfAFileThatOnlyTheTableHeldIsNoTrouble) {
+  static_cast<void>(make(1));
+  EXPECT_TRUE(make(1, FileType::kDirectory)->is_directory());
+  EXPECT_EQ(table_.size(), 0U);
+}
+
+TEST_F(InodeTableTest, ThreadsThatMakeAndDropTheSameFilesAgree) {
+  constexpr std::uint64_t kFiles = 50;
+  {
+    std::vector<Thread> threads;
+    for (unsigned seed = 1; seed <= 4; ++seed) {
+      threads.emplace_back("maker", [this, seed] {
+        std::mt19937 random(seed);
+        std::vector<InodeRef> held(kFiles);
+        for (int i = 0; i < 20'000; ++i) {
+          const std::uint64_t number = random() % kFiles;
+          if (held.at(number) == nullptr) {
+            held.at(number) =
+                make(number, random() % 100 == 0 ? FileType::kDirectory : FileType::kRegular);
+            ASSERT_EQ(held.at(number)->handle(), handle_of(number));
+          } else {
+            held.at(number) = nullptr;
+          }
+        }
+      });
+    }
+  }
+  EXPECT_EQ(table_.size(), 0U);
+}
+
+}  // namespace
+}  // namespace larder::netfs
