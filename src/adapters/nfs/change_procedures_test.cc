@@ -55,7 +55,7 @@ Words words_of(Bytes bytes) {
 }
 
 TEST(ChangeProceduresTest, SetattrHasSixChoicesAndAGuard) {
-  EXPECT_EQ(words_of(encode_setattr(kHandleValue, {})), kHandle + kNothing + Words{0});
+  EXPECT_EQ(words_of(encode_setattr(kHandleValue, {})), kHandle + kNothing + (Words{0}));
   AttributeChanges all;
   all.mode = 04755;
   all.uid = 7;
@@ -72,21 +72,21 @@ TEST(ChangeProceduresTest, StampsThatDoNotFitBecomeTheNearest) {
   changes.accessed = Timestamp{-1, 5};
   changes.modified = Timestamp{0x1'0000'0000, 5};
   EXPECT_EQ(words_of(encode_setattr(kHandleValue, changes)),
-            kHandle + Words{0, 0, 0, 0, 2, 0, 0, 2, 0xffffffff, 0, 0});
+            kHandle + (Words{0, 0, 0, 0, 2, 0, 0, 2, 0xffffffff, 0, 0}));
 }
 
 TEST(ChangeProceduresTest, CreateHasThreeModes) {
   netfs::CreateOrder order;
   order.attributes.mode = 0600;
   EXPECT_EQ(words_of(encode_create(kHandleValue, "name", order)),
-            kHandle + kName + Words{0, 1, 0600, 0, 0, 0, 0, 0});
+            kHandle + kName + (Words{0, 1, 0600, 0, 0, 0, 0, 0}));
   order.mode = netfs::CreateMode::kGuarded;
   EXPECT_EQ(words_of(encode_create(kHandleValue, "name", order)),
-            kHandle + kName + Words{1, 1, 0600, 0, 0, 0, 0, 0});
+            kHandle + kName + (Words{1, 1, 0600, 0, 0, 0, 0, 0}));
   order.mode = netfs::CreateMode::kExclusive;
   store_be<std::uint64_t>(order.verifier.data(), 0x1122334455667788);
   EXPECT_EQ(words_of(encode_create(kHandleValue, "name", order)),
-            kHandle + kName + Words{2, 0x11223344, 0x55667788});
+            kHandle + kName + (Words{2, 0x11223344, 0x55667788}));
 }
 
 TEST(ChangeProceduresTest, WhatIsMade) {
@@ -95,25 +95,25 @@ TEST(ChangeProceduresTest, WhatIsMade) {
   const Words sattr{1, 0700, 0, 0, 0, 0, 0};
   EXPECT_EQ(words_of(encode_mkdir(kHandleValue, "name", mode)), kHandle + kName + sattr);
   EXPECT_EQ(words_of(encode_symlink(kHandleValue, "name", "../to", mode)),
-            kHandle + kName + sattr + Words{5, 0x2e2e2f74, 0x6f000000});
+            kHandle + kName + sattr + (Words{5, 0x2e2e2f74, 0x6f000000}));
   netfs::MakeOrder order{FileType::kBlockDevice, mode, 8, 1};
   EXPECT_EQ(words_of(encode_mknod(kHandleValue, "name", order)),
-            kHandle + kName + Words{3} + sattr + Words{8, 1});
+            kHandle + kName + (Words{3}) + sattr + (Words{8, 1}));
   order.type = FileType::kCharacterDevice;
   EXPECT_EQ(words_of(encode_mknod(kHandleValue, "name", order)),
-            kHandle + kName + Words{4} + sattr + Words{8, 1});
+            kHandle + kName + (Words{4}) + sattr + (Words{8, 1}));
   order.type = FileType::kSocket;
   EXPECT_EQ(words_of(encode_mknod(kHandleValue, "name", order)),
-            kHandle + kName + Words{6} + sattr);
+            kHandle + kName + (Words{6}) + sattr);
   order.type = FileType::kFifo;
   EXPECT_EQ(words_of(encode_mknod(kHandleValue, "name", order)),
-            kHandle + kName + Words{7} + sattr);
+            kHandle + kName + (Words{7}) + sattr);
 }
 
 TEST(ChangeProceduresTest, NamesThatGoAndMove) {
   EXPECT_EQ(words_of(encode_remove(kHandleValue, "name")), kHandle + kName);
   EXPECT_EQ(words_of(encode_rename(kHandleValue, "name", FileHandle(bytes_of("to")), "x")),
-            kHandle + kName + Words{2, 0x746f0000, 1, 0x78000000});
+            kHandle + kName + (Words{2, 0x746f0000, 1, 0x78000000}));
   EXPECT_EQ(words_of(encode_link(FileHandle(bytes_of("to")), kHandleValue, "name")),
             (Words{2, 0x746f0000}) + kHandle + kName);
 }
