@@ -23,11 +23,10 @@ LAYERS = {
     "keeper": (["handover", "os", "base"], "outlives the engine, holds what must"),
     "cli": (["control", "handover", "os", "base"], "the user's commands"),
     "fuse": (["netfs", "handover", "os", "base"], "kernel requests in, replies out"),
-    "adapters/localdir": (["netfs/adapter.h", "netfs/attributes.h", "netfs/changes.h",
-                          "os", "base"],
+    "adapters/localdir": (["netfs/adapter.h", "netfs/attributes.h", "netfs/changes.h", "os", "base"],
                           "a directory plays the server: the example"),
-    "adapters/nfs": (["netfs/adapter.h", "netfs/attributes.h", "netfs/changes.h",
-                          "os", "base"], "the NFSv3 client"),
+    "adapters/nfs": (["netfs/adapter.h", "netfs/attributes.h", "netfs/changes.h", "os", "base"],
+                     "the NFSv3 client"),
     "netfs": (["fscache", "base"], "what network filesystems have in common"),
     "cachefiles": (["fscache/backend.h", "culling", "os", "base"], "the cache in a directory"),
     "control": (["os", "base"], "text commands on a Unix socket"),
@@ -36,8 +35,8 @@ LAYERS = {
     "fscache": (["base"], "caches, volumes, cookies and their states"),
     "os": (["base"], "the door to the operating system"),
     "base": ([], "words that every layer uses"),
-    "testing": (["netfs/adapter.h", "netfs/attributes.h", "netfs/changes.h", "fscache/backend.h", "os", "base"],
-                "fakes; only tests link it"),
+    "testing": (["netfs/adapter.h", "netfs/attributes.h", "netfs/changes.h", "fscache/backend.h", "os",
+                 "base"], "fakes; only tests link it"),
 }
 
 # What tests may include beside their own folder's rights.

@@ -47,7 +47,9 @@ using CreateVerifier = std::array<std::byte, 8>;
 enum class CreateMode : std::uint8_t {
   kUnchecked,  // takes the file that is there; its attributes but for the size stay
   kGuarded,    // EEXIST
-  kExclusive,  // EEXIST, but not for a repetition: needs a verifier, sets no attributes
+  // EEXIST, but not for a repetition: needs a verifier, sets no attributes. Servers keep the
+  // verifier in the file's stamps: the caller's SETATTR follows, with mode, owner and both stamps.
+  kExclusive,
 };
 
 struct CreateOrder {
@@ -99,7 +101,7 @@ struct WriteOrder {
 
 struct WriteReply {
   std::size_t length = 0;  // bytes from the start of the source that were written; at least one
-  Stability stability = Stability::kUnstable;
+  Stability stability = Stability::kUnstable;  // less than was asked at a faulty server: commit
   WriteVerifier verifier{};
   Change file;
 };

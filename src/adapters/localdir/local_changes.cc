@@ -1,6 +1,5 @@
 #include "adapters/localdir/local_changes.h"
 
-#include <algorithm>
 #include <array>
 #include <cerrno>
 #include <cstddef>
@@ -9,7 +8,6 @@
 #include <limits>
 #include <optional>
 #include <string>
-#include <utility>
 #include <variant>
 
 #include <fcntl.h>
@@ -24,10 +22,8 @@
 #include "adapters/localdir/rights.h"
 #include "base/bytes.h"
 #include "base/endian.h"
-#include "base/error.h"
 #include "base/result.h"
 #include "base/unique_fd.h"
-#include "netfs/adapter.h"
 #include "netfs/attributes.h"
 #include "netfs/changes.h"
 
@@ -207,22 +203,24 @@ Result<CreateReply> finish_making(LocalTree& tree, const Parent& parent, const N
   return reply_for(made.path, parent);
 }
 
-// Stamps that hold a verifier; they are some time of 1970 to 2038, which any filesystem can keep.
-AttributeChanges stamps_of(const netfs::CreateVerifier& verifier) {
+// The half of a verifier that begins at `at`, as a stamp: some time of 1970 to 2038, which any
+// filesystem can keep.
+netfs::Timestamp stamp_of(const netfs::CreateVerifier& verifier, std::size_t at) {
   static constexpr std::uint32_t kMost = 0x7fffffff;
-  AttributeChanges changes;
-  changes.mode = kOwnerOnly;
-  changes.accessed = netfs::Timestamp{load_be<std::uint32_t>(verifier.data()) & kMost, 0};
-  changes.modified =
-      netfs::Timestamp{load_be<std::uint32_t>(verifier.data() + sizeof(std::uint32_t)) & kMost, 0};
-  return changes;
+  return {load_be<std::uint32_t>(verifier.data() + at) & kMost, 0};
+}
+
+netfs::Timestamp accessed_of(const netfs::CreateVerifier& verifier) {
+  return stamp_of(verifier, 0);
+}
+
+netfs::Timestamp modified_of(const netfs::CreateVerifier& verifier) {
+  return stamp_of(verifier, sizeof(std::uint32_t));
 }
 
 bool is_repetition(const Attributes& there, const netfs::CreateVerifier& verifier) {
-  const AttributeChanges stamps = stamps_of(verifier);
   return there.type == FileType::kRegular && there.size == 0 &&
-         there.accessed == std::get<netfs::Timestamp>(*stamps.accessed) &&
-         there.modified == std::get<netfs::Timestamp>(*stamps.modified);
+         there.accessed == accessed_of(verifier) && there.modified == modified_of(verifier);
 }
 
 // A creation found its name taken.
@@ -313,11 +311,17 @@ Result<CreateReply> create_file(LocalTree& tree, const NamedPlace& place,
     }
     return remote_failure(errno, "create");
   }
-  TRY(adopt(file, parent,
-            order.mode == CreateMode::kExclusive ? stamps_of(order.verifier) : order.attributes,
-            credential));
-  CreateReply reply = TRY(reply_for(file, parent));
-  tree.remember(*reply.handle, place.directory, place.name);
+  AttributeChanges attributes = order.attributes;
+  if (order.mode == CreateMode::kExclusive) {
+    attributes = {};
+    attributes.accessed = accessed_of(order.verifier);
+    attributes.modified = modified_of(order.verifier);
+  }
+  TRY(adopt(file, parent, attributes, credential));
+  const CreateReply reply = TRY(reply_for(file, parent));
+  if (reply.handle) {
+    tree.remember(*reply.handle, place.directory, place.name);
+  }
   return reply;
 }
 

@@ -1,6 +1,5 @@
 #include "adapters/localdir/local_reads.h"
 
-#include <algorithm>
 #include <array>
 #include <cerrno>
 #include <climits>
@@ -16,6 +15,7 @@
 #include <dirent.h>
 #include <fcntl.h>
 #include <fmt/format.h>
+#include <stdio.h>
 #include <sys/statvfs.h>
 #include <sys/syscall.h>
 #include <unistd.h>

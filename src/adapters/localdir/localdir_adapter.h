@@ -22,7 +22,8 @@ namespace larder::localdir {
 [[nodiscard]] Result<> check_localdir_options(std::span<const std::string> words);
 
 // `path` is absolute; it is opened by start_connect. `executor` outlives the adapter. Files are
-// read with the rights of this process; ACCESS is answered by mode bits. cancel() ends only what
+// read with the rights of this process; ACCESS and changes are ruled by mode bits. Changes of names
+// are as safe as the filesystem makes them, no fsync follows. cancel() ends only what
 // has not begun yet.
 [[nodiscard]] std::unique_ptr<netfs::Adapter> make_localdir_adapter(
     std::string path, Executor& executor, std::size_t most_entries = LocalTree::kMostEntries);

@@ -5,6 +5,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <utility>
@@ -45,9 +46,9 @@ Error name_too_long() {
 
 // What an operation ends with when its confirmation failed: whoever cancelled it, or has a
 // deadline, is told so; for the others the doubt remains with the server's first word.
-Error verdict(Error error, const Error& of_confirmation) {
+const Error& verdict(const Error& error, const Error& of_confirmation) {
   const Errc code = of_confirmation.code();
-  return code == Errc::kCancelled || code == Errc::kTimedOut ? of_confirmation : std::move(error);
+  return code == Errc::kCancelled || code == Errc::kTimedOut ? of_confirmation : error;
 }
 
 // A directory after a change that we did not see happen.
@@ -80,8 +81,9 @@ void ChangeCalls::start_once_only(Caller caller, OnceOnly<T> call, Done<T> done)
   send(operation, call.procedure, std::move(call.arguments),
        [this, operation, decode = call.decode, echo = call.echo,
         confirm = std::move(call.confirm)](Result<RpcReply> reply) mutable {
+         const bool repeated = reply && reply->repeated;
          Result<T> result = reply ? decode(reply->results) : fail(std::move(reply).error());
-         if (reply && reply->repeated && !result && result.error().error_number() == echo) {
+         if (repeated && !result && result.error().error_number() == echo) {
            confirm(operation, std::move(result).error());
          } else {
            end(operation, std::move(result));
@@ -131,25 +133,24 @@ void ChangeCalls::look_up(const OperationBaseRef& operation, const FileHandle& d
 
 void ChangeCalls::examine(const OperationBaseRef& operation, const FileHandle& directory,
                           std::string_view name, Done<LookupReply> done) {
-  look_up(
-      operation, directory, name,
-      [this, operation, done = std::move(done)](Result<LookupReply> found) mutable {
-        if (!found || found->attributes) {
-          done(std::move(found));
-          return;
-        }
-        send(operation, Procedure::kGetattr, encode_handle(found->handle),
-             [found = std::move(*found), done = std::move(done)](Result<RpcReply> reply) mutable {
-               Result<netfs::Attributes> attributes =
-                   reply ? decode_getattr(reply->results) : fail(std::move(reply).error());
-               if (!attributes) {
-                 done(fail(std::move(attributes).error()));
-                 return;
-               }
-               found.attributes = *attributes;
-               done(std::move(found));
-             });
-      });
+  look_up(operation, directory, name,
+          [this, operation, done = std::move(done)](Result<LookupReply> found) mutable {
+            if (!found || found->attributes) {
+              done(std::move(found));
+              return;
+            }
+            send(operation, Procedure::kGetattr, encode_handle(found->handle),
+                 [found = *found, done = std::move(done)](Result<RpcReply> reply) mutable {
+                   Result<netfs::Attributes> attributes =
+                       reply ? decode_getattr(reply->results) : fail(std::move(reply).error());
+                   if (!attributes) {
+                     done(fail(std::move(attributes).error()));
+                     return;
+                   }
+                   found.attributes = *attributes;
+                   done(found);
+                 });
+          });
 }
 
 void ChangeCalls::setattr(Caller caller, const FileHandle& handle,
@@ -225,35 +226,33 @@ void ChangeCalls::confirm_made(const OperationRef<CreateReply>& operation, Made 
           [this, operation, made = std::move(made),
            error = std::move(error)](Result<LookupReply> found) mutable {
             if (!found) {
-              end<CreateReply>(operation, fail(verdict(std::move(error), found.error())));
+              end<CreateReply>(operation, fail(verdict(error, found.error())));
               return;
             }
             // Our file, which nobody has written to yet, is empty.
             const bool fits = found->attributes->type == made.type &&
                               (made.type != FileType::kRegular || found->attributes->size == 0);
-            CreateReply reply{found->handle, found->attributes, seen_after(*found)};
+            const CreateReply reply{found->handle, found->attributes, seen_after(*found)};
             if (!fits) {
               end<CreateReply>(operation, fail(std::move(error)));
             } else if (made.type == FileType::kSymlink) {
-              confirm_target(operation, std::move(made), reply, std::move(error));
+              confirm_target(operation, made.target, reply, std::move(error));
             } else {
               end<CreateReply>(operation, reply);
             }
           });
 }
 
-void ChangeCalls::confirm_target(const OperationRef<CreateReply>& operation, Made made,
-                                 CreateReply found, Error error) {
-  send(operation, Procedure::kReadlink, encode_handle(*found.handle),
-       [this, operation, made = std::move(made), found,
-        error = std::move(error)](Result<RpcReply> reply) mutable {
+void ChangeCalls::confirm_target(const OperationRef<CreateReply>& operation,
+                                 const std::string& target, const CreateReply& found, Error error) {
+  send(operation, Procedure::kReadlink, encode_handle(found.handle.value_or(FileHandle())),
+       [this, operation, target, found, error = std::move(error)](Result<RpcReply> reply) mutable {
          const Result<netfs::ReadlinkReply> link =
              reply ? decode_readlink(reply->results) : fail(std::move(reply).error());
-         if (link && link->target == made.target) {
+         if (link && link->target == target) {
            end<CreateReply>(operation, found);
          } else {
-           end<CreateReply>(
-               operation, fail(link ? std::move(error) : verdict(std::move(error), link.error())));
+           end<CreateReply>(operation, fail(link ? error : verdict(error, link.error())));
          }
        });
 }
@@ -285,8 +284,7 @@ void ChangeCalls::confirm_gone(const OperationRef<Change>& operation, const File
             if (!found && found.error().code() == Errc::kNotFound) {
               end<Change>(operation, Change{});
             } else {
-              end<Change>(operation, fail(found ? std::move(error)
-                                                : verdict(std::move(error), found.error())));
+              end<Change>(operation, fail(found ? error : verdict(error, found.error())));
             }
           });
 }
@@ -308,24 +306,28 @@ void ChangeCalls::rename(Caller caller, const FileHandle& from_directory, std::s
     look_up(operation, to_directory, to,
             [this, operation, from_directory, from,
              error = std::move(error)](const Result<LookupReply>& target) mutable {
-              if (!target) {
-                end<RenameReply>(operation, fail(verdict(std::move(error), target.error())));
-                return;
+              if (target) {
+                confirm_left(operation, from_directory, from, *target, std::move(error));
+              } else {
+                end<RenameReply>(operation, fail(verdict(error, target.error())));
               }
-              look_up(operation, from_directory, from,
-                      [this, operation, after = seen_after(*target),
-                       error = std::move(error)](const Result<LookupReply>& source) mutable {
-                        if (!source && source.error().code() == Errc::kNotFound) {
-                          end<RenameReply>(operation, RenameReply{{}, after});
-                        } else {
-                          end<RenameReply>(
-                              operation, fail(source ? std::move(error)
-                                                     : verdict(std::move(error), source.error())));
-                        }
-                      });
             });
   };
   start_once_only(std::move(caller), std::move(call), std::move(done));
+}
+
+void ChangeCalls::confirm_left(const OperationRef<RenameReply>& operation,
+                               const FileHandle& directory, std::string_view name,
+                               const LookupReply& target, Error error) {
+  look_up(operation, directory, name,
+          [this, operation, after = seen_after(target),
+           error = std::move(error)](const Result<LookupReply>& source) {
+            if (!source && source.error().code() == Errc::kNotFound) {
+              end<RenameReply>(operation, RenameReply{{}, after});
+            } else {
+              end<RenameReply>(operation, fail(source ? error : verdict(error, source.error())));
+            }
+          });
 }
 
 void ChangeCalls::link(Caller caller, const FileHandle& file, const FileHandle& directory,
@@ -347,8 +349,7 @@ void ChangeCalls::link(Caller caller, const FileHandle& file, const FileHandle& 
               if (found && found->handle == file) {
                 end<LinkReply>(operation, LinkReply{found->attributes, seen_after(*found)});
               } else {
-                end<LinkReply>(operation, fail(found ? std::move(error)
-                                                     : verdict(std::move(error), found.error())));
+                end<LinkReply>(operation, fail(found ? error : verdict(error, found.error())));
               }
             });
   };

@@ -110,10 +110,10 @@ class ChangeCalls {
   // A call that is not the same when it is done twice.
   template <class T>
   struct OnceOnly {
-    Procedure procedure;
+    Procedure procedure = Procedure::kNull;
     std::vector<std::byte> arguments;
-    Decode<T> decode;
-    int echo;  // the errno by which a server answers to a repetition of what it has done
+    Decode<T> decode = nullptr;
+    int echo = 0;  // the errno by which a server answers to a repetition of what it has done
     // Finds out whether it did, and ends the operation: with success, or with the error given.
     std::move_only_function<void(const OperationRef<T>&, Error)> confirm;
   };
@@ -139,8 +139,11 @@ class ChangeCalls {
   void confirm_gone(const OperationRef<netfs::Change>& operation,
                     const netfs::FileHandle& directory, std::string_view name, Error error);
   void confirm_made(const OperationRef<netfs::CreateReply>& operation, Made made, Error error);
-  void confirm_target(const OperationRef<netfs::CreateReply>& operation, Made made,
-                      netfs::CreateReply found, Error error);
+  void confirm_target(const OperationRef<netfs::CreateReply>& operation, const std::string& target,
+                      const netfs::CreateReply& found, Error error);
+  void confirm_left(const OperationRef<netfs::RenameReply>& operation,
+                    const netfs::FileHandle& directory, std::string_view name,
+                    const netfs::LookupReply& target, Error error);
 
   // Calls that follow from the first.
   void send(const OperationBaseRef& operation, Procedure procedure,

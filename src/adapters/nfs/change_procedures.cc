@@ -1,7 +1,6 @@
 #include "adapters/nfs/change_procedures.h"
 
 #include <algorithm>
-#include <array>
 #include <cstddef>
 #include <cstdint>
 #include <limits>

@@ -42,6 +42,7 @@ struct Outcome {
   std::optional<Error> error;
   std::string results;
   std::size_t data_length = 0;
+  bool repeated = false;
 };
 
 std::vector<std::byte> status_results(std::uint32_t status) {
@@ -672,6 +673,136 @@ TEST_F(RpcClientTest, RandomFaultsNeitherLoseNorMixUpCalls) {
     RandomRound one(random);
     one.run();
     one.check();
+  }
+}
+
+class RpcBodyTest : public RpcClientTest {
+ protected:
+  std::shared_ptr<Outcome> submit_body(netfs::CallId id, Bytes body) {
+    auto outcome = std::make_shared<Outcome>();
+    RpcRequest request;
+    request.procedure = 7;
+    request.arguments = status_results(static_cast<std::uint32_t>(body.size()));
+    request.body = body;
+    request.done = [outcome](Result<RpcReply> reply) {
+      ++outcome->times;
+      if (!reply) {
+        outcome->error = reply.error();
+      } else {
+        outcome->results = text_of(reply->results);
+        outcome->repeated = reply->repeated;
+      }
+    };
+    client_->submit(id, std::move(request));
+    return outcome;
+  }
+
+  // A call whose body the stream still reads, and its xid.
+  std::pair<std::shared_ptr<Outcome>, std::uint32_t> submit_held(Bytes body) {
+    make(Patience::kHard);
+    submit(1);
+    accept();
+    const std::uint32_t xid = calls_at(peer()).at(0).xid;
+    peer().deliver(as_record(accepted_reply(xid, bytes_of("done"))));
+    peer().hold_messages(true);
+    settle();
+    auto outcome = submit_body(2, body);
+    settle();
+    return {std::move(outcome), xid + 1};
+  }
+};
+
+TEST_F(RpcBodyTest, IsSentBehindTheArgumentsAndPadded) {
+  const std::string text = "1234567890";
+  for (std::size_t size = 1; size <= text.size(); ++size) {
+    make(Patience::kHard);
+    const auto outcome = submit_body(1, bytes_of(text).first(size));
+    accept();
+    const std::vector<SeenCall> calls = calls_at(peer());
+    ASSERT_EQ(calls.size(), 1U);
+    XdrDecoder in(calls[0].arguments);
+    ASSERT_EQ(text_of(in.opaque(100)), text.substr(0, size));
+    ASSERT_TRUE(in.ok() && in.remaining() == 0);
+    peer().deliver(as_record(accepted_reply(calls[0].xid, bytes_of("fine"))));
+    settle();
+    ASSERT_EQ(outcome->results, "fine");
+    ASSERT_FALSE(outcome->repeated);
+    client_->shut_down();
+    client_.reset();
+  }
+}
+
+TEST_F(RpcBodyTest, ACancelledCallKeepsItUntilTheStreamHasReadIt) {
+  const auto [outcome, xid] = submit_held(bytes_of("body"));
+  client_->cancel(2);
+  pass(milliseconds(500));
+  EXPECT_EQ(outcome->times, 0);
+  peer().hold_messages(false);
+  settle();
+  ASSERT_EQ(outcome->times, 1);
+  EXPECT_EQ(outcome->error->code(), Errc::kCancelled);
+  pass(seconds(2));
+  EXPECT_FALSE(peer(0).closed_by_client());
+}
+
+TEST_F(RpcBodyTest, AServerThatTakesNoBytesCannotHoldUpACancelledCall) {
+  const auto [outcome, xid] = submit_held(bytes_of("body"));
+  client_->cancel(2);
+  pass(seconds(2));
+  ASSERT_EQ(outcome->times, 1);
+  EXPECT_EQ(outcome->error->code(), Errc::kCancelled);
+  EXPECT_TRUE(peer(0).closed_by_client());
+}
+
+TEST_F(RpcBodyTest, AnAnswerThatComesTooEarlyWaitsForTheStream) {
+  const auto [outcome, xid] = submit_held(bytes_of("body"));
+  peer().deliver(as_record(accepted_reply(xid, bytes_of("what"))));
+  settle();
+  EXPECT_EQ(outcome->times, 0);
+  peer().deliver(as_record(accepted_reply(xid + 1, bytes_of("over the reader's buffer"))));
+  settle();
+  peer().hold_messages(false);
+  settle();
+  ASSERT_EQ(outcome->times, 1);
+  EXPECT_EQ(outcome->results, "what");
+}
+
+TEST_F(RpcBodyTest, IsSentAgainOnTheNextConnection) {
+  const auto [outcome, xid] = submit_held(bytes_of("body"));
+  peer().hang_up();
+  pass(milliseconds(20));
+  ASSERT_EQ(connector_.peers().size(), 2U);
+  EXPECT_EQ(outcome->times, 0);
+  accept();
+  const std::vector<SeenCall> calls = calls_at(peer());
+  ASSERT_EQ(calls.size(), 1U);
+  EXPECT_EQ(calls[0].xid, xid);
+  peer().deliver(as_record(accepted_reply(xid, bytes_of("fine"))));
+  settle();
+  EXPECT_EQ(outcome->results, "fine");
+  EXPECT_TRUE(outcome->repeated) << "the first may have arrived in part, or whole";
+}
+
+TEST_F(RpcBodyTest, ShutDownEndsCallsWhoseBodyIsStillRead) {
+  const auto [outcome, xid] = submit_held(bytes_of("body"));
+  client_->shut_down();
+  ASSERT_EQ(outcome->times, 1);
+  EXPECT_EQ(outcome->error->code(), Errc::kCancelled);
+}
+
+TEST_F(RpcBodyTest, ShutDownEndsCallsThatWereCancelledOrAnsweredBefore) {
+  for (const bool answered : {false, true}) {
+    const auto [outcome, xid] = submit_held(bytes_of("body"));
+    if (answered) {
+      peer().deliver(as_record(accepted_reply(xid, bytes_of("what"))));
+    } else {
+      client_->cancel(2);
+    }
+    settle();
+    ASSERT_EQ(outcome->times, 0);
+    client_->shut_down();
+    ASSERT_EQ(outcome->times, 1);
+    client_.reset();
   }
 }
 

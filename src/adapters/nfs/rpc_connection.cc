@@ -209,6 +209,21 @@ void RpcConnection::let_go() {
   owner_.on_call_ended(*this, call, fail(error_of_wish(call->wish.load())));
 }
 
+os::OutgoingMessage RpcConnection::next_message() {
+  const RpcCallRef call = std::move(unsent_.front());
+  unsent_.pop_front();
+  ++call->transmissions;
+  os::OutgoingMessage message;
+  message.head = call->message;
+  if (const Bytes body = call->request.body; !body.empty()) {
+    ++call->body_readers;
+    message.body = body;
+    message.padding = xdr_padding(body.size());
+    message.done = [this, call] { release_body(call); };
+  }
+  return message;
+}
+
 // Sends what is unsent, if there is a connection. Any thread: each message is taken by one.
 void RpcConnection::flush() {
   while (true) {
@@ -219,16 +234,7 @@ void RpcConnection::flush() {
       if (state_ != State::kUp || !stream_ || unsent_.empty()) {
         return;
       }
-      const RpcCallRef call = std::move(unsent_.front());
-      unsent_.pop_front();
-      ++call->transmissions;
-      message.head = call->message;
-      if (const Bytes body = call->request.body; !body.empty()) {
-        ++call->body_readers;
-        message.body = body;
-        message.padding = xdr_padding(body.size());
-        message.done = [this, call] { release_body(call); };
-      }
+      message = next_message();
       stream = stream_;
     }
     stream->send(std::move(message));

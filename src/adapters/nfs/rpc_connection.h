@@ -167,6 +167,7 @@ class RpcConnection final : public std::enable_shared_from_this<RpcConnection>,
 
   void let_go() EXCLUDES(mutex_);
   void flush() EXCLUDES(mutex_);
+  [[nodiscard]] os::OutgoingMessage next_message() REQUIRES(mutex_);
   // Tells the owner, as soon as nobody reads the call's body. True: at once.
   bool conclude(const RpcCallRef& call, Result<RpcReply> result) EXCLUDES(mutex_);
   void release_body(const RpcCallRef& call) EXCLUDES(mutex_);

@@ -71,6 +71,7 @@ TEST(UrlTest, WrongOnesBecomeSentences) {
       {"nfs://server/e?colour=red", "no parameter 'colour'"},
       {"nfs://server/e?nfsport=99999", "no port"},
       {"nfs://server/e?rsize=1", "4096"},
+      {"nfs://server/e?wsize=1", "4096"},
   };
   for (const WrongUrl& each : cases) {
     const Result<NfsUrl> url = parse_nfs_url(each.url);
@@ -83,8 +84,8 @@ TEST(UrlTest, WrongOnesBecomeSentences) {
 
 TEST(OptionsTest, WordsOfTheMountCommandAreUnderstood) {
   NfsOptions options;
-  for (const char* word : {"soft", "noresvport", "rsize=32768", "nconnect=4", "timeo=50",
-                           "retrans=5", "port=2050", "mountport=635"}) {
+  for (const char* word : {"soft", "noresvport", "rsize=32768", "wsize=65536", "nconnect=4",
+                           "timeo=50", "retrans=5", "port=2050", "mountport=635"}) {
     EXPECT_EQ(apply_option(options, word).value(), OptionOutcome::kApplied) << word;
   }
   EXPECT_TRUE(options.soft);
@@ -106,8 +107,9 @@ TEST(OptionsTest, UnknownIsNotWrong) {
   for (const char* word : {"", "ro", "actimeo=3", "rsize", "softly"}) {
     EXPECT_EQ(apply_option(options, word).value(), OptionOutcome::kUnknown) << word;
   }
-  for (const char* word : {"rsize=", "rsize=4k", "rsize=1048577", "nconnect=0", "nconnect=17",
-                           "timeo=0", "timeo=-1", "retrans=0", "port=0", "mountport=x"}) {
+  for (const char* word :
+       {"rsize=", "rsize=4k", "rsize=1048577", "wsize=1048577", "nconnect=0", "nconnect=17",
+        "timeo=0", "timeo=-1", "retrans=0", "port=0", "mountport=x"}) {
     const Result<OptionOutcome> outcome = apply_option(options, word);
     ASSERT_FALSE(outcome) << word;
     EXPECT_EQ(outcome.error().code(), Errc::kInvalid);
