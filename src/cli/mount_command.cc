@@ -100,7 +100,7 @@ class HalfMount {
 };
 
 unsigned long flags_of(const handover::MountOptions& options) {
-  unsigned long flags = MS_RDONLY;
+  unsigned long flags = options.read_only ? MS_RDONLY : 0;
   if (options.nosuid) {
     flags |= MS_NOSUID;
   }

@@ -27,7 +27,7 @@ bool is_ignored(std::string_view word) {
          word.starts_with("X-") || word.starts_with("comment=");
 }
 
-Result<> apply_word(OptionWords& words, std::string_view word, Caller caller) {
+Result<> apply_word(OptionWords& words, std::string_view word) {
   constexpr std::string_view kCache = "cache=";
   constexpr std::string_view kRuntime = "runtime_dir=";
   if (word.empty() || is_ignored(word)) {
@@ -45,23 +45,16 @@ Result<> apply_word(OptionWords& words, std::string_view word, Caller caller) {
     return fail(Errc::kNotSupported,
                 fmt::format("option {}: unmount and mount again with the options you want", word));
   }
-  if (word == "ro") {
-    words.asked_for_writing = false;
-  }
-  if (word == "rw" && caller == Caller::kMount8) {
-    words.asked_for_writing = true;
-    return {};
-  }
   return apply_option(words.options, word);
 }
 
 }  // namespace
 
-Result<OptionWords> parse_option_words(std::string_view text, Caller caller) {
+Result<OptionWords> parse_option_words(std::string_view text) {
   OptionWords words;
   while (!text.empty()) {
     const std::size_t comma = text.find(',');
-    TRY(apply_word(words, text.substr(0, comma), caller));
+    TRY(apply_word(words, text.substr(0, comma)));
     text.remove_prefix(comma == std::string_view::npos ? text.size() : comma + 1);
   }
   return words;

@@ -1,7 +1,6 @@
 // The words behind -o, of the command line and of fstab.
 #pragma once
 
-#include <cstdint>
 #include <optional>
 #include <string>
 #include <string_view>
@@ -11,20 +10,14 @@
 
 namespace larder::cli {
 
-enum class Caller : std::uint8_t {
-  kPerson,  // larder mount: rw is refused
-  kMount8,  // mount(8), which says rw whenever nobody said ro
-};
-
 struct OptionWords {
   handover::MountOptions options;
   std::optional<std::string> cache;              // cache=DIR; "none" for none
   std::optional<std::string> runtime_directory;  // runtime_dir=DIR
-  bool asked_for_writing = false;                // rw, from mount(8)
 };
 
 // `text` is separated by commas. What only concerns mount(8), fstab and systemd is ignored; names
 // that nobody here knows are left for the adapter. Errors are sentences.
-[[nodiscard]] Result<OptionWords> parse_option_words(std::string_view text, Caller caller);
+[[nodiscard]] Result<OptionWords> parse_option_words(std::string_view text);
 
 }  // namespace larder::cli

@@ -13,15 +13,14 @@ namespace {
 
 TEST(MountOptionsTest, IgnoresWhatConcernsMount8AndSystemd) {
   const auto words = parse_option_words(
-      "defaults,_netdev,noauto,nofail,user,x-systemd.automount,x-gvfs-hide,comment=a b,noatime,,ro",
-      Caller::kMount8);
+      "defaults,_netdev,noauto,nofail,user,x-systemd.automount,x-gvfs-hide,comment=a "
+      "b,noatime,,rw");
   ASSERT_TRUE(words.has_value());
   EXPECT_EQ(words->options, handover::MountOptions());
-  EXPECT_FALSE(words->asked_for_writing);
 }
 
 TEST(MountOptionsTest, TakesCacheAndRuntimeDirectoryOut) {
-  const auto words = parse_option_words("cache=/a b,runtime_dir=/run/x,noexec", Caller::kPerson);
+  const auto words = parse_option_words("cache=/a b,runtime_dir=/run/x,noexec");
   ASSERT_TRUE(words.has_value());
   EXPECT_EQ(words->cache, "/a b");
   EXPECT_EQ(words->runtime_directory, "/run/x");
@@ -29,20 +28,20 @@ TEST(MountOptionsTest, TakesCacheAndRuntimeDirectoryOut) {
   EXPECT_TRUE(words->options.adapter.empty());
 }
 
-TEST(MountOptionsTest, RefusesWritingToAPersonAndToleratesItFromMount8) {
-  EXPECT_THAT(parse_option_words("rw", Caller::kPerson).error().message(),
-              testing::HasSubstr("read-only"));
-  EXPECT_TRUE(parse_option_words("rw,nosuid", Caller::kMount8)->asked_for_writing);
-  EXPECT_FALSE(parse_option_words("rw,ro", Caller::kMount8)->asked_for_writing);
+TEST(MountOptionsTest, IsWritableUnlessSomebodySaysOtherwise) {
+  EXPECT_FALSE(parse_option_words("nosuid")->options.read_only);
+  EXPECT_TRUE(parse_option_words("ro,nosuid")->options.read_only);
+  EXPECT_TRUE(parse_option_words("rw,ro")->options.read_only) << "the last word counts";
+  EXPECT_FALSE(parse_option_words("ro,rw")->options.read_only);
 }
 
 TEST(MountOptionsTest, RefusesRemounting) {
-  EXPECT_THAT(parse_option_words("remount", Caller::kMount8).error().message(),
+  EXPECT_THAT(parse_option_words("remount").error().message(),
               testing::HasSubstr("unmount and mount again"));
 }
 
 TEST(MountOptionsTest, LeavesUnknownNamesForTheAdapter) {
-  const auto words = parse_option_words("vers=3,fancy", Caller::kPerson);
+  const auto words = parse_option_words("vers=3,fancy");
   ASSERT_TRUE(words.has_value());
   EXPECT_THAT(words->options.adapter, testing::ElementsAre("vers=3", "fancy"));
 }

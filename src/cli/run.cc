@@ -100,7 +100,7 @@ Result<> do_mount(Arguments& arguments, const Serve& serve) {
   MountRequest request;
   request.source = arguments.source;
   request.mountpoint = arguments.path;
-  request.words = TRY(parse_option_words(arguments.options, Caller::kPerson));
+  request.words = TRY(parse_option_words(arguments.options));
   request.keeper = arguments.keeper;
   if (!arguments.cache.empty()) {
     request.words.cache = arguments.cache;
@@ -182,7 +182,9 @@ void add_mount_commands(CLI::App& app, Arguments& arguments, Action& action) {
   CLI::App* const mount = app.add_subcommand("mount", "Mount a source through the cache");
   mount->add_option("source", arguments.source, "nfs://server/export, or a directory")->required();
   mount->add_option("mountpoint", arguments.path, "an existing directory")->required();
-  mount->add_option("-o", arguments.options, "options, separated by commas (see larder(8))")
+  mount
+      ->add_option("-o", arguments.options,
+                   "options, separated by commas: ro, or rw as it is without; see larder(8)")
       ->join(',');
   mount->add_option("--cache", arguments.cache, "cache directory, or none")
       ->type_name("DIR")
@@ -284,15 +286,9 @@ int run_mount_helper(int argc, char** argv, const Serve& serve) {
     fmt::print(stderr, "usage: mount.larder SOURCE DIR [-sfnv] [-o OPTIONS]\n");
     return kHelperUsage;
   }
-  Result<OptionWords> parsed = parse_option_words(options, Caller::kMount8);
+  Result<OptionWords> parsed = parse_option_words(options);
   if (!parsed) {
     return finish("mount.larder", fail(parsed.error()), kHelperUsage);
-  }
-  if (parsed->asked_for_writing) {
-    fmt::print(stderr,
-               "mount.larder: {} is mounted read-only: larder cannot write yet (say ro to "
-               "silence this)\n",
-               places[1]);
   }
   request.source = places[0];
   request.mountpoint = places[1];

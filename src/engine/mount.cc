@@ -139,7 +139,7 @@ Result<> Mount::serve(std::unique_ptr<netfs::Share> share) {
       fuse::SessionOptions{.name = std::to_string(id_),
                            .threads = std::clamp(std::thread::hardware_concurrency(), 2U, 4U),
                            .passthrough = spec_.options.passthrough});
-  filesystem->attach(*session);
+  filesystem->attach(*session, {.read_only = spec_.options.read_only});
   fuse::Session& started = *session;
   fuse::Filesystem& handler = *filesystem;
   bool stop_now = false;

@@ -1,5 +1,6 @@
 #include "fuse/filesystem.h"
 
+#include <array>
 #include <cerrno>
 #include <cstdint>
 #include <memory>
@@ -24,6 +25,13 @@
 #include "netfs/share.h"
 
 namespace larder::fuse {
+
+namespace {
+
+// The opcodes above are of other protocols, or newer than what we speak.
+constexpr std::uint32_t kMostOpcode = 63;
+
+}  // namespace
 
 // Tells the kernel that a file changed. The share keeps it beyond the life of the mount.
 class Filesystem::Notices final : public netfs::InvalidationSink {
@@ -65,8 +73,9 @@ Filesystem::Filesystem(std::uint32_t mount_id, netfs::Share& share, NodeTable& n
 
 Filesystem::~Filesystem() = default;
 
-void Filesystem::attach(Session& session) {
+void Filesystem::attach(Session& session, const FilesystemOptions& options) {
   session_ = &session;
+  options_ = options;
   notices_ = std::make_shared<Notices>(nodes_, session);
   share_.set_invalidation_sink(notices_);
   const Result<NodeId> root = nodes_.reference(mount_id_, share_.root());
@@ -94,49 +103,39 @@ void Filesystem::on_negotiated(const Negotiated& negotiated) {
   }
 }
 
-Filesystem::Operation Filesystem::operation_of(std::uint32_t opcode) {
-  switch (opcode) {
-    case FUSE_LOOKUP:
-      return &Filesystem::lookup;
-    case FUSE_GETATTR:
-      return &Filesystem::getattr;
-    case FUSE_READLINK:
-      return &Filesystem::readlink;
-    case FUSE_STATFS:
-      return &Filesystem::statfs;
-    case FUSE_OPEN:
-      return &Filesystem::open;
-    case FUSE_READ:
-      return &Filesystem::read;
-    case FUSE_RELEASE:
-      return &Filesystem::release;
-    case FUSE_OPENDIR:
-      return &Filesystem::opendir;
-    case FUSE_READDIR:
-      return &Filesystem::readdir;
-    case FUSE_RELEASEDIR:
-      return &Filesystem::releasedir;
-    case FUSE_FLUSH:
-    case FUSE_FSYNC:
-    case FUSE_FSYNCDIR:
-    case FUSE_DESTROY:
-      return &Filesystem::succeed;
-    case FUSE_SETATTR:
-    case FUSE_SYMLINK:
-    case FUSE_MKNOD:
-    case FUSE_MKDIR:
-    case FUSE_UNLINK:
-    case FUSE_RMDIR:
-    case FUSE_RENAME:
-    case FUSE_RENAME2:
-    case FUSE_LINK:
-    case FUSE_WRITE:
-    case FUSE_CREATE:
-    case FUSE_FALLOCATE:
-      return &Filesystem::refuse_write;
-    default:
-      return &Filesystem::not_supported;
-  }
+Filesystem::Entry Filesystem::entry_of(std::uint32_t opcode) {
+  constexpr auto kTable = [] {
+    constexpr bool kChanges = true;
+    std::array<Entry, kMostOpcode + 1> table{};
+    table[FUSE_LOOKUP] = {&Filesystem::lookup};
+    table[FUSE_GETATTR] = {&Filesystem::getattr};
+    table[FUSE_READLINK] = {&Filesystem::readlink};
+    table[FUSE_STATFS] = {&Filesystem::statfs};
+    table[FUSE_OPEN] = {&Filesystem::open};
+    table[FUSE_READ] = {&Filesystem::read};
+    table[FUSE_FLUSH] = {&Filesystem::flush};
+    table[FUSE_FSYNC] = {&Filesystem::fsync};
+    table[FUSE_RELEASE] = {&Filesystem::release};
+    table[FUSE_OPENDIR] = {&Filesystem::opendir};
+    table[FUSE_READDIR] = {&Filesystem::readdir};
+    table[FUSE_FSYNCDIR] = {&Filesystem::succeed};  // names are changed at the server at once
+    table[FUSE_RELEASEDIR] = {&Filesystem::releasedir};
+    table[FUSE_DESTROY] = {&Filesystem::succeed};
+    table[FUSE_SETATTR] = {&Filesystem::setattr, kChanges};
+    table[FUSE_SYMLINK] = {&Filesystem::symlink, kChanges};
+    table[FUSE_MKNOD] = {&Filesystem::mknod, kChanges};
+    table[FUSE_MKDIR] = {&Filesystem::mkdir, kChanges};
+    table[FUSE_UNLINK] = {&Filesystem::unlink, kChanges};
+    table[FUSE_RMDIR] = {&Filesystem::rmdir, kChanges};
+    table[FUSE_RENAME] = {&Filesystem::rename, kChanges};
+    table[FUSE_RENAME2] = {&Filesystem::rename2, kChanges};
+    table[FUSE_LINK] = {&Filesystem::link, kChanges};
+    table[FUSE_WRITE] = {&Filesystem::write, kChanges};
+    table[FUSE_CREATE] = {&Filesystem::create, kChanges};
+    table[FUSE_FALLOCATE] = {&Filesystem::refuse_fallocate, kChanges};
+    return table;
+  }();
+  return opcode <= kMostOpcode ? kTable.at(opcode) : Entry{};
 }
 
 void Filesystem::handle(const RequestRef& request) {
@@ -144,7 +143,12 @@ void Filesystem::handle(const RequestRef& request) {
   if (opcode != FUSE_OPEN) {
     stale_retries_.note_other_request(request->header().pid);
   }
-  (this->*operation_of(opcode))(request);
+  const Entry entry = entry_of(opcode);
+  if (entry.changes && options_.read_only) {
+    request->reply_error(EROFS);
+    return;
+  }
+  (this->*entry.operation)(request);
 }
 
 void Filesystem::forget(std::uint64_t nodeid, std::uint64_t count) {
@@ -157,8 +161,9 @@ void Filesystem::succeed(const RequestRef& request) {
   request->reply_empty();
 }
 
-void Filesystem::refuse_write(const RequestRef& request) {
-  request->reply_error(EROFS);
+// Programs then write zeros, or do without; what has no answer (ENOSYS), the kernel does by itself.
+void Filesystem::refuse_fallocate(const RequestRef& request) {
+  request->reply_error(EOPNOTSUPP);
 }
 
 void Filesystem::not_supported(const RequestRef& request) {

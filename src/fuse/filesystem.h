@@ -6,13 +6,16 @@
 
 #include <atomic>
 #include <chrono>
+#include <cstddef>
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <string>
 
 #include "base/buffer.h"
 #include "base/counter.h"
+#include "base/error.h"
 #include "base/executor.h"
 #include "base/gate.h"
 #include "base/mutex.h"
@@ -27,9 +30,15 @@
 #include "fuse/request.h"
 #include "fuse/session.h"
 #include "fuse/stale_retries.h"
+#include "netfs/adapter.h"
+#include "netfs/call_scope.h"
+#include "netfs/changes.h"
+#include "netfs/directory_stream.h"
+#include "netfs/inode.h"
 #include "netfs/invalidation.h"
 #include "netfs/share.h"
 #include "netfs/version.h"
+#include "netfs/writer.h"
 
 namespace larder::fuse {
 
@@ -42,6 +51,10 @@ struct FilesystemStatistics {
       passthrough_trouble;  // why complete files are not handed to the kernel; "" if they are
 };
 
+struct FilesystemOptions {
+  bool read_only = false;  // every change is refused with EROFS
+};
+
 // Threads: any. Life: outlives its session's requests; close() before destruction.
 class Filesystem final : public Handler {
  public:
@@ -52,7 +65,7 @@ class Filesystem final : public Handler {
   Filesystem& operator=(const Filesystem&) = delete;
 
   // Before the session starts; the session outlives every request.
-  void attach(Session& session);
+  void attach(Session& session, const FilesystemOptions& options = {});
   // The mount is over: lets go of nodes, handles and backing files.
   void close() EXCLUDES(mutex_);
 
@@ -67,17 +80,30 @@ class Filesystem final : public Handler {
  private:
   using Operation = void (Filesystem::*)(const RequestRef&);
 
+  // What is known of an opcode.
+  struct Entry {
+    Operation operation = &Filesystem::not_supported;
+    bool changes = false;  // refused on a read-only mount
+  };
+
   // One open(2) on its way to a mode.
   struct Opening {
     RequestRef request;
+    std::uint64_t nodeid = 0;
     netfs::InodeRef inode;
     netfs::OpenFile open;
     netfs::Caller caller;
+    // Of a CREATE, whose answer names the node and holds a reference of it.
+    std::optional<netfs::LookupOutcome> created = std::nullopt;
+    // The second of two by one thread, as of /proc/PID/fd: ESTALE would lead it nowhere.
+    bool is_reopen = false;
   };
 
   using OpeningRef = std::shared_ptr<Opening>;
 
-  [[nodiscard]] static Operation operation_of(std::uint32_t opcode);
+  [[nodiscard]] static netfs::OpenIntent open_intent_of(std::uint32_t flags);
+  [[nodiscard]] static bool opens_for_change(const Opening& opening);
+  [[nodiscard]] static Entry entry_of(std::uint32_t opcode);
   [[nodiscard]] netfs::Caller caller_of(const Request& request);
   [[nodiscard]] netfs::InodeRef inode_of(const Request& request) const;
   // What the request says is open; null: this mount has no such open of this node.
@@ -85,6 +111,10 @@ class Filesystem final : public Handler {
   HandleRef remove_handle(const Request& request, std::uint64_t fh);
   [[nodiscard]] std::uint64_t inode_number(std::uint64_t fsid, std::uint64_t fileid) const;
   [[nodiscard]] fuse_attr attr_of(const netfs::Attributes& attributes) const;
+  [[nodiscard]] fuse_entry_out entry_out_of(NodeId node, const netfs::LookupOutcome& outcome) const;
+  // The version that those who hold the node in passthrough read; null: nobody does.
+  [[nodiscard]] netfs::VersionRef held_version(std::uint64_t nodeid);
+  void reply_attributes(Request& request, const netfs::FreshAttributes& fresh);
 
   void lookup(const RequestRef& request);
   void reply_entry(Request& request, const netfs::LookupOutcome& outcome);
@@ -100,16 +130,57 @@ class Filesystem final : public Handler {
   void readdir(const RequestRef& request);
   void releasedir(const RequestRef& request);
   void succeed(const RequestRef& request);
-  void refuse_write(const RequestRef& request);
+  void refuse_fallocate(const RequestRef& request);
   void not_supported(const RequestRef& request);
 
+  void create(const RequestRef& request);
+  void mknod(const RequestRef& request);
+  void mkdir(const RequestRef& request);
+  void symlink(const RequestRef& request);
+  void link(const RequestRef& request);
+  void unlink(const RequestRef& request);
+  void rmdir(const RequestRef& request);
+  void rename(const RequestRef& request);
+  void rename2(const RequestRef& request);
+  void setattr(const RequestRef& request);
+  void write(const RequestRef& request);
+  void flush(const RequestRef& request);
+  void fsync(const RequestRef& request);
+
+  // The directory of a change whose first name is behind `skip` bytes; null: it was refused.
+  [[nodiscard]] netfs::InodeRef directory_of(const RequestRef& request, std::size_t skip) const;
+  // Answer with the entry that was made, or with nothing; or with why not.
+  [[nodiscard]] netfs::Done<netfs::LookupOutcome> entry_replier(const RequestRef& request);
+  [[nodiscard]] static netfs::Done<void> empty_replier(const RequestRef& request);
+  void open_created(const RequestRef& request, const netfs::Caller& caller, netfs::Created created);
+  void make_regular(const RequestRef& request, const netfs::InodeRef& directory,
+                    std::uint32_t mode);
+  void rename_to(const RequestRef& request, std::uint64_t to_node, std::size_t names_at);
+  void start_setattr(const RequestRef& request, const netfs::InodeRef& inode,
+                     const netfs::AttributeChanges& changes, const HandleRef& open);
+  // suid and sgid go, where the server has left them. `done` runs in any case.
+  void clear_privileges(const netfs::InodeRef& inode, const netfs::OpenFile* open,
+                        const netfs::Caller& caller, std::move_only_function<void()> done);
+  void reply_write(Request& request, const fuse_write_in& in,
+                   const Result<netfs::Written>& written);
+  void invalidate_written(std::uint64_t nodeid, const fuse_write_in& in);
+  void sync(const RequestRef& request, const HandleRef& handle);
+
+  // Refuses an open that is on its way.
+  void refuse(const OpeningRef& opening, const Error& error);
+  void refuse(const OpeningRef& opening, int error_number);
+  void start_open(const OpeningRef& opening, bool kill_privileges);
   void choose_mode(const OpeningRef& opening);
+  void move_to_sibling(const OpeningRef& opening);
   void decide_first_open(const OpeningRef& opening);
   void on_prepared(const OpeningRef& opening, Result<netfs::VersionRef> prepared);
   void register_backing(const OpeningRef& opening);
+  void on_registered(const OpeningRef& opening, Result<std::int32_t> id);
   void settle_mode(const OpeningRef& opening, OpenMode mode, OpenWhy why, std::int32_t backing_id);
   void grant(const OpeningRef& opening, OpenMode mode, OpenWhy why, bool keep_cache,
              std::int32_t backing_id);
+  bool reply_opened(const Opening& opening, const OpenOut& out);
+  void undo_open(const Opening& opening);
   void answer_stale(const OpeningRef& opening);
   void sample_backing(const netfs::Version& version);
   void close_node(std::uint64_t nodeid);
@@ -131,6 +202,7 @@ class Filesystem final : public Handler {
   Executor& executor_;
   CallerTable callers_;
   StaleRetries stale_retries_;
+  FilesystemOptions options_;  // set by attach()
   std::shared_ptr<Notices> notices_;
   Session* session_ = nullptr;
   NodeId root_ = 0;

@@ -12,6 +12,7 @@
 
 #include "base/error.h"
 #include "base/result.h"
+#include "fuse/entry_name.h"
 #include "fuse/filesystem.h"
 #include "fuse/node_open.h"
 #include "fuse/node_table.h"
@@ -32,8 +33,7 @@ namespace {
 
 constexpr std::uint32_t kBlockSize = 512;            // the unit of st_blocks
 constexpr std::uint32_t kPreferredIo = 1024 * 1024;  // st_blksize
-constexpr std::size_t kMostNameBytes = 255;
-constexpr std::size_t kMostTargetBytes = 4095;  // the kernel adds a zero to fill its page
+constexpr std::size_t kMostTargetBytes = 4095;       // the kernel adds a zero to fill its page
 
 struct Lifetime {
   std::uint64_t seconds;
@@ -101,13 +101,9 @@ fuse_attr Filesystem::attr_of(const netfs::Attributes& attributes) const {
 
 void Filesystem::lookup(const RequestRef& request) {
   const netfs::InodeRef directory = inode_of(*request);
-  if (directory == nullptr) {
-    request->reply_error(ESTALE);
-    return;
-  }
   const std::string name(request->name());
-  if (name.empty() || name.size() > kMostNameBytes) {
-    request->reply_error(name.empty() ? EINVAL : ENAMETOOLONG);
+  if (const int refused = directory == nullptr ? ESTALE : name_error(name); refused != 0) {
+    request->reply_error(refused);
     return;
   }
   const netfs::Caller caller = caller_of(*request);
@@ -123,23 +119,27 @@ void Filesystem::lookup(const RequestRef& request) {
                 });
 }
 
+fuse_entry_out Filesystem::entry_out_of(NodeId node, const netfs::LookupOutcome& outcome) const {
+  const netfs::FreshAttributes fresh = outcome.inode->attributes();
+  const Lifetime attributes_life = lifetime_of(fresh.fresh_for);
+  const Lifetime name_life = lifetime_of(outcome.name_fresh_for);
+  fuse_entry_out out{};
+  out.nodeid = node;
+  out.entry_valid = name_life.seconds;
+  out.entry_valid_nsec = name_life.nanoseconds;
+  out.attr_valid = attributes_life.seconds;
+  out.attr_valid_nsec = attributes_life.nanoseconds;
+  out.attr = attr_of(fresh.attributes);
+  return out;
+}
+
 void Filesystem::reply_entry(Request& request, const netfs::LookupOutcome& outcome) {
   const Result<NodeId> node = nodes_.reference(mount_id_, outcome.inode);
   if (!node) {
     request.reply_error(node.error());
     return;
   }
-  const netfs::FreshAttributes fresh = outcome.inode->attributes();
-  const Lifetime attributes_life = lifetime_of(fresh.fresh_for);
-  const Lifetime name_life = lifetime_of(outcome.name_fresh_for);
-  fuse_entry_out out{};
-  out.nodeid = *node;
-  out.entry_valid = name_life.seconds;
-  out.entry_valid_nsec = name_life.nanoseconds;
-  out.attr_valid = attributes_life.seconds;
-  out.attr_valid_nsec = attributes_life.nanoseconds;
-  out.attr = attr_of(fresh.attributes);
-  if (!request.reply(out)) {
+  if (!request.reply(entry_out_of(*node, outcome))) {
     give_back(nodes_.forget(*node, 1));  // the kernel never saw this reference
   }
   ask_to_forget_some();
@@ -172,29 +172,44 @@ void Filesystem::getattr(const RequestRef& request) {
     request->reply_error(ESTALE);
     return;
   }
-  // A node whose holders read an older version from its backing file shows that version.
+  const netfs::Caller caller = caller_of(*request);
+  share_.getattr(inode, caller, [this, request](Result<netfs::FreshAttributes> fresh) {
+    if (fresh) {
+      reply_attributes(*request, *fresh);
+    } else {
+      request->reply_error(fresh.error());
+    }
+  });
+}
+
+netfs::VersionRef Filesystem::held_version(std::uint64_t nodeid) {
   netfs::VersionRef held;
-  if (request->nodeid() != FUSE_ROOT_ID) {
-    nodes_.with_node(request->nodeid(), [&held](handover::NodeRecord&, NodeOpen& open) {
+  if (nodeid != FUSE_ROOT_ID) {
+    nodes_.with_node(nodeid, [&held](handover::NodeRecord&, NodeOpen& open) {
       if (open.mode == OpenMode::kPassthrough && open.handles > 0) {
         held = open.version;
       }
     });
   }
-  const netfs::Caller caller = caller_of(*request);
-  share_.getattr(inode, caller, [this, request, held](Result<netfs::FreshAttributes> fresh) {
-    if (!fresh) {
-      request->reply_error(fresh.error());
-      return;
-    }
-    const bool older = held != nullptr && !netfs::same_version(held->attributes, fresh->attributes);
-    const Lifetime life = lifetime_of(fresh->fresh_for);
-    fuse_attr_out out{};
-    out.attr_valid = life.seconds;
-    out.attr_valid_nsec = life.nanoseconds;
-    out.attr = attr_of(older ? held->attributes : fresh->attributes);
-    request->reply(out);
-  });
+  return held;
+}
+
+// A node whose holders read an older version from its backing file shows that version.
+void Filesystem::reply_attributes(Request& request, const netfs::FreshAttributes& fresh) {
+  const netfs::VersionRef held = held_version(request.nodeid());
+  const bool older = held != nullptr && !netfs::same_version(held->attributes, fresh.attributes);
+  netfs::Attributes shown = fresh.attributes;
+  if (older) {  // but for what does not belong to the bytes
+    shown.size = held->attributes.size;
+    shown.used = held->attributes.used;
+    shown.modified = held->attributes.modified;
+  }
+  const Lifetime life = lifetime_of(fresh.fresh_for);
+  fuse_attr_out out{};
+  out.attr_valid = life.seconds;
+  out.attr_valid_nsec = life.nanoseconds;
+  out.attr = attr_of(shown);
+  request.reply(out);
 }
 
 void Filesystem::readlink(const RequestRef& request) {

@@ -20,6 +20,8 @@ std::string_view name_of(OpenWhy why) {
       return "unwritten";
     case OpenWhy::kRefused:
       return "refused";
+    case OpenWhy::kWritten:
+      return "written";
   }
   return "?";
 }

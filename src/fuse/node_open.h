@@ -30,6 +30,7 @@ enum class OpenWhy : std::uint8_t {
   kTurnedOff,   // passthrough=no, or the kernel has none
   kUnwritten,   // complete, but the cache's disk may not have taken all of it yet
   kRefused,     // the kernel or the keeper refused to register the backing file
+  kWritten,     // it is being written: pages of our own writes are right, a backing file is not
 };
 
 [[nodiscard]] std::string_view name_of(OpenWhy why);

@@ -133,6 +133,21 @@ bool NodeTable::with_node(NodeId id,
   return true;
 }
 
+bool NodeTable::is_front(NodeId id, netfs::Inode& inode) {
+  const MutexLock lock(mutex_);
+  NodeId front = inode.front_node().load();
+  if (front == id) {
+    return true;
+  }
+  const std::optional<std::uint32_t> slot = find(id);
+  const bool held =
+      slot && node(*slot).open != nullptr && node(*slot).open->mode == OpenMode::kPassthrough;
+  if (!slot || held || find(front)) {
+    return false;
+  }
+  return inode.front_node().compare_exchange_strong(front, id);
+}
+
 void NodeTable::retire(NodeId id) {
   const MutexLock lock(mutex_);
   if (const auto slot = find(id)) {

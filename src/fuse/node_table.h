@@ -57,6 +57,9 @@ class NodeTable {
   // call out or come back here. False: no such node.
   bool with_node(NodeId id, const std::function<void(handover::NodeRecord&, NodeOpen&)>& act)
       EXCLUDES(mutex_);
+  // Whether a LOOKUP of the inode would be answered with this node; it becomes so when the kernel
+  // has forgotten the one that was, or nobody was.
+  [[nodiscard]] bool is_front(NodeId id, netfs::Inode& inode) EXCLUDES(mutex_);
   // The next LOOKUP of the inode makes a new node beside this one.
   void retire(NodeId id) EXCLUDES(mutex_);
   // A listing of the directory was given, of which the server said this verifier.

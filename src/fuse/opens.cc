@@ -51,7 +51,28 @@ void bind(handover::NodeRecord& record, const netfs::Version& version) {
   record.flags |= version.racy ? handover::kNodePagesUnsure : 0;
 }
 
+// What CREATE is answered with.
+struct Created {
+  fuse_entry_out entry;
+  OpenOut open;
+};
+
 }  // namespace
+
+netfs::OpenIntent Filesystem::open_intent_of(std::uint32_t flags) {
+  const std::uint32_t access = flags & O_ACCMODE;
+  const bool execute = (flags & kOpenForExecution) != 0;
+  return {.read = access != O_WRONLY,
+          .execute = execute,
+          .write = access != O_RDONLY,
+          .truncate = (flags & O_TRUNC) != 0};
+}
+
+bool Filesystem::opens_for_change(const Opening& opening) {
+  // CREATE's argument begins with the same word.
+  const netfs::OpenIntent intent = open_intent_of(opening.request->argument<fuse_open_in>()->flags);
+  return intent.write || intent.truncate;
+}
 
 void Filesystem::open(const RequestRef& request) {
   const auto* const in = request->argument<fuse_open_in>();
@@ -60,20 +81,50 @@ void Filesystem::open(const RequestRef& request) {
     request->reply_error(in == nullptr ? EINVAL : ESTALE);
     return;
   }
-  if ((in->flags & O_ACCMODE) != O_RDONLY || (in->flags & O_TRUNC) != 0) {
+  const netfs::OpenIntent intent = open_intent_of(in->flags);
+  const bool changes = intent.write || intent.truncate;
+  if (changes && options_.read_only) {
     request->reply_error(EROFS);
     return;
   }
-  const netfs::OpenIntent intent{.read = true, .execute = (in->flags & kOpenForExecution) != 0};
+  if (changes && held_version(request->nodeid()) != nullptr) {
+    // Before anything is cut off: who has the node open keeps his version.
+    nodes_.retire(request->nodeid());
+    request->reply_error(ESTALE);
+    return;
+  }
   const netfs::Caller caller = caller_of(*request);
-  share_.open(
-      inode, intent, caller, [this, request, inode, caller](Result<netfs::OpenFile> opened) {
-        if (!opened) {
-          request->reply_error(opened.error());
-          return;
-        }
-        choose_mode(std::make_shared<Opening>(Opening{request, inode, std::move(*opened), caller}));
-      });
+  share_.open(inode, intent, caller,
+              [this, request, inode, caller, intent](Result<netfs::OpenFile> opened) {
+                if (!opened) {
+                  request->reply_error(opened.error());
+                  return;
+                }
+                const auto flags = request->argument<fuse_open_in>()->open_flags;
+                start_open(std::make_shared<Opening>(Opening{request, request->nodeid(), inode,
+                                                             std::move(*opened), caller}),
+                           intent.truncate && (flags & FUSE_OPEN_KILL_SUIDGID) != 0);
+              });
+}
+
+void Filesystem::start_open(const OpeningRef& opening, bool kill_privileges) {
+  if (!kill_privileges) {
+    choose_mode(opening);
+    return;
+  }
+  clear_privileges(opening->inode, &opening->open, opening->caller,
+                   [this, opening] { choose_mode(opening); });
+}
+
+void Filesystem::refuse(const OpeningRef& opening, const Error& error) {
+  refuse(opening, error.error_number());
+}
+
+void Filesystem::refuse(const OpeningRef& opening, int error_number) {
+  opening->request->reply_error(error_number);
+  if (opening->created) {
+    give_back(nodes_.forget(opening->nodeid, 1));  // the kernel never saw this reference
+  }
 }
 
 // The node is open: as it is latched. Else this is its first open, which decides.
@@ -84,14 +135,16 @@ void Filesystem::choose_mode(const OpeningRef& opening) {
   bool keep_cache = false;
   std::int32_t backing_id = 0;
   const netfs::VersionRef version = opening->open.version;
-  const bool known = nodes_.with_node(
-      opening->request->nodeid(), [&](handover::NodeRecord& record, NodeOpen& open) {
+  const bool page_cache_only = netfs::Share::is_for_page_cache_only(opening->open);
+  const bool is_front = nodes_.is_front(opening->nodeid, *opening->inode) || opening->is_reopen;
+  const bool known =
+      nodes_.with_node(opening->nodeid, [&](handover::NodeRecord& record, NodeOpen& open) {
         const bool same = open.version != nullptr &&
                           netfs::same_version(open.version->attributes, version->attributes);
         // Of a complete file that lost bytes on the disk the kernel would go on to show those.
         const bool sound = open.version != nullptr && open.version->cookie->cache_usable() &&
                            open.version->cookie->complete();
-        const bool usable = same && sound;
+        const bool usable = same && sound && !page_cache_only;
         if (open.deciding) {
           open.waiting.push_back([this, opening] { choose_mode(opening); });
           step = Step::kWait;
@@ -106,6 +159,8 @@ void Filesystem::choose_mode(const OpeningRef& opening) {
             record.flags |= handover::kNodeAbandoned;
           }
           step = Step::kOlderVersion;
+        } else if (open.mode == OpenMode::kClosed && !is_front) {
+          step = Step::kOlderVersion;
         } else if (open.backing_id != 0 && usable) {
           // Latched, or registered still since a moment ago.
           open.mode = mode = OpenMode::kPassthrough;
@@ -118,7 +173,7 @@ void Filesystem::choose_mode(const OpeningRef& opening) {
         }
       });
   if (!known) {
-    opening->request->reply_error(ESTALE);
+    refuse(opening, ESTALE);
     return;
   }
   switch (step) {
@@ -137,33 +192,63 @@ void Filesystem::choose_mode(const OpeningRef& opening) {
 }
 
 // Who holds the node reads an older version, and goes on doing so; this open shall have the newer
-// one, on a node of its own.
+// one, on a node of its own. The same for a node beside which there is a newer one: two that are
+// open in page-cache mode would not see each other's writes.
 void Filesystem::answer_stale(const OpeningRef& opening) {
   const Request& request = *opening->request;
-  if (stale_retries_.may_answer_stale(request.header().pid, request.nodeid())) {
-    nodes_.retire(request.nodeid());
+  if (opening->created) {
+    move_to_sibling(opening);
+    return;
+  }
+  if (stale_retries_.may_answer_stale(request.header().pid, opening->nodeid)) {
+    nodes_.retire(opening->nodeid);
     opening->request->reply_error(ESTALE);
     return;
   }
   // A reopen of /proc/PID/fd: there is no newer node that it could lead to.
+  const bool may_share = !opens_for_change(*opening);
+  OpenMode mode = OpenMode::kClosed;
   std::int32_t backing_id = 0;
-  nodes_.with_node(request.nodeid(), [&](handover::NodeRecord&, NodeOpen& open) {
-    if (open.mode == OpenMode::kPassthrough) {
+  nodes_.with_node(opening->nodeid, [&](handover::NodeRecord&, NodeOpen& open) {
+    mode = open.mode;
+    if (mode == OpenMode::kPassthrough && may_share) {
       ++open.handles;
       backing_id = open.backing_id;
     }
   });
-  if (backing_id == 0) {
+  if (mode != OpenMode::kPassthrough) {
+    opening->is_reopen = true;
     choose_mode(opening);  // closed by everybody meanwhile
+  } else if (may_share) {
+    grant(opening, mode, OpenWhy::kLatched, false, backing_id);
+  } else {
+    opening->request->reply_error(ESTALE);
+  }
+}
+
+// What CREATE found was there already, and is open by others in a way that this open cannot share.
+// Its answer may name any node: it needs no ESTALE.
+void Filesystem::move_to_sibling(const OpeningRef& opening) {
+  const std::uint64_t before = opening->nodeid;
+  nodes_.retire(before);
+  const Result<NodeId> node = nodes_.reference(mount_id_, opening->inode);
+  if (!node) {
+    refuse(opening, node.error());
     return;
   }
-  grant(opening, OpenMode::kPassthrough, OpenWhy::kLatched, false, backing_id);
+  opening->nodeid = *node;
+  give_back(nodes_.forget(before, 1));
+  choose_mode(opening);
 }
 
 void Filesystem::decide_first_open(const OpeningRef& opening) {
+  if (netfs::Share::is_for_page_cache_only(opening->open)) {
+    settle_mode(opening, OpenMode::kPageCache, OpenWhy::kWritten, 0);
+    return;
+  }
   const netfs::VersionRef& version = opening->open.version;
   bool kernel_has_it = false;
-  nodes_.with_node(opening->request->nodeid(), [&](handover::NodeRecord& record, NodeOpen&) {
+  nodes_.with_node(opening->nodeid, [&](handover::NodeRecord& record, NodeOpen&) {
     kernel_has_it = binds(record, *version) && !version->racy;
   });
   // The kernel most likely has the pages of a small file that did not change: a READ says if not.
@@ -180,11 +265,11 @@ void Filesystem::decide_first_open(const OpeningRef& opening) {
 void Filesystem::on_prepared(const OpeningRef& opening, Result<netfs::VersionRef> prepared) {
   if (!prepared) {
     std::vector<std::move_only_function<void()>> waiting;
-    nodes_.with_node(opening->request->nodeid(), [&](handover::NodeRecord&, NodeOpen& open) {
+    nodes_.with_node(opening->nodeid, [&](handover::NodeRecord&, NodeOpen& open) {
       open.deciding = false;
       waiting = std::move(open.waiting);
     });
-    opening->request->reply_error(prepared.error());
+    refuse(opening, prepared.error());
     for (auto& waiter : waiting) {
       waiter();  // the next of them decides
     }
@@ -210,16 +295,25 @@ void Filesystem::register_backing(const OpeningRef& opening) {
       settle_mode(opening, OpenMode::kPageCache, soon ? OpenWhy::kUnwritten : OpenWhy::kRefused, 0);
       return;
     }
-    registrar_.open(opening->request->nodeid(), std::move(*file),
-                    [this, opening](Result<std::int32_t> id) {
-                      if (!id) {
-                        const MutexLock lock(mutex_);
-                        passthrough_trouble_ = id.error().message();
-                      }
-                      settle_mode(opening, id ? OpenMode::kPassthrough : OpenMode::kPageCache,
-                                  id ? OpenWhy::kComplete : OpenWhy::kRefused, id ? *id : 0);
-                    });
+    registrar_.open(opening->nodeid, std::move(*file), [this, opening](Result<std::int32_t> id) {
+      on_registered(opening, std::move(id));
+    });
   });
+}
+
+void Filesystem::on_registered(const OpeningRef& opening, Result<std::int32_t> id) {
+  if (!id) {
+    {
+      const MutexLock lock(mutex_);
+      passthrough_trouble_ = id.error().message();
+    }
+    settle_mode(opening, OpenMode::kPageCache, OpenWhy::kRefused, 0);
+  } else if (netfs::Share::is_for_page_cache_only(opening->open)) {
+    registrar_.close(*id);  // somebody opened it for writing meanwhile
+    settle_mode(opening, OpenMode::kPageCache, OpenWhy::kWritten, 0);
+  } else {
+    settle_mode(opening, OpenMode::kPassthrough, OpenWhy::kComplete, *id);
+  }
 }
 
 // The first open has its mode: the node is latched to it, and those who waited follow.
@@ -241,12 +335,12 @@ void Filesystem::settle_mode(const OpeningRef& opening, OpenMode mode, OpenWhy w
     waiting = std::move(open.waiting);
     open.waiting.clear();
   };
-  if (!nodes_.with_node(opening->request->nodeid(), latch)) {
+  if (!nodes_.with_node(opening->nodeid, latch)) {
     // The open was interrupted, and the kernel has forgotten the file since.
     if (backing_id != 0) {
       registrar_.close(backing_id);
     }
-    opening->request->reply_error(ESTALE);
+    refuse(opening, ESTALE);
     return;
   }
   if (unused_id != 0) {
@@ -267,19 +361,19 @@ void Filesystem::settle_mode(const OpeningRef& opening, OpenMode mode, OpenWhy w
 
 void Filesystem::grant(const OpeningRef& opening, OpenMode mode, OpenWhy why, bool keep_cache,
                        std::int32_t backing_id) {
-  const std::uint64_t nodeid = opening->request->nodeid();
+  const std::uint64_t nodeid = opening->nodeid;
   const auto* const in = opening->request->argument<fuse_open_in>();
   const Result<std::uint64_t> fh =
       handles_.add({mount_id_, nodeid, in->flags, mode, opening->open, nullptr});
   if (!fh) {
     opening->request->reply_error(fh.error());
-    close_node(nodeid);
+    undo_open(*opening);
     return;
   }
   OpenOut out{};
   out.fh = *fh;
-  // A read-only mount: no close has anything to flush.
-  out.open_flags = kOpenNoFlush;
+  // Who cannot write has nothing to flush when he closes.
+  out.open_flags = opens_for_change(*opening) ? 0 : kOpenNoFlush;
   if (mode == OpenMode::kPassthrough) {
     out.open_flags |= kOpenPassthrough;
     out.backing_id = backing_id;
@@ -295,12 +389,28 @@ void Filesystem::grant(const OpeningRef& opening, OpenMode mode, OpenWhy why, bo
   }
   log_debug("open node {:x}: {} because {}", nodeid,
             mode == OpenMode::kPassthrough ? "passthrough" : "page cache", name_of(why));
-  if (!opening->request->reply(out)) {
+  if (!reply_opened(*opening, out)) {
     // Interrupted at the last moment: there will be no RELEASE.
-    if (remove_handle(*opening->request, *fh) != nullptr) {
-      close_node(nodeid);
+    if (handles_.remove(mount_id_, nodeid, *fh) != nullptr) {
+      undo_open(*opening);
     }
   }
+}
+
+// The kernel knows nothing of it.
+void Filesystem::undo_open(const Opening& opening) {
+  close_node(opening.nodeid);
+  if (opening.created) {
+    give_back(nodes_.forget(opening.nodeid, 1));
+  }
+}
+
+bool Filesystem::reply_opened(const Opening& opening, const OpenOut& out) {
+  if (!opening.created) {
+    return opening.request->reply(out);
+  }
+  const Created created{entry_out_of(opening.nodeid, *opening.created), out};
+  return opening.request->reply(created);
 }
 
 // The kernel reads a registered file by itself and tells nobody of a disk that fails: whoever opens

@@ -60,6 +60,12 @@ class Request {
 
   [[nodiscard]] Bytes body() const { return body_; }
 
+  // Gives the body away, for bytes that are needed longer than the request: what was read of it
+  // stays where it is as long as somebody has it, and body() is empty from now on.
+  [[nodiscard]] std::shared_ptr<const std::vector<std::byte>> take_body() {
+    return std::make_shared<const std::vector<std::byte>>(std::move(body_));
+  }
+
   // What an interrupt of this request ends.
   [[nodiscard]] const std::shared_ptr<netfs::CallScope>& scope() const { return scope_; }
 
@@ -92,7 +98,7 @@ class Request {
   const Gate::Pass pass_;  // first: it leaves last
   ReplySink& sink_;
   const fuse_in_header header_;
-  const std::vector<std::byte> body_;
+  std::vector<std::byte> body_;
   const std::shared_ptr<netfs::CallScope> scope_;
   bool answered_ = false;
 };

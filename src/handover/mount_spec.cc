@@ -32,6 +32,8 @@ struct Switch {
 };
 
 constexpr auto kSwitches = std::to_array<Switch>({
+    {"ro", &MountOptions::read_only, true},
+    {"rw", &MountOptions::read_only, false},
     {"nosuid", &MountOptions::nosuid, true},
     {"suid", &MountOptions::nosuid, false},
     {"nodev", &MountOptions::nodev, true},
@@ -91,10 +93,6 @@ void set_all_times(MountOptions& options, std::uint32_t seconds) {
 
 // What is known by name, but not to be had.
 Result<> refuse(std::string_view word) {
-  if (word == "rw") {
-    return fail(Errc::kNotSupported,
-                "option rw: mounts are read-only so far, leave it out or write ro");
-  }
   if (word == "profile=tools") {
     return fail(Errc::kNotSupported,
                 "option profile=tools: not there yet, leave it out for the profile data");
@@ -136,7 +134,7 @@ Result<> apply_option(MountOptions& options, std::string_view word) {
       return {};
     }
   }
-  if (word == "ro" || word == "profile=data" || word.empty()) {
+  if (word == "profile=data" || word.empty()) {
     return {};
   }
   if (word == "noac") {

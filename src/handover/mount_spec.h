@@ -15,6 +15,7 @@ namespace larder::handover {
 
 struct MountOptions {
   // Of the mount itself; the command line hands them to mount(2).
+  bool read_only = false;  // the engine refuses changes too
   bool nosuid = true;
   bool nodev = true;
   bool noexec = false;
@@ -51,7 +52,7 @@ struct MountSpec {
 };
 
 // Applies one option, "name" or "name=value". Errors are sentences: a value out of range, or
-// something that is refused (rw, profile=tools).
+// something that is refused (profile=tools).
 [[nodiscard]] Result<> apply_option(MountOptions& options, std::string_view word);
 // The words that make these options out of default ones; those of the adapter last.
 [[nodiscard]] std::vector<std::string> words_of(const MountOptions& options);

@@ -25,9 +25,10 @@ Result<MountOptions> options_of(std::initializer_list<std::string_view> words) {
 
 TEST(MountSpecTest, ReadsBackWhatItWrote) {
   MountSpec spec{"nfs://host/a b", "/mnt/x\ny", "/var/cache/larder", {}};
-  spec.options = options_of({"noexec", "suid", "acregmin=7", "nocto", "nconnect=4", "rsize=65536",
-                             "soft", "timeo=50", "retrans=0", "passthrough=no", "vers=3", "fancy"})
-                     .value();
+  spec.options =
+      options_of({"ro", "noexec", "suid", "acregmin=7", "nocto", "nconnect=4", "rsize=65536",
+                  "soft", "timeo=50", "retrans=0", "passthrough=no", "vers=3", "fancy"})
+          .value();
   const auto text = encode_spec(spec);
   ASSERT_TRUE(text.has_value());
   const auto again = decode_spec(*text);
@@ -40,6 +41,7 @@ TEST(MountSpecTest, KeepsDefaultsWhereNothingWasSaid) {
   const auto again = decode_spec(encode_spec({"/srv", "/mnt", "", {}}).value());
   ASSERT_TRUE(again.has_value());
   EXPECT_EQ(again->options, MountOptions());
+  EXPECT_FALSE(again->options.read_only);
   EXPECT_TRUE(again->options.nosuid);
   EXPECT_TRUE(again->options.nodev);
   EXPECT_TRUE(again->options.passthrough);
@@ -49,6 +51,8 @@ TEST(MountSpecTest, TheLastWordCounts) {
   EXPECT_FALSE(options_of({"nosuid", "suid"})->nosuid);
   EXPECT_TRUE(options_of({"suid", "nosuid"})->nosuid);
   EXPECT_FALSE(options_of({"soft", "hard"})->soft);
+  EXPECT_FALSE(options_of({"ro", "rw"})->read_only);
+  EXPECT_TRUE(options_of({"rw", "ro"})->read_only);
 }
 
 TEST(MountSpecTest, NoacAndActimeoSetAllFourTimes) {
@@ -71,12 +75,10 @@ TEST(MountSpecTest, RefusesValuesThatMakeNoSense) {
 }
 
 TEST(MountSpecTest, RefusesWhatIsNotThereYetWithASentence) {
-  for (const char* const word : {"rw", "profile=tools"}) {
-    const auto options = options_of({word});
-    ASSERT_FALSE(options.has_value()) << word;
-    EXPECT_EQ(options.error().code(), Errc::kNotSupported);
-    EXPECT_THAT(options.error().context(), testing::HasSubstr(word));
-  }
+  const auto options = options_of({"profile=tools"});
+  ASSERT_FALSE(options.has_value());
+  EXPECT_EQ(options.error().code(), Errc::kNotSupported);
+  EXPECT_THAT(options.error().context(), testing::HasSubstr("profile=tools"));
 }
 
 TEST(MountSpecTest, RefusesASpecThatTheKeeperCouldNotStore) {

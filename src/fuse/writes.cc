@@ -1,0 +1,120 @@
+// Writes of files: WRITE, FLUSH, FSYNC.
+#include <cerrno>
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <utility>
+#include <vector>
+
+#include <fcntl.h>
+
+#include "base/bytes.h"
+#include "base/result.h"
+#include "fuse/filesystem.h"
+#include "fuse/protocol.h"
+#include "fuse/request.h"
+#include "netfs/file_open.h"
+#include "netfs/share.h"
+#include "netfs/writer.h"
+
+namespace larder::fuse {
+
+namespace {
+
+bool can_write(const netfs::OpenFile& open) {
+  return open.opened != nullptr && open.opened->writes();
+}
+
+// What the kernel wrote back of a mapping is of nobody's write(2), whatever the handle says.
+bool is_written_back(const fuse_write_in& in) {
+  return (in.write_flags & FUSE_WRITE_CACHE) != 0;
+}
+
+netfs::WritePlace place_of(const fuse_write_in& in) {
+  return {.offset = in.offset,
+          .append = (in.flags & O_APPEND) != 0 && !is_written_back(in),
+          .clear_privileges = (in.write_flags & FUSE_WRITE_KILL_SUIDGID) != 0};
+}
+
+}  // namespace
+
+void Filesystem::write(const RequestRef& request) {
+  const auto* const argument = request->argument<fuse_write_in>();
+  if (argument == nullptr) {
+    request->reply_error(EINVAL);
+    return;
+  }
+  const fuse_write_in in = *argument;
+  if (in.size > kMostIoBytes || in.size > request->body().size() - sizeof in) {
+    request->reply_error(EINVAL);
+    return;
+  }
+  const HandleRef file = handle(*request, in.fh);
+  if (file == nullptr || file->nodeid != request->nodeid() || !can_write(file->open)) {
+    request->reply_error(EBADF);
+    return;
+  }
+  if (in.size == 0) {
+    request->reply(fuse_write_out{});
+    return;
+  }
+  const std::shared_ptr<const std::vector<std::byte>> body = request->take_body();
+  const Bytes bytes = Bytes(*body).subspan(sizeof in, in.size);
+  share_.write(
+      file->open, place_of(in), {body, bytes}, caller_of(*request),
+      [this, request, in](Result<netfs::Written> written) { reply_write(*request, in, written); });
+}
+
+void Filesystem::reply_write(Request& request, const fuse_write_in& in,
+                             const Result<netfs::Written>& written) {
+  if (!written) {
+    if (is_written_back(in)) {
+      // The kernel goes on to show what a mapping brought, and the server has not got.
+      invalidate_written(request.nodeid(), in);
+    }
+    request.reply_error(written.error());
+    return;
+  }
+  if (written->offset != in.offset) {
+    // Its pages have the bytes where it thought that the file ends. Told before the answer: from
+    // then on others may read them.
+    session_->invalidate(request.nodeid());
+  }
+  fuse_write_out out{};
+  out.size = static_cast<std::uint32_t>(written->length);
+  request.reply(out);
+}
+
+void Filesystem::invalidate_written(std::uint64_t nodeid, const fuse_write_in& in) {
+  session_->invalidate(nodeid, static_cast<std::int64_t>(in.offset), in.size);
+}
+
+// close(2), of each copy of a descriptor.
+void Filesystem::flush(const RequestRef& request) {
+  const auto* const in = request->argument<fuse_flush_in>();
+  const HandleRef file = in == nullptr ? nullptr : handle(*request, in->fh);
+  if (file == nullptr) {
+    request->reply_error(EBADF);
+  } else if (can_write(file->open)) {
+    sync(request, file);
+  } else {
+    request->reply_empty();
+  }
+}
+
+// Of any descriptor: what others wrote to the file is to be safe too.
+void Filesystem::fsync(const RequestRef& request) {
+  const auto* const in = request->argument<fuse_fsync_in>();
+  const HandleRef file = in == nullptr ? nullptr : handle(*request, in->fh);
+  if (file == nullptr || file->open.file == nullptr) {
+    request->reply_error(EBADF);
+  } else {
+    sync(request, file);
+  }
+}
+
+void Filesystem::sync(const RequestRef& request, const HandleRef& handle) {
+  share_.sync(handle->open, caller_of(*request), empty_replier(request));
+}
+
+}  // namespace larder::fuse
