@@ -43,6 +43,19 @@ std::string escaped(std::string_view text) {
   return result;
 }
 
+// The server said no; of other errors nobody knows whether it had done it before.
+bool was_answered(const Error& error) {
+  switch (error.code()) {
+    case Errc::kTimedOut:
+    case Errc::kCancelled:
+    case Errc::kCorrupt:
+    case Errc::kIo:
+      return false;
+    default:
+      return true;
+  }
+}
+
 }  // namespace
 
 std::string volume_key(const ShareName& name, std::uint64_t fsid) {
@@ -106,7 +119,7 @@ void ShareContext::end_change(const InodeRef& inode, const Result<Change>& chang
       server_time.observe(change->after->changed, executor.clock().now());
     }
     news = inode->end_own_change(&*change);
-  } else if (change.error().code() == Errc::kRemote || change.error().code() == Errc::kStale) {
+  } else if (was_answered(change.error())) {
     news = inode->end_own_change(nullptr);
   } else {
     news = inode->end_unknown_change();

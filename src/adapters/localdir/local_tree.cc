@@ -223,6 +223,15 @@ LocalTree::Entry* LocalTree::use(const FileIdentity& file) {
   return &**found;
 }
 
+void LocalTree::remember(const netfs::FileHandle& handle, const netfs::FileHandle& directory,
+                         const std::string& name) {
+  const auto file = identity_of(handle);
+  const auto parent = identity_of(directory);
+  if (file && parent) {
+    remember(*file, {*parent, name});
+  }
+}
+
 void LocalTree::remember(const FileIdentity& file, Place place) {
   const MutexLock lock(mutex_);
   Entry* entry = use(file);

@@ -64,9 +64,7 @@ class LocalTree {
 
   // A file was just found, or put, under a name.
   void remember(const netfs::FileHandle& handle, const netfs::FileHandle& directory,
-                const std::string& name) EXCLUDES(mutex_) {
-    remember(handle, Place{directory, name});
-  }
+                const std::string& name) EXCLUDES(mutex_);
 
  private:
   struct Place {
