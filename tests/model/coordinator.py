@@ -8,7 +8,8 @@ import stat
 import time
 
 from model import tree
-from model.differences import NOT_DONE, Leniency, Situation, attributes_differ, may_refuse, same_error
+from model.differences import (NOT_DONE, Leniency, Situation, attributes_differ, may_refuse,
+                               possible_refusals, same_error)
 from model.system import System
 from model.worker import Died, Hung, Worker
 
@@ -80,8 +81,8 @@ class Coordinator:
         for worker, user in zip(self._workers, self._identities):
             worker.begin(self._roots, user)
         self._openers = {}
-        self._may_hide = False
-        self._leniency = Leniency(time.time_ns() - _DAY_NS, self._counts_directory_links())
+        self._leniency = Leniency(time.time_ns() - _DAY_NS, self._counts_directory_links(),
+                                  self._hidden_names)
 
     @property
     def model_root(self):
@@ -137,29 +138,29 @@ class Coordinator:
 
     def _run_on_both(self, operation):
         worker = self._workers[operation["worker"]]
-        subject, seen = worker.do("subject", operation)
-        if subject[0] == "error":
+        subject, seen, model, expected = worker.do_both(operation, possible_refusals(operation))
+        if model is None:
             rule = may_refuse(operation, subject[1], self._situation(operation))
             if rule:
-                would, _ = subject, None
                 self.allowed[rule.reason] += 1
-                self._close_on_model(worker, operation)
-                return None, would
-        model, expected = worker.do("model", operation)
+                return None, subject
+            model, expected = worker.do("model", operation)
         self.outcomes[operation["op"], model[0] if model[0] != "error" else model[1]] += 1
         self._remember(operation, model, expected)
         return self._compare(operation, subject, model) or self._compare_seen(operation, seen, expected), model
 
-    @staticmethod
-    def _close_on_model(worker, operation):
-        if operation["op"] == "close":
-            worker.do("model", operation)
-
     def _situation(self, operation):
         key = "h" if "h" in operation else "map"
-        return Situation(operation, self._hidden_names(),
+        return Situation(operation, self._hidden_names,
                          self._openers.get((key, operation.get(key))),
-                         lambda: self._model_status(operation, "h") or self._status_behind(operation))
+                         lambda: self._model_status(operation, "h") or self._status_behind(operation),
+                         self._model_names)
+
+    def _model_names(self, directory):
+        try:
+            return os.listdir(os.path.join(self.model_root, directory))
+        except OSError:
+            return ["it cannot be read"]
 
     def _status_behind(self, operation):
         """Of a mapping's file: the handle may be closed by now."""
@@ -168,10 +169,10 @@ class Coordinator:
 
     def _remember(self, operation, model, expected):
         kind = operation["op"]
-        if kind in ("unlink", "rename", "rename_with_flags"):
-            self._may_hide = True
         if model[0] != "ok":
             return
+        if kind in ("unlink", "rename", "rename_with_flags") and not self._leniency.hidden_names_were:
+            self._leniency.hidden_names_were = self._hidden_names() > 0
         if kind == "open":
             self._openers["h", operation["new"]] = self._identities[operation["worker"]]
         elif kind == "dup":
@@ -190,16 +191,12 @@ class Coordinator:
 
     def _hidden_names(self):
         """How many open descriptors of the model are of names that were removed."""
-        if not self._may_hide:
-            return 0
         count = 0
         for worker in self._workers:
             with contextlib.suppress(OSError):
                 for fd in os.scandir(f"/proc/{worker.pid}/fd"):
                     target = os.readlink(fd.path)
                     count += target.startswith(self.model_root) and target.endswith(" (deleted)")
-        if count:
-            self._leniency.hidden_names_were = True
         return count
 
     def _compare(self, operation, subject, model):
@@ -214,17 +211,16 @@ class Coordinator:
     def _compare_seen(self, operation, seen, expected):
         if not expected:
             return None
-        self._leniency.hidden_names = self._hidden_names()
         for what, attributes in expected.items():
             name = "existence" if what not in seen else attributes_differ(seen[what], attributes, self._leniency)
             if name is not None:
-                return Difference(operation, f"{name} of {what}", seen.get(what), attributes)
+                ours = seen.get(what, {})
+                return Difference(operation, f"{name} of {what}", ours.get(name, ours), attributes.get(name, attributes))
         return None
 
     def compare_trees(self, operation=None):
         """Subject and model, whole, as root sees them."""
         operation = operation or {"op": "check"}
-        self._leniency.hidden_names = self._hidden_names()
         found = tree.differences(tree.scan(self._directories.subject), tree.scan(self._directories.model),
                                  self._leniency)
         return self._tree_difference(operation, found)
@@ -239,7 +235,6 @@ class Coordinator:
     def finish(self):
         """Closes everything, compares everything, removes everything; returns a Difference or None."""
         operation = {"op": "finish"}
-        self._hidden_names()  # so that it is known if there were any
         try:
             errors = [[worker.end(side) for worker in self._workers] for side in ("subject", "model")]
         except (Died, Hung) as trouble:

@@ -17,9 +17,10 @@ _HANDLE_CALLS = frozenset({"read", "pread", "write", "pwrite", "ftruncate", "fal
 class Situation:
     """What a rule may ask about the moment; `model` looks at the model alone."""
     operation: dict
-    hidden_names: int                 # of files that are open and were removed
+    hidden_names: Callable            # how many there may be: of files that are open and were removed
     opener: object                    # the User who opened the handle, or None
     handle_status: Callable           # fstat of the handle on the model, as attributes(), or None
+    model_names: Callable             # what is in the directory that "path" or "to" names on the model
 
 
 def _opener_lost_the_right(situation):
@@ -35,6 +36,11 @@ def _opener_lost_the_right(situation):
     else:
         wanted = stat.S_IROTH | stat.S_IWOTH
     return mode & wanted != wanted
+
+
+def _only_hidden_names_are_left(situation):
+    directory = situation.operation["to" if situation.operation["op"] == "rename" else "path"]
+    return situation.hidden_names() > 0 and not situation.model_names(directory)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,7 +62,7 @@ REFUSALS = (
             _opener_lost_the_right),
     Refusal(frozenset({"rmdir", "rename"}), frozenset({"ENOTEMPTY", "EEXIST", "EBUSY"}),
             "a file that is removed while it is open keeps a hidden name in its directory",
-            lambda situation: situation.hidden_names > 0),
+            _only_hidden_names_are_left),
 )
 
 # Both are right: POSIX leaves the choice.
@@ -79,6 +85,11 @@ MTIME_EXCEPTIONS = {
 }
 
 
+def possible_refusals(operation):
+    """The errnos for which may_refuse() is to be asked."""
+    return {error for rule in REFUSALS if operation["op"] in rule.operations for error in rule.errnos}
+
+
 def may_refuse(operation, error, situation):
     """The rule that allows it, or None."""
     for rule in REFUSALS:
@@ -97,7 +108,7 @@ class Leniency:
     """What is known of a sequence so far that attributes_differ() has to allow for."""
     earliest_now_ns: int
     compare_directory_links: bool
-    hidden_names: int = 0
+    hidden_names: Callable
     hidden_names_were: bool = False
     unstamped: set = dataclasses.field(default_factory=set)  # st_ino of the model: "mapping" above
 
@@ -135,4 +146,5 @@ def _links_differ(subject, model, leniency):
     if model["type"] == "d":
         return leniency.compare_directory_links and subject["nlink"] != model["nlink"]
     # A hidden name is a link, too.
-    return not model["nlink"] <= subject["nlink"] <= model["nlink"] + leniency.hidden_names
+    return subject["nlink"] != model["nlink"] and \
+        not model["nlink"] < subject["nlink"] <= model["nlink"] + leniency.hidden_names()

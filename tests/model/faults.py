@@ -1,8 +1,10 @@
 """Faults: filesystems with one planted bug each, to test the test. Keys are what --plant takes."""
 
 import errno
+import fcntl
 import os
 import stat
+import time
 
 from model.system import System
 
@@ -27,7 +29,6 @@ class LostAppend(System):
         self._appended = set()
 
     def write(self, fd, data):
-        import fcntl  # planted faults keep to themselves
         if data and fcntl.fcntl(fd, fcntl.F_GETFL) & os.O_APPEND and fd in self._appended:
             return len(data)
         written = os.write(fd, data)
@@ -116,7 +117,6 @@ class NoLocks(System):
     @staticmethod
     def lockf(fd, kind, length=0, start=0):
         try:
-            import fcntl
             fcntl.lockf(fd, kind, length, start)
         except OSError as error:
             if error.errno not in (errno.EAGAIN, errno.EACCES):
@@ -153,6 +153,22 @@ class IgnoredOtherUsers(System):
                 raise
 
 
+class HangingSync(System):
+    """fdatasync does not come back."""
+
+    @staticmethod
+    def fdatasync(fd):
+        time.sleep(3600)
+
+
+class DeadlyCopy(System):
+    """copy_file_range takes its caller down."""
+
+    @staticmethod
+    def copy_file_range(source, target, count, offset_src, offset_dst):
+        os._exit(1)
+
+
 FAULTS = {
     "rmdir-errno": WrongErrnoOfRmdir,
     "lost-append": LostAppend,
@@ -164,4 +180,6 @@ FAULTS = {
     "no-locks": NoLocks,
     "missing-name": MissingName,
     "chown-lies": IgnoredOtherUsers,
+    "hangs": HangingSync,
+    "dies": DeadlyCopy,
 }

@@ -6,7 +6,9 @@ import stat
 from model import tree
 from model.worker import GROUPS
 
-_NAMES = ["a", "b", "c", "d", "e", "f", "g.txt", "name with spaces", "\udcff\udcfe", "x" * 255]
+_FILES = ["a", "b", "c", "g.txt"]
+_DIRECTORIES = ["d", "e"]
+_ODD = ["name with spaces", "\udcff\udcfe", "x" * 255]
 _SIZES = [0, 1, 10, 100, 4095, 4096, 4097, 20_000, 65_536, 65_537, 100_000, 300_000]
 _RARE_SIZES = [1 << 20, (1 << 20) + 1, 3_000_017]
 _FILE_MODES = [0o644, 0o600, 0o664, 0o666, 0o755, 0o777, 0o700, 0o444, 0o000, 0o640, 0o060, 0o004, 0o4755, 0o2755,
@@ -18,9 +20,9 @@ _SCAN_EVERY = 10
 
 _WEIGHTS = {
     "open": 90, "close": 40, "dup": 4, "read": 18, "pread": 25, "write": 35, "pwrite": 35, "lseek": 10,
-    "data_and_holes": 6, "ftruncate": 14, "truncate": 14, "fsync": 6, "fdatasync": 3, "fallocate": 5,
-    "copy_file_range": 8, "mmap": 8, "map_read": 8, "map_write": 10, "munmap": 3, "unlink": 24, "rmdir": 8,
-    "mkdir": 18, "mknod": 6, "symlink": 12, "readlink": 5, "link": 12, "rename": 36, "rename_with_flags": 4,
+    "data_and_holes": 6, "ftruncate": 22, "truncate": 14, "fsync": 6, "fdatasync": 3, "fallocate": 5,
+    "copy_file_range": 8, "mmap": 12, "map_read": 10, "map_write": 20, "munmap": 2, "unlink": 24, "rmdir": 6,
+    "mkdir": 12, "mknod": 6, "symlink": 12, "readlink": 5, "link": 12, "rename": 36, "rename_with_flags": 4,
     "chmod": 14, "fchmod": 6, "chown": 8, "fchown": 4, "utimens": 12, "futimens": 5, "touch": 4, "stat": 12,
     "lstat": 8, "fstat": 6, "same_file": 5, "access": 8, "list": 14, "list_handle": 3, "statfs": 2, "flock": 10,
     "lock": 14, "get_lock": 5, "umask": 2, "become": 3, "check": 1,
@@ -39,6 +41,7 @@ class Generator:
         self._handles = {}   # number: worker
         self._recent = []    # paths that were opened, so that handles and names meet
         self._mappings = {}
+        self._last = 0, None  # worker and handle
         self._numbers = 0
         self._made = 0
         self._names = {}
@@ -53,7 +56,8 @@ class Generator:
                 kind = "close"
             if sum(map(len, self._names.values())) > _MANY_NAMES and self._random.random() < 0.3:
                 kind = self._random.choice(["unlink", "rmdir", "rename"])
-            operation = {"op": kind, "worker": self._random.randrange(self._workers)}
+            worker = self._last[0] if self._chance(0.3) else self._random.randrange(self._workers)
+            operation = {"op": kind, "worker": worker}
             if getattr(self, "_" + kind)(operation) is not False:
                 if self._random.random() < 0.7:
                     operation["look"] = True
@@ -75,25 +79,25 @@ class Generator:
     def _chance(self, probability):
         return self._random.random() < probability
 
-    def _new_name(self):
+    def _new_name(self, likely=(*_FILES, *_FILES, *_DIRECTORIES)):
         directories = ["", *self._names.get("d", [])]
         directory = self._random.choice(directories)
         if self._chance(0.05) and self._names.get("l"):
             directory = self._random.choice(self._names["l"])  # a link in the middle, to whatever
         if directory.count("/") > 3:
             directory = ""
-        name = self._random.choice(_NAMES[:7] if self._chance(0.9) else _NAMES)
+        name = self._random.choice(likely if self._chance(0.8) else [*_FILES, *_DIRECTORIES, *_ODD])
         return directory + "/" + name if directory else name
 
     def _existing(self, *types):
         paths = [path for kind in types for path in self._names.get(kind, [])]
-        return self._random.choice(paths) if paths else self._new_name()
+        return self._random.choice(paths) if paths else self._new_name(_DIRECTORIES if types == ("d",) else _FILES)
 
     def _path(self, *types):
         """Mostly of one of these types; sometimes of any, new, or odd."""
         roll = self._random.random()
         if roll < 0.70:
-            path = self._existing(*types) if types else self._new_name()
+            path = self._existing(*types)
         elif roll < 0.80 and self._recent:
             path = self._random.choice(self._recent)
         elif roll < 0.90:
@@ -109,7 +113,9 @@ class Generator:
         own = [number for number, worker in self._handles.items() if worker == operation["worker"]]
         if not own:
             return False
-        operation[key] = self._random.choice(own[-3:] if self._chance(0.6) else own)
+        last = self._last[1]  # what is done to one file one after the other finds most
+        operation[key] = last if last in own and self._chance(0.4) else self._random.choice(own)
+        self._last = operation["worker"], operation[key]
         return True
 
     def _mapping(self, operation):
@@ -145,12 +151,14 @@ class Generator:
     # Handles
 
     def _open(self, operation):
-        flags = [self._random.choice(["O_RDONLY", "O_WRONLY", "O_RDWR", "O_RDWR"])]
+        flags = [self._random.choice(["O_RDONLY", "O_WRONLY", "O_RDWR", "O_RDWR", "O_RDWR", "O_RDWR"])]
         for name, probability in (("O_CREAT", 0.5), ("O_EXCL", 0.12), ("O_TRUNC", 0.15), ("O_APPEND", 0.2),
                                   ("O_NOFOLLOW", 0.1), ("O_DIRECTORY", 0.04), ("O_SYNC", 0.04), ("O_DSYNC", 0.02)):
             if self._chance(probability):
                 flags.append(name)
-        path = self._path("-", "-", "-", "l", "d", "p")
+        path = self._path("-") if self._chance(0.8) else self._path("-", "l", "d", "p")
+        if "O_CREAT" in flags and self._chance(0.3):
+            path = self._new_name(_FILES)
         if "O_EXCL" in flags and "O_CREAT" not in flags:
             flags.remove("O_EXCL")  # undefined
         if self._chance(0.1):
@@ -271,23 +279,24 @@ class Generator:
         operation["path"] = self._path("d")
 
     def _mkdir(self, operation):
-        operation.update(path=self._path(), mode=self._random.choice(_DIRECTORY_MODES))
+        path = self._new_name(_DIRECTORIES) if self._chance(0.8) else self._path("d")
+        operation.update(path=path, mode=self._random.choice(_DIRECTORY_MODES))
 
     def _mknod(self, operation):
         kind = self._random.choice([stat.S_IFIFO, stat.S_IFIFO, stat.S_IFREG, stat.S_IFSOCK, stat.S_IFCHR, stat.S_IFBLK])
         device = os.makedev(240, 7) if kind in (stat.S_IFCHR, stat.S_IFBLK) else 0
-        operation.update(path=self._path(), mode=kind | self._random.choice(_FILE_MODES), device=device)
+        operation.update(path=self._new_name(_FILES), mode=kind | self._random.choice(_FILE_MODES), device=device)
 
     def _symlink(self, operation):
-        name = self._random.choice(_NAMES[:6])
+        name = self._random.choice([*_FILES, *_DIRECTORIES])
         target = self._random.choice([name, "../" + name, name + "/" + name, "./" + name, "nowhere", "x" * 1000, "", "."])
-        operation.update(path=self._path(), target=target)
+        operation.update(path=self._new_name() if self._chance(0.8) else self._path("-"), target=target)
 
     def _readlink(self, operation):
         operation["path"] = self._path("l")
 
     def _link(self, operation):
-        operation.update(path=self._path("-", "-", "-", "l", "d"), to=self._path())
+        operation.update(path=self._path("-", "-", "-", "l", "d"), to=self._new_name() if self._chance(0.8) else self._path("-"))
 
     def _rename(self, operation):
         if self._chance(0.25):
@@ -295,7 +304,7 @@ class Generator:
             if self._chance(0.2):
                 operation["to"] = operation["path"] + "/a"  # into itself
         else:
-            operation.update(path=self._path("-", "-", "l", "p"), to=self._path(*(["-"] if self._chance(0.6) else [])))
+            operation.update(path=self._path("-", "-", "l", "p"), to=self._path("-") if self._chance(0.6) else self._new_name())
 
     def _rename_with_flags(self, operation):
         self._rename(operation)

@@ -12,6 +12,7 @@ import os
 import pathlib
 import random
 import sys
+import tempfile
 import threading
 import time
 
@@ -37,6 +38,7 @@ def arguments(words=None):
                         help="operations of a sequence, after which whole trees are compared (default: 400)")
     parser.add_argument("--workers", type=int, default=4, metavar="N", help="processes (default: 4)")
     parser.add_argument("--users", type=int, default=4, metavar="N", help="root and N-1 others (default: 4)")
+    parser.add_argument("--first-user", type=int, default=0, metavar="N", help="whom worker 0 is (default: root)")
     parser.add_argument("--parallel", action="store_true",
                         help="each worker runs at once with the others, in a subtree of its own")
     parser.add_argument("--log", metavar="FILE", help="every operation and its results as JSON lines")
@@ -67,12 +69,13 @@ class Failure(Exception):
 class Lane:
     """One coordinator and its sequences: the whole test, or with --parallel one of several."""
 
-    def __init__(self, options, name, workers, log=None):
+    def __init__(self, options, name, workers, log=None, first_user=0):
         self.options = options
-        self.users = users(options.users)
+        self.first_user = first_user
+        self.users = users(options.users, first_user)
         self.coordinator = Coordinator(self.users, workers, faults.FAULTS.get(options.plant), options.hang_seconds)
         self.done = 0
-        self._workers = workers
+        self.workers = workers
         self._log = log
         self._base = Directories(options.subject, options.model, options.server).below(name)
         for path in (self._base.subject, self._base.model):
@@ -85,7 +88,7 @@ class Lane:
     def run_sequence(self, number, seed, most):
         """Raises Failure."""
         self.coordinator.begin(self._base.below(f"sequence-{number}"))
-        generator = Generator(random.Random(seed), self.coordinator.model_root, self._workers, self.users)
+        generator = Generator(random.Random(seed), self.coordinator.model_root, self.workers, self.users)
         operations = []
         for _ in range(most):
             operation = generator.next()
@@ -121,9 +124,9 @@ def report(lane, failure, output):
     """Shrinks and prints; returns the operations that are left."""
     options = lane.options
     output(f"DIFFERENCE: {failure.difference}")
-    output(f"seed {failure.seed}, after {len(failure.operations)} operations; again with: --seed {failure.seed}"
-           f" --workers {lane._workers} --users {options.users} --length {options.length}"
-           f" --operations {options.length}")
+    who = f"--workers {lane.workers} --users {options.users} --first-user {lane.first_user}"
+    output(f"seed {failure.seed}, after {len(failure.operations)} operations; again with: --seed {failure.seed} {who}"
+           f" --length {options.length} --operations {options.length}")
     operations, difference = failure.operations, failure.difference
     if options.shrink_seconds > 0:
         shrinker = Shrinker(lane.coordinator, lane.directories, options.shrink_seconds)
@@ -133,11 +136,11 @@ def report(lane, failure, output):
         else:
             difference = found
             output(f"shrunk to {len(operations)} operations in {shrinker.tries} tries:")
-    path = f"/tmp/larder-model-{failure.seed}.jsonl"
+    path = os.path.join(tempfile.gettempdir(), f"larder-model-{failure.seed}.jsonl")
     with open(path, "w") as file:
         file.writelines(json.dumps({"operation": operation}) + "\n" for operation in operations)
     output(script(operations[-60:], lane.users, difference))
-    output(f"again with: --replay {path} --workers {lane._workers} --users {options.users}")
+    output(f"again with: --replay {path} {who}")
     return operations
 
 
@@ -154,7 +157,7 @@ def sequences(options, seed):
             left -= most
 
 
-def run_lane(lane, seed, failures, barrier=None):
+def run_lane(lane, seed, failures):
     try:
         for number, sequence_seed, most in sequences(lane.options, seed):
             if failures:
@@ -190,9 +193,9 @@ def run(options, output=print):
     try:
         if options.parallel:
             for number in range(options.workers):
-                lanes.append(Lane(options, f"{name}-{number}", 1, log))
+                lanes.append(Lane(options, f"{name}-{number}", 1, log, number))
         else:
-            lanes.append(Lane(options, name, options.workers, log))
+            lanes.append(Lane(options, name, options.workers, log, options.first_user))
         if options.replay:
             return run_replay(lanes[0], output)
         return run_lanes(lanes, output)

@@ -3,6 +3,10 @@
 import time
 
 
+# What is easier to read than most values, for operations that have such a key.
+_SIMPLER = {"worker": 0, "data": [1, 10], "offset": 0, "mode": 0o777, "flags": ["O_CREAT", "O_RDWR"], "size": 0}
+
+
 def replay(coordinator, directories, operations):
     """Runs the operations in fresh directories; returns the Difference, or None, and how many were run."""
     coordinator.begin(directories)
@@ -43,7 +47,19 @@ class Shrinker:
                 break
             else:
                 pieces = min(pieces * 2, len(kept))
-        return kept, found
+        return self._with_simpler_values(kept, found)
+
+    def _with_simpler_values(self, operations, found):
+        for number in range(len(operations)):
+            for key, value in _SIMPLER.items():
+                operation = operations[number]
+                if operation.get(key, value) == value or self._is_late():
+                    continue
+                simpler = {**operation, key: value if key != "data" else [1, 10]}
+                tried, difference = self._try([*operations[:number], simpler, *operations[number + 1:]])
+                if difference is not None and len(tried) == len(operations):
+                    operations, found = tried, difference
+        return operations, found
 
     def _without_a_piece(self, operations, pieces):
         size = -(-len(operations) // pieces)

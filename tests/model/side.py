@@ -224,9 +224,11 @@ class Side:
         fd = self._fd(operation)
         if operation["new"] in self._mappings:
             raise Skipped("the mapping is there already")
-        length = min(operation["length"], self._system.fstat(fd).st_size)
-        if length == 0:
-            raise Skipped("an empty file")
+        status, length = self._system.fstat(fd), max(operation["length"], 1)
+        if stat.S_ISREG(status.st_mode):
+            length = min(length, status.st_size)
+            if length == 0:
+                raise Skipped("an empty file")
         protection = mmap.PROT_READ | (mmap.PROT_WRITE if operation["writes"] else 0)
         memory = self._system.mmap(fd, length, flags=mmap.MAP_SHARED, prot=protection)
         self._mappings[operation["new"]] = _Mapping(memory, os.dup(fd))

@@ -5,6 +5,7 @@ import multiprocessing
 import os
 import signal
 import sys
+import time
 import traceback
 
 from model.side import Side
@@ -17,15 +18,17 @@ class User:
     groups: tuple
 
     def __str__(self):
-        return f"uid {self.uid} gid {self.gid}" + (f" groups {[*self.groups]}" if self.groups else "")
+        groups = " ".join(map(str, self.groups if len(self.groups) < 5 else [*self.groups[:2], "...", *self.groups[-2:]]))
+        return f"uid {self.uid} gid {self.gid}" + (f" groups {groups}" if groups else "")
 
 
 FIRST_UID = 61000
 GROUPS = (62000, 62001)
+_SECONDS_TO_DIE = 5
 
 
-def users(count):
-    """Root, and others who share groups in every way; the fourth has more groups than an NFS call holds."""
+def users(count, first=0):
+    """Beginning with the given one: root, and others who share groups in every way; the fourth has more groups than an NFS call holds."""
     if os.geteuid() != 0:
         return [User(os.getuid(), os.getgid(), tuple(os.getgroups()))]
     found = [User(0, 0, ())]
@@ -34,7 +37,8 @@ def users(count):
         if number == 3:
             groups = [*range(63000, 63020), *groups]
         found.append(User(FIRST_UID + number, FIRST_UID + number, tuple(groups)))
-    return found
+    first %= len(found)
+    return found[first:] + found[:first]
 
 
 def become(user):
@@ -66,7 +70,7 @@ class Worker:
         sys.stdout.flush()
         self.pid = os.fork()
         if self.pid == 0:
-            self._connection.close()
+            _close_all_but(theirs.fileno())
             _serve(theirs, {name: Side(system) for name, system in systems.items()})
         theirs.close()
 
@@ -80,6 +84,10 @@ class Worker:
     def do(self, side, operation):
         """The result, and what was to be seen after it."""
         return self._ask("do", side, operation)
+
+    def do_both(self, operation, unless):
+        """The subject's result and view, and the model's, or None if the subject's error is one of `unless`."""
+        return self._ask("do both", operation, unless)
 
     def end(self, side):
         """The errors of closing what is open."""
@@ -99,12 +107,20 @@ class Worker:
         return answer
 
     def stop(self):
+        """Also if it hangs in the subject, where even SIGKILL may wait."""
         self._connection.close()
+        deadline = time.monotonic() + _SECONDS_TO_DIE
         try:
             os.kill(self.pid, signal.SIGKILL)
-            os.waitpid(self.pid, 0)
+            while os.waitpid(self.pid, os.WNOHANG)[0] == 0 and time.monotonic() < deadline:
+                time.sleep(0.001)
         except (ProcessLookupError, ChildProcessError):
             pass
+
+
+def _close_all_but(fd):
+    os.closerange(3, fd)
+    os.closerange(fd + 1, os.sysconf("SC_OPEN_MAX") if fd > 4096 else 4096)
 
 
 def _serve(connection, sides):
@@ -122,10 +138,13 @@ def _serve(connection, sides):
 def _answer(sides, what, *arguments):
     if what == "do":
         side, operation = arguments
-        if operation["op"] == "umask":
-            os.umask(operation["mask"])
-            return ["ok", None], {}
-        return sides[side].do(operation)
+        return _do(sides[side], operation)
+    if what == "do both":
+        operation, unless = arguments
+        subject, seen = _do(sides["subject"], operation)
+        if subject[0] == "error" and subject[1] in unless:
+            return subject, seen, None, None
+        return subject, seen, *_do(sides["model"], operation)
     if what == "end":
         return sides[arguments[0]].end()
     if what == "become":
@@ -138,3 +157,10 @@ def _answer(sides, what, *arguments):
             sides[name].end()
             sides[name].begin(root)
     return True
+
+
+def _do(side, operation):
+    if operation["op"] == "umask":  # of the process: both sides have it
+        os.umask(operation["mask"])
+        return ["ok", None], {}
+    return side.do(operation)
