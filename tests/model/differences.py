@@ -43,6 +43,18 @@ def _only_hidden_names_are_left(situation):
     return situation.hidden_names() > 0 and not situation.model_names(directory)
 
 
+_OPEN_DIRECTORY_CALLS = frozenset({"fchmod", "fchown", "futimens", "fstat", "list_handle", "fsync", "fdatasync", "flock",
+                                   "lock", "get_lock", "same_file"})
+
+
+def _is_a_removed_directory(attributes):
+    return attributes.get("type") == "d" and attributes["nlink"] == 0
+
+
+def _handle_of_a_removed_directory(situation):
+    return _is_a_removed_directory(situation.handle_status() or {})
+
+
 @dataclasses.dataclass(frozen=True)
 class Refusal:
     """The subject may refuse; then the model does not do it either, so that both stay alike."""
@@ -63,6 +75,9 @@ REFUSALS = (
     Refusal(frozenset({"rmdir", "rename"}), frozenset({"ENOTEMPTY", "EEXIST", "EBUSY"}),
             "a file that is removed while it is open keeps a hidden name in its directory",
             _only_hidden_names_are_left),
+    Refusal(_OPEN_DIRECTORY_CALLS, frozenset({"ESTALE", "ENOENT"}),
+            "a directory that is removed while it is open is gone from the server: its handle is stale",
+            _handle_of_a_removed_directory),
 )
 
 # Both are right: POSIX leaves the choice.
@@ -115,6 +130,8 @@ class Leniency:
 
 def attributes_differ(subject, model, leniency):
     """The name of the first attribute that differs, or None."""
+    if _is_a_removed_directory(model):
+        return None  # nobody can ask the server any more
     if subject.keys() != model.keys():
         return "existence" if "error" in subject or "error" in model else "type"
     for name, value in model.items():

@@ -46,6 +46,8 @@ def arguments(words=None):
     parser.add_argument("--shrink-seconds", type=float, default=60, metavar="N", help="0: do not (default: 60)")
     parser.add_argument("--hang-seconds", type=float, default=60, metavar="N",
                         help="an operation that takes longer hangs (default: 60)")
+    parser.add_argument("--hidden-names", metavar="REGEX",
+                        help="names that the subject may list for files that are removed but open (default: none)")
     parser.add_argument("--plant", choices=sorted(faults.FAULTS), help="a bug in the subject, to test the test")
     parser.add_argument("--quiet", action="store_true", help="no table of what was done")
     found = parser.parse_args(words)
@@ -73,7 +75,8 @@ class Lane:
         self.options = options
         self.first_user = first_user
         self.users = users(options.users, first_user)
-        self.coordinator = Coordinator(self.users, workers, faults.FAULTS.get(options.plant), options.hang_seconds)
+        self.coordinator = Coordinator(self.users, workers, faults.FAULTS.get(options.plant), options.hang_seconds,
+                                       options.hidden_names)
         self.done = 0
         self.workers = workers
         self._log = log

@@ -19,6 +19,11 @@ _LOCKS = {"read": fcntl.LOCK_SH, "write": fcntl.LOCK_EX, "none": fcntl.LOCK_UN}
 _LOCK_TYPES = {"read": fcntl.F_RDLCK, "write": fcntl.F_WRLCK}
 
 
+def errno_name(error):
+    """Python calls 95 ENOTSUP, people who write filesystems EOPNOTSUPP."""
+    return "EOPNOTSUPP" if error.errno == errno.EOPNOTSUPP else errno.errorcode.get(error.errno, str(error.errno))
+
+
 class Skipped(Exception):
     """There is nothing to do the operation with."""
 
@@ -75,7 +80,7 @@ class Side:
             try:
                 self._system.close(fd)
             except OSError as error:
-                errors.append([number, errno.errorcode[error.errno]])
+                errors.append([number, errno_name(error)])
         self._mappings.clear()
         self._handles.clear()
         return errors
@@ -85,7 +90,7 @@ class Side:
         try:
             result = ["ok", getattr(self, "do_" + operation["op"])(operation)]
         except OSError as error:
-            result = ["error", errno.errorcode.get(error.errno, str(error.errno))]
+            result = ["error", errno_name(error)]
         except Skipped as skipped:
             result = ["skipped", str(skipped)]
         return result, self._look(operation) if operation.get("look") else {}
@@ -108,7 +113,7 @@ class Side:
         try:
             return attributes(function(what))
         except OSError as error:
-            return {"error": errno.errorcode.get(error.errno, str(error.errno))}
+            return {"error": errno_name(error)}
 
     def _path(self, relative):
         return self._root + "/" + relative

@@ -19,7 +19,7 @@ def _content(path):
     return sha.hexdigest()
 
 
-def _entry(path):
+def _entry(path, hidden):
     try:
         status = os.lstat(path)
         entry = attributes(status)
@@ -28,18 +28,18 @@ def _entry(path):
         elif stat.S_ISLNK(status.st_mode):
             entry["target"] = os.readlink(path)
         elif stat.S_ISDIR(status.st_mode):
-            entry["names"] = sorted(os.listdir(path))
+            entry["names"] = sorted(name for name in os.listdir(path) if not (hidden and hidden.fullmatch(name)))
         return entry
     except OSError as error:
         return {"error": error.strerror}
 
 
-def scan(root):
-    """Relative path -> what it is, parents first. Names of one file share "file", the first of them."""
+def scan(root, hidden=None):
+    """Relative path -> what it is, parents first, without names that `hidden` matches. Names of one file share "file", the first of them."""
     found, unvisited, first_names = {}, ["."], {}
     while unvisited:
         relative = unvisited.pop()
-        found[relative] = entry = _entry(os.path.join(root, relative))
+        found[relative] = entry = _entry(os.path.join(root, relative), hidden)
         if entry.get("type") == "-" and entry["nlink"] > 1:
             entry["file"] = first_names.setdefault(entry["ino"], relative)
         unvisited += sorted(os.path.normpath(os.path.join(relative, name))
