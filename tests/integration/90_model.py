@@ -10,8 +10,8 @@ from harness.case import main
 from harness.writable_case import WritableCase
 from model import run
 
-# How long each test goes on; --operations is of no use, because machines differ.
-_SECONDS = float(os.environ.get("LARDER_MODEL_SECONDS", 15))
+# How long each test goes on.
+_SECONDS = float(os.environ.get("LARDER_MODEL_SECONDS", 10))
 
 
 class Model(WritableCase):
@@ -25,7 +25,7 @@ class Model(WritableCase):
         output = []
         options = run.arguments(["--subject", str(self.mounted), "--model", str(self.model),
                                  "--server", str(self.export), "--seed", str(self.seed), "--seconds", str(_SECONDS),
-                                 *words])
+                                 "--shrink-seconds", "30", *words])
         left = run.run(options, output.append)
         print("\n    ".join(["", *output[-1:]]), file=sys.stderr)
         self.assertIsNone(left, "\n".join(output))

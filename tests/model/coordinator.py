@@ -15,7 +15,7 @@ from model.system import System
 from model.worker import Died, Hung, Worker
 
 _DAY_NS = 86_400 * 10**9
-_UNSTAMPED_AFTER = frozenset({"map_write", "fallocate", "mmap"})
+_UNSTAMPED_AFTER = frozenset({"fallocate", "mmap"})
 _SERVER_SECONDS = 3  # a hidden name goes a moment after its last close
 
 
@@ -57,6 +57,7 @@ class Coordinator:
         self._hidden = re.compile(hidden or r"(?!)")
         self._count = workers
         self._workers = []
+        self.has_hung = False  # then the subject is not touched any more but by processes that can be left
         self.outcomes = collections.Counter()  # (operation, result)
         self.allowed = collections.Counter()   # reason of a known difference
         self._start_workers()
@@ -112,6 +113,7 @@ class Coordinator:
             difference = Difference(operation, "death", str(died), None)
         except Hung as hung:
             difference = Difference(operation, "hang", str(hung), None)
+            self.has_hung = True
         self._start_workers()
         return difference, ["error", "EIO"]
 
@@ -156,8 +158,8 @@ class Coordinator:
 
     def _situation(self, operation):
         key = "h" if "h" in operation else "map"
-        return Situation(operation, self._hidden_names,
-                         self._openers.get((key, operation.get(key))),
+        opener, flags = self._openers.get((key, operation.get(key)), (None, ()))
+        return Situation(operation, self._hidden_names, opener, flags,
                          lambda: self._model_status(operation, "h") or self._status_behind(operation),
                          self._model_names)
 
@@ -179,11 +181,11 @@ class Coordinator:
         if kind in ("unlink", "rename", "rename_with_flags") and not self._leniency.hidden_names_were:
             self._leniency.hidden_names_were = self._hidden_names() > 0
         if kind == "open":
-            self._openers["h", operation["new"]] = self._identities[operation["worker"]]
+            self._openers["h", operation["new"]] = self._identities[operation["worker"]], tuple(operation["flags"])
         elif kind == "dup":
-            self._openers["h", operation["new"]] = self._openers.get(("h", operation["h"]))
+            self._openers["h", operation["new"]] = self._openers["h", operation["h"]]
         elif kind == "mmap":
-            self._openers["map", operation["new"]] = self._openers.get(("h", operation["h"]))
+            self._openers["map", operation["new"]] = self._openers["h", operation["h"]]
             self._openers["file of map", operation["new"]] = operation["h"]
         self._remember_stamps(operation, expected)
 
@@ -278,4 +280,10 @@ class Coordinator:
                     worker.end(side)
         for path in (self._directories.subject, self._directories.model, self._directories.server):
             if path is not None:
-                tree.remove(path)
+                self.remove(path)
+
+    def remove(self, path):
+        if self.has_hung:
+            tree.remove_if_it_can_be(path)
+        else:
+            tree.remove(path)

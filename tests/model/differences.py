@@ -19,6 +19,7 @@ class Situation:
     operation: dict
     hidden_names: Callable            # how many there may be: of files that are open and were removed
     opener: object                    # the User who opened the handle, or None
+    flags: tuple                      # with which he opened it
     handle_status: Callable           # fstat of the handle on the model, as attributes(), or None
     model_names: Callable             # what is in the directory that "path" or "to" names on the model
 
@@ -29,12 +30,12 @@ def _opener_lost_the_right(situation):
     if opener is None or opener.uid == 0 or not status or "mode" not in status:
         return False
     mode = int(status["mode"], 8)
+    wanted = (0 if "O_WRONLY" in situation.flags else stat.S_IROTH) | \
+        (0 if "O_RDONLY" in situation.flags else stat.S_IWOTH)
     if opener.uid == status["uid"]:
-        wanted = stat.S_IRUSR | stat.S_IWUSR
+        mode >>= 6
     elif status["gid"] in (opener.gid, *opener.groups):
-        wanted = stat.S_IRGRP | stat.S_IWGRP
-    else:
-        wanted = stat.S_IROTH | stat.S_IWOTH
+        mode >>= 3
     return mode & wanted != wanted
 
 
@@ -95,7 +96,7 @@ NOT_DONE = {
 
 # Where a time is not compared, beside the rule above.
 MTIME_EXCEPTIONS = {
-    "mapping": "stores through a mapping and fallocate: tmpfs stamps neither; until the next utimens",
+    "mapping": "stores through a mapping and fallocate: tmpfs stamps neither, others late; to the sequence's end",
     "hidden": "a directory's time changes again when the hidden name of a removed file goes at its last close",
 }
 

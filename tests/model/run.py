@@ -120,7 +120,7 @@ class Lane:
     def stop(self):
         self.coordinator.stop()
         for path in (self._base.subject, self._base.model):
-            tree.remove(path)
+            self.coordinator.remove(path)
 
 
 def report(lane, failure, output):
@@ -131,7 +131,7 @@ def report(lane, failure, output):
     output(f"seed {failure.seed}, after {len(failure.operations)} operations; again with: --seed {failure.seed} {who}"
            f" --length {options.length} --operations {options.length}")
     operations, difference = failure.operations, failure.difference
-    if options.shrink_seconds > 0:
+    if options.shrink_seconds > 0 and not lane.coordinator.has_hung:
         shrinker = Shrinker(lane.coordinator, lane.directories, options.shrink_seconds)
         operations, found = shrinker.shrink(operations, difference)
         if found is None:

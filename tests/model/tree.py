@@ -4,11 +4,13 @@ import hashlib
 import os
 import shutil
 import stat
+import subprocess
 
 from model.differences import attributes_differ
 from model.side import attributes
 
 _PIECE = 1 << 20
+_SECONDS_TO_REMOVE = 10
 
 
 def _content(path):
@@ -77,6 +79,15 @@ def differences(subject, model, leniency):
         if name is not None:
             found.append((path, name, ours.get(name, ours), theirs.get(name, theirs)))
     return found
+
+
+def remove_if_it_can_be(path):
+    """Of a filesystem that may hang."""
+    removal = subprocess.Popen(["rm", "-rf", "--", path], stdin=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        removal.wait(_SECONDS_TO_REMOVE)
+    except subprocess.TimeoutExpired:
+        removal.kill()
 
 
 def remove(path):
