@@ -15,6 +15,7 @@ build_packages=(
 test_packages=(
   python3=python3 libnfs-dev
   nfs-ganesha nfs-ganesha-vfs nfs-ganesha-mem
+  git=git rsync=rsync  # workloads of tests/integration/91_workloads.py
   iproute2=ip mount=mount util-linux=setpriv e2fsprogs=mkfs.ext4 xfsprogs=mkfs.xfs
 )
 check_packages=(
