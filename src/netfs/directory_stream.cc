@@ -18,6 +18,7 @@
 #include "netfs/attributes.h"
 #include "netfs/call_scope.h"
 #include "netfs/coherency.h"
+#include "netfs/hidden_names.h"
 #include "netfs/inode.h"
 #include "netfs/name_cache.h"
 
@@ -149,9 +150,15 @@ Result<> DirectoryStream::take(ReaddirReply reply) {
   if (reply.entries.empty() && !reply.end) {
     return fail(Errc::kCorrupt, EIO, "the server lists nothing and says that there is more");
   }
+  const std::vector<HiddenNames::Name> hidden = share_->hidden_names.in(inode_->handle());
   for (RemoteEntry& entry : reply.entries) {
     position_.cookie = entry.cookie;
     if (!given_.empty() && given_.contains(entry.name)) {
+      continue;
+    }
+    if (!hidden.empty() && std::ranges::any_of(hidden, [&entry](const HiddenNames::Name& name) {
+          return name.first == entry.name;
+        })) {
       continue;
     }
     entries_.push_back({std::move(entry.name), entry.fileid,

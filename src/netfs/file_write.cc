@@ -151,13 +151,24 @@ bool File::hide(InodeRef directory, std::string name, CredentialRef credential) 
   if (opens_ == 0) {
     return false;
   }
+  if (hidden_) {
+    share_->hidden_names.remove(hidden_->directory->handle(), hidden_->name);
+  }
+  share_->hidden_names.add(directory->handle(), name, weak_from_this());
+  inode_->set_hidden(true);
   hidden_ = HiddenName{std::move(directory), std::move(name), std::move(credential)};
   return true;
 }
 
 bool File::unhide() {
   const MutexLock lock(mutex_);
-  return std::exchange(hidden_, std::nullopt).has_value();
+  if (!hidden_) {
+    return false;
+  }
+  share_->hidden_names.remove(hidden_->directory->handle(), hidden_->name);
+  hidden_.reset();
+  inode_->set_hidden(false);
+  return true;
 }
 
 bool File::is_hidden() {
@@ -172,11 +183,14 @@ void File::remove_hidden(HiddenName hidden) {
   const CredentialRef credential = hidden.credential;
   share_->adapter.start_remove(
       handle, name, credential,
-      [share = share_, hidden = std::move(hidden)](Result<Change> change) {
+      [share = share_, inode = inode_, hidden = std::move(hidden)](Result<Change> change) {
         if (!change) {
           log_warning("the file {}, renamed because it was removed while open, is left behind: {}",
                       hidden.name, change.error().message());
         }
+        share->hidden_names.remove(hidden.directory->handle(), hidden.name);
+        inode->set_hidden(false);
+        inode->expire();
         share->end_change(hidden.directory, change);
       });
 }

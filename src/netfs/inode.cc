@@ -60,7 +60,16 @@ FreshAttributes Inode::attributes() const {
   const MutexLock lock(table_.shard_of(handle_).mutex);
   const auto age = std::chrono::duration_cast<std::chrono::milliseconds>(now - checked_at_);
   const auto left = std::chrono::milliseconds(timeout_ms_) - age;
-  return {attributes_, std::max(left, std::chrono::milliseconds(0))};
+  FreshAttributes known{attributes_, std::max(left, std::chrono::milliseconds(0))};
+  if (hidden_ && known.attributes.link_count > 0) {
+    --known.attributes.link_count;
+  }
+  return known;
+}
+
+bool Inode::has_other_names() const {
+  const MutexLock lock(table_.shard_of(handle_).mutex);
+  return hidden_ || (timeout_ms_ > 0 && attributes_.link_count > 1);
 }
 
 AttributeNews Inode::update(const Attributes& attributes, CheckTicket ticket) {

@@ -103,6 +103,14 @@ class Inode : public std::enable_shared_from_this<Inode> {
   // The open state ends; for its destructor.
   void clear_file(const File& file);
 
+  // It has a name that was given to it here when it was removed while open, and that nobody sees.
+  void set_hidden(bool hidden) { hidden_ = hidden; }
+
+  [[nodiscard]] bool is_hidden() const { return hidden_; }
+
+  // Without the one that is about to go it still has a name of its own.
+  [[nodiscard]] bool has_other_names() const;
+
   // A number that the front end keeps here: the node that a LOOKUP is answered with; 0 at first.
   [[nodiscard]] std::atomic<std::uint64_t>& front_node() { return front_node_; }
 
@@ -122,6 +130,7 @@ class Inode : public std::enable_shared_from_this<Inode> {
   const FileHandle handle_;
   const FileType type_;
   std::atomic<bool> front_outdated_{false};
+  std::atomic<bool> hidden_{false};
   std::uint32_t timeout_ms_ = 0;     // guarded by the table's lock for this inode
   CheckTicket changed_at_;           // the same
   MonotonicTime checked_at_;         // the same

@@ -136,8 +136,7 @@ void Share::on_lookup_reply(const Place& place, const Caller& caller, CheckTicke
     context_->apply(*directory, *found.directory_attributes, ticket);
   }
   if (found.attributes) {
-    finish_lookup(directory, place.name, found.handle, *found.attributes, ticket,
-                  std::move(done));
+    finish_lookup(directory, place.name, found.handle, *found.attributes, ticket, std::move(done));
     return;
   }
   CallWait wait(caller, adapter_);
@@ -296,7 +295,7 @@ std::shared_ptr<File> Share::file_of(const InodeRef& inode) {
 
 void Share::finish_open(const InodeRef& inode, const OpenIntent& intent, const Caller& caller,
                         Done<OpenFile> done) {
-  if (inode->attributes().attributes.link_count == 0) {
+  if (inode->attributes().attributes.link_count == 0 && !inode->is_hidden()) {
     done(fail(Errc::kStale, "the file was removed on the server"));
     return;
   }

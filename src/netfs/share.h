@@ -230,6 +230,9 @@ class Share {
                     Done<Created> done);
   void remove_at_server(const InodeRef& directory, const std::string& name, const Caller& caller,
                         const InodeRef& victim, Done<void> done);
+  void rmdir_at_server(const Place& place, const Caller& caller, Done<void> done);
+  void clear_hidden(const InodeRef& victim, const Place& place, const Caller& caller,
+                    Done<void> done);
   void rename_found(const Place& from, const Place& to, const InodeRef& moved, const Caller& caller,
                     Done<void> done);
   void rename_at_server(const Place& from, const Place& to, const Caller& caller, Done<void> done);

@@ -23,6 +23,7 @@
 #include "netfs/call_scope.h"
 #include "netfs/changes.h"
 #include "netfs/coherency.h"
+#include "netfs/hidden_names.h"
 #include "netfs/inode.h"
 #include "netfs/invalidation.h"
 #include "netfs/known_names.h"
@@ -88,6 +89,7 @@ class ShareContext : public std::enable_shared_from_this<ShareContext> {
   InodeTable inodes;
   const std::shared_ptr<NameCache> names;
   KnownNames known_names;
+  HiddenNames hidden_names;
   ShareCounters counters;
 
   // Opens of files that somebody holds.

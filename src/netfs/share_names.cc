@@ -10,6 +10,7 @@
 #include <string>
 #include <string_view>
 #include <utility>
+#include <vector>
 
 #include <fmt/format.h>
 
@@ -22,6 +23,7 @@
 #include "netfs/changes.h"
 #include "netfs/credential.h"
 #include "netfs/file.h"
+#include "netfs/hidden_names.h"
 #include "netfs/inode.h"
 #include "netfs/share.h"
 #include "netfs/share_context.h"
@@ -45,9 +47,6 @@ void Share::create(const InodeRef& directory, std::string_view name, const Creat
     order.verifier = context_->new_verifier();
   } else {
     order.attributes.mode = intent.mode;
-    if (intent.open.truncate) {
-      order.attributes.size = 0;
-    }
   }
   const CheckTicket ticket = begin_change(directory);
   adapter_.start_create(
@@ -81,7 +80,8 @@ void Share::open_created(LookupOutcome made, const CreateIntent& intent, const C
     return;
   }
   OpenIntent with = intent.open;
-  with.truncate = false;  // CREATE has done it
+  // It was there, unseen, only if it has bytes: a size in CREATE would cost suid and sgid.
+  with.truncate = with.truncate && inode->attributes().attributes.size > 0;
   if (intent.exclusive) {
     // The verifier lies in the stamps: they are set as the mode is.
     AttributeChanges changes;
@@ -201,14 +201,58 @@ void Share::remove_at_server(const InodeRef& directory, const std::string& name,
 void Share::remove_directory(const InodeRef& directory, std::string_view name, const Caller& asking,
                              Done<void> done) {
   const Caller caller = caller_for(*directory, asking);
-  directory->begin_own_change();
-  context_->known_names.forget(directory->handle(), name);
-  adapter_.start_rmdir(directory->handle(), name, caller.credential,
-                       [context = context_, directory,
+  const Place place{directory, std::string(name)};
+  rmdir_at_server(
+      place, caller, [this, place, caller, done = std::move(done)](Result<> removed) mutable {
+        const auto known = context_->known_names.find(place.directory->handle(), place.name);
+        const InodeRef victim = known ? context_->inodes.find(*known) : nullptr;
+        if (removed || victim == nullptr || context_->hidden_names.in(victim->handle()).empty()) {
+          context_->known_names.forget(place.directory->handle(), place.name);
+          done(std::move(removed));
+          return;
+        }
+        // To whoever lists it the directory is empty.
+        clear_hidden(victim, place, caller, std::move(done));
+      });
+}
+
+void Share::rmdir_at_server(const Place& place, const Caller& caller, Done<void> done) {
+  place.directory->begin_own_change();
+  adapter_.start_rmdir(place.directory->handle(), place.name, caller.credential,
+                       [context = context_, directory = place.directory,
                         done = std::move(done)](const Result<Change>& change) mutable {
                          context->end_change(directory, change);
                          done(change ? Result<>() : fail(change.error()));
                        });
+}
+
+// Moves what is hidden in `victim` to its parent, one after the other, and removes it then.
+void Share::clear_hidden(const InodeRef& victim, const Place& place, const Caller& caller,
+                         Done<void> done) {
+  const std::vector<HiddenNames::Name> hidden = context_->hidden_names.in(victim->handle());
+  if (hidden.empty()) {
+    rmdir_at_server(place, caller, std::move(done));
+    return;
+  }
+  const std::shared_ptr<File> file = hidden.front().second.lock();
+  if (file == nullptr) {
+    done(fail(Errc::kRemote, ENOTEMPTY, "a removed file is about to go"));
+    return;
+  }
+  const Place away{place.directory, context_->new_hidden_name(kHiddenPrefix, *file->inode())};
+  rename_at_server({victim, hidden.front().first}, away, caller,
+                   [this, victim, place, away, caller, file,
+                    done = std::move(done)](const Result<>& moved) mutable {
+                     if (!moved) {
+                       done(fail(Errc::kRemote, ENOTEMPTY, "a removed file cannot be moved away"));
+                       return;
+                     }
+                     if (!file->hide(away.directory, away.name, caller.credential)) {
+                       remove_at_server(away.directory, away.name, caller, file->inode(),
+                                        [](const Result<>& /*best effort*/) {});
+                     }
+                     clear_hidden(victim, place, caller, std::move(done));
+                   });
 }
 
 void Share::rename(const InodeRef& from_directory, std::string_view from,
@@ -316,10 +360,11 @@ void Share::hide_if_open(const InodeRef& directory, const std::string& name, con
               }
               const InodeRef inode = *found;
               const std::shared_ptr<File> file = inode == nullptr ? nullptr : inode->file();
-              if (inode == unless || file == nullptr || !file->is_open()) {
-                done(Hidden{inode, std::nullopt});
-              } else if (file->is_hidden()) {
+              if (context_->hidden_names.contains(directory->handle(), name)) {
                 done(fail(Errc::kRemote, EBUSY, "the file was removed and is still open"));
+              } else if (inode == unless || file == nullptr || !file->is_open() ||
+                         inode->has_other_names()) {
+                done(Hidden{inode, std::nullopt});
               } else {
                 hide(directory, name, caller, file, std::move(done));
               }
