@@ -1,6 +1,7 @@
 #include "fuse/handle_table.h"
 
 #include <algorithm>
+#include <atomic>
 #include <cerrno>
 #include <cstddef>
 #include <cstdint>
@@ -12,12 +13,10 @@
 #include "base/error.h"
 #include "base/mutex.h"
 #include "base/result.h"
-#include "fuse/node_open.h"
 #include "handover/records.h"
 #include "handover/table.h"
 #include "netfs/attributes.h"
 #include "netfs/coherency.h"
-#include "netfs/version.h"
 
 namespace larder::fuse {
 

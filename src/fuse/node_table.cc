@@ -1,6 +1,7 @@
 #include "fuse/node_table.h"
 
 #include <algorithm>
+#include <atomic>
 #include <cerrno>
 #include <cstddef>
 #include <cstdint>
