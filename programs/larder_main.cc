@@ -17,6 +17,8 @@ int main(int argc, char** argv) {
         return larder::keeper::run_keeper({.runtime_directory = options.runtime_directory,
                                            .engine_program = options.engine_program,
                                            .log_level = options.log_level,
+                                           .cache = options.cache,
+                                           .cache_size = options.cache_size,
                                            .on_started = std::move(started)});
       });
 }

@@ -13,6 +13,8 @@
 
 #include <fmt/format.h>
 
+#include "base/byte_count.h"
+#include "base/byte_count.h"
 #include "base/bytes.h"
 #include "base/endian.h"
 #include "base/error.h"
@@ -52,6 +54,21 @@ Result<> check_limits(const CacheOptions& options) {
                                             options.path_for_messages));
   }
   return {};
+}
+
+// More than there is would be a promise that nothing can keep: whoever named it meant another disk.
+Result<std::uint64_t> size_limit_of(const CacheOptions& options, os::Directory& root) {
+  const os::FilesystemSpace space = TRY(root.space());
+  const std::uint64_t all = space.blocks * space.block_size;
+  if (options.size_limit_bytes > all) {
+    return fail(Errc::kUnsuitable,
+                fmt::format("the size of the cache {} is to be {}, but its filesystem has {} in "
+                            "all: name less, or a directory of another filesystem",
+                            options.path_for_messages, byte_count_text(options.size_limit_bytes),
+                            byte_count_text(all)));
+  }
+  return options.size_limit_bytes != 0 ? options.size_limit_bytes
+                                       : std::min(all / 10, kMostDefaultBytes);
 }
 
 Result<std::set<std::string>> names_in(os::Directory& directory) {
@@ -241,6 +258,7 @@ Result<Bound> open_cache_directory(std::unique_ptr<os::Directory> root, os::File
                                    const CacheOptions& options) {
   const std::string& path = options.path_for_messages;
   TRY(check_limits(options));
+  const std::uint64_t size = TRY(size_limit_of(options, *root));
   Bound bound;
   bound.fresh = !TRY(check_format(*root, path));
   bound.lock = TRY(open_or_create(*root, kLockFile));
@@ -266,12 +284,9 @@ Result<Bound> open_cache_directory(std::unique_ptr<os::Directory> root, os::File
   bound.root = std::move(root);
   TRY(begin_generation(bound, filesystem));
 
-  const os::FilesystemSpace space = TRY(bound.root->space());
   bound.limits.blocks = options.blocks;
   bound.limits.files = options.files;
-  bound.limits.size_bytes = options.size_limit_bytes != 0
-                                ? options.size_limit_bytes
-                                : std::min(space.blocks * space.block_size / 10, kMostDefaultBytes);
+  bound.limits.size_bytes = size;
   if (bound.last_end == LastEnd::kUnknown) {
     bound.state.used_bytes = bound.limits.size_bytes;  // until it was counted
   }

@@ -192,6 +192,21 @@ TEST_F(CacheTest, OtherDirectoriesAndFormatsAreRefusedWithASentence) {
   EXPECT_NE(refused.error().context().find("larder cache 9"), std::string::npos);
 }
 
+TEST_F(CacheTest, ASizeAboveTheFilesystemsIsRefusedAndNothingMade) {
+  auto root = filesystem_.open_root("/").value();
+  const os::FilesystemSpace space = root->space().value();
+  options_.size_limit_bytes = space.blocks * space.block_size + 1;
+  const auto refused =
+      bind_cache(filesystem_.open_root("/").value(), filesystem_, options_, clock_);
+  ASSERT_FALSE(refused.has_value());
+  EXPECT_EQ(refused.error().code(), Errc::kUnsuitable);
+  EXPECT_NE(refused.error().context().find("/cache"), std::string::npos);
+  EXPECT_FALSE(root->open_file("format", os::OpenMode::kRead).has_value());
+  --options_.size_limit_bytes;
+  bind();
+  EXPECT_EQ(cache_->status().limit_bytes, options_.size_limit_bytes);
+}
+
 TEST_F(CacheTest, SomebodysFileOfTheNameFormatIsNotOverwritten) {
   auto root = filesystem_.open_root("/").value();
   auto file = root->create_file("format", 0600).value();

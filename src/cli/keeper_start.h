@@ -1,6 +1,7 @@
 // Starting a keeper: in the background, or through systemd where that has a unit for it.
 #pragma once
 
+#include <cstdint>
 #include <functional>
 #include <string>
 
@@ -12,6 +13,8 @@ struct ServeOptions {
   std::string runtime_directory;
   std::string engine_program;  // "": the one that belongs to this program
   std::string log_level = "info";
+  std::string cache = {};  // as keeper::KeeperOptions
+  std::uint64_t cache_size = 0;
 };
 
 // The keeper's main function, given by the program: calls `started` once it answers, returns when

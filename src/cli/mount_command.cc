@@ -179,6 +179,10 @@ Result<handover::MountSpec> check_request(const MountRequest& request) {
   const std::string cache = request.words.cache.value_or(handover::kDefaultCacheDirectory);
   if (cache != "none") {
     spec.cache = TRY(resolve_cache(cache, table));
+    spec.cache_size = request.words.cache_size.value_or(0);
+  } else if (request.words.cache_size) {
+    return fail(Errc::kInvalid,
+                "a size without a cache: leave out the size, or name a cache other than none");
   }
   TRY(check_places({spec.mountpoint, spec.cache, request.keeper.runtime_directory}, table));
   TRY(check_source(spec.source, spec.mountpoint, table));

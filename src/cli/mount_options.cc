@@ -3,10 +3,12 @@
 #include <algorithm>
 #include <array>
 #include <cstddef>
+#include <cstdint>
 #include <string_view>
 
 #include <fmt/format.h>
 
+#include "base/byte_count.h"
 #include "base/error.h"
 #include "base/result.h"
 #include "handover/mount_spec.h"
@@ -14,6 +16,8 @@
 namespace larder::cli {
 
 namespace {
+
+constexpr std::uint64_t kLeastCacheSize = 1024 * 1024;
 
 // For mount(8), systemd or nobody at all: access times are the server's.
 constexpr auto kIgnored = std::to_array<std::string_view>(
@@ -29,12 +33,17 @@ bool is_ignored(std::string_view word) {
 
 Result<> apply_word(OptionWords& words, std::string_view word) {
   constexpr std::string_view kCache = "cache=";
+  constexpr std::string_view kCacheSize = "cachesize=";
   constexpr std::string_view kRuntime = "runtime_dir=";
   if (word.empty() || is_ignored(word)) {
     return {};
   }
   if (word.starts_with(kCache)) {
     words.cache = word.substr(kCache.size());
+    return {};
+  }
+  if (word.starts_with(kCacheSize)) {
+    words.cache_size = TRY(parse_cache_size("option cachesize", word.substr(kCacheSize.size())));
     return {};
   }
   if (word.starts_with(kRuntime)) {
@@ -49,6 +58,17 @@ Result<> apply_word(OptionWords& words, std::string_view word) {
 }
 
 }  // namespace
+
+Result<std::uint64_t> parse_cache_size(std::string_view name, std::string_view text) {
+  const Result<std::uint64_t> size = parse_byte_count(text);
+  if (!size || *size < kLeastCacheSize) {
+    return fail(Errc::kInvalid,
+                fmt::format("{}=\"{}\": give a whole number with K, M, G or T behind it, as 20G, "
+                            "and 1M at least",
+                            name, text));
+  }
+  return *size;
+}
 
 Result<OptionWords> parse_option_words(std::string_view text) {
   OptionWords words;

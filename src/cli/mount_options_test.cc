@@ -2,6 +2,9 @@
 // all.
 #include "cli/mount_options.h"
 
+#include <cstdint>
+
+#include <fmt/format.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
@@ -33,6 +36,22 @@ TEST(MountOptionsTest, IsWritableUnlessSomebodySaysOtherwise) {
   EXPECT_TRUE(parse_option_words("ro,nosuid")->options.read_only);
   EXPECT_TRUE(parse_option_words("rw,ro")->options.read_only) << "the last word counts";
   EXPECT_FALSE(parse_option_words("ro,rw")->options.read_only);
+}
+
+TEST(MountOptionsTest, TakesTheSizeOfTheCacheOut) {
+  const auto words = parse_option_words("cache=/x,cachesize=20G,noexec");
+  ASSERT_TRUE(words.has_value());
+  EXPECT_EQ(words->cache_size, std::uint64_t{20} << 30U);
+  EXPECT_TRUE(words->options.adapter.empty());
+  EXPECT_FALSE(parse_option_words("cache=/x")->cache_size.has_value());
+}
+
+TEST(MountOptionsTest, RefusesSizesThatAreNone) {
+  for (const char* const size : {"", "0", "-1", "-5G", "five", "20GB", "1023K", "99999999T"}) {
+    const auto words = parse_option_words(fmt::format("cachesize={}", size));
+    ASSERT_FALSE(words.has_value()) << size;
+    EXPECT_THAT(words.error().message(), testing::HasSubstr(fmt::format("cachesize=\"{}\"", size)));
+  }
 }
 
 TEST(MountOptionsTest, RefusesRemounting) {

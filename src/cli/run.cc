@@ -60,6 +60,7 @@ struct Arguments {
   std::string path;
   std::string options;
   std::string cache;
+  std::string cache_size;
   bool foreground = false;
   bool json = false;
   bool lazily = false;
@@ -90,6 +91,13 @@ Result<> settle_runtime_directory(ServeOptions& keeper) {
 }
 
 Result<> do_serve(Arguments& arguments, const Serve& serve) {
+  if (!arguments.cache.empty()) {
+    const std::vector<MountEntry> table = TRY(read_mount_table());
+    arguments.keeper.cache = TRY(resolve_cache(arguments.cache, table));
+  }
+  if (!arguments.cache_size.empty()) {
+    arguments.keeper.cache_size = TRY(parse_cache_size("--cache-size", arguments.cache_size));
+  }
   if (!arguments.foreground) {
     return start_in_background(serve, arguments.keeper);
   }
@@ -104,6 +112,9 @@ Result<> do_mount(Arguments& arguments, const Serve& serve) {
   request.keeper = arguments.keeper;
   if (!arguments.cache.empty()) {
     request.words.cache = arguments.cache;
+  }
+  if (!arguments.cache_size.empty()) {
+    request.words.cache_size = TRY(parse_cache_size("--cache-size", arguments.cache_size));
   }
   if (request.words.runtime_directory) {
     request.keeper.runtime_directory = *request.words.runtime_directory;
@@ -178,6 +189,15 @@ Result<> do_version(Arguments& arguments, const Serve& /*serve*/) {
 
 using Action = Result<> (*)(Arguments& arguments, const Serve& serve);
 
+CLI::Option* add_cache_size(CLI::App& command, Arguments& arguments) {
+  return command
+      .add_option("--cache-size", arguments.cache_size,
+                  "what the cache may take at most, as 20G (default: a tenth of its filesystem, at "
+                  "most 20G)")
+      ->type_name("SIZE")
+      ->take_last();
+}
+
 void add_mount_commands(CLI::App& app, Arguments& arguments, Action& action) {
   CLI::App* const mount = app.add_subcommand("mount", "Mount a source through the cache");
   mount->add_option("source", arguments.source, "nfs://server/export, or a directory")->required();
@@ -190,6 +210,7 @@ void add_mount_commands(CLI::App& app, Arguments& arguments, Action& action) {
       ->type_name("DIR")
       ->take_last()
       ->default_str(handover::kDefaultCacheDirectory);
+  add_cache_size(*mount, arguments);
   mount->callback([&action] { action = do_mount; });
 
   CLI::App* const umount = app.add_subcommand("umount", "End a mount");
@@ -201,6 +222,11 @@ void add_mount_commands(CLI::App& app, Arguments& arguments, Action& action) {
 void add_process_commands(CLI::App& app, Arguments& arguments, Action& action) {
   CLI::App* const serve = app.add_subcommand("serve", "Start keeper and engine");
   serve->add_flag("--foreground", arguments.foreground, "stay in the foreground, log to stderr");
+  CLI::Option* const cache =
+      serve->add_option("--cache", arguments.cache, "cache directory to bring online at once")
+          ->type_name("DIR")
+          ->take_last();
+  add_cache_size(*serve, arguments)->needs(cache);
   serve->add_option("--engine", arguments.keeper.engine_program, "another engine program")
       ->group("");
   serve->callback([&action] { action = do_serve; });

@@ -2,6 +2,7 @@
 
 #include <chrono>
 #include <cstddef>
+#include <cstdint>
 #include <memory>
 #include <optional>
 #include <string>
@@ -10,6 +11,7 @@
 
 #include <fmt/format.h>
 
+#include "base/byte_count.h"
 #include "base/clock.h"
 #include "base/error.h"
 #include "base/executor.h"
@@ -49,7 +51,12 @@ CacheBinder::CacheBinder(Executor& executor, handover::EngineEnd& keeper)
 
 CacheBinder::~CacheBinder() = default;
 
-void CacheBinder::bring_online(const std::string& path, Ready ready) {
+void CacheBinder::bring_online(const std::string& path, std::uint64_t size, Ready ready) {
+  if (size != 0) {
+    ready = [this, path, size, inner = std::move(ready)](const Result<>& result) mutable {
+      inner(result ? check_size(path, size) : result);
+    };
+  }
   const fscache::CacheState state = find(path)->status().state;
   // What was online once and has an error is ours still: it cannot be bound a second time.
   const bool absent =
@@ -60,6 +67,7 @@ void CacheBinder::bring_online(const std::string& path, Ready ready) {
     Binding& binding = bindings_[path];
     begins = !std::exchange(binding.trying, true);
     if (begins) {
+      binding.size = size;
       binding.deadline = timers_.schedule(kPatience, [this, path] { on_deadline(path); });
     }
     if (binding.deadline) {  // else it hangs, as the status says already
@@ -73,6 +81,27 @@ void CacheBinder::bring_online(const std::string& path, Ready ready) {
   if (begins) {
     begin(path);
   }
+}
+
+void CacheBinder::bring_online_at_start(const std::string& path, std::uint64_t size) {
+  {
+    const MutexLock lock(mutex_);
+    bindings_[path].at_start = true;
+  }
+  bring_online(path, size, [](const Result<>&) {});
+}
+
+// A cache that is not there has no size: its trouble is told elsewhere.
+Result<> CacheBinder::check_size(const std::string& path, std::uint64_t size) {
+  const std::optional<fscache::BackendStatus> backend = find(path)->status().backend;
+  if (!backend || backend->limit_bytes == size) {
+    return {};
+  }
+  return fail(
+      Errc::kUnsuitable,
+      fmt::format("the cache {} is in use with a size of {}, not {}: leave the size out, or "
+                  "change it after `larder stop`",
+                  path, byte_count_text(backend->limit_bytes), byte_count_text(size)));
 }
 
 void CacheBinder::begin(const std::string& path) {
@@ -121,6 +150,10 @@ Result<> CacheBinder::bind(const std::string& path, UniqueFd directory) {
   cachefiles::CacheOptions options;
   options.tag = path;
   options.path_for_messages = path;
+  {
+    const MutexLock lock(mutex_);
+    options.size_limit_bytes = bindings_[path].size;
+  }
   std::unique_ptr<os::Directory> root = TRY(os::adopt_directory(std::move(directory)));
   std::unique_ptr<fscache::Backend> backend =
       TRY(cachefiles::bind_cache(std::move(root), *filesystem_, options, clock_));
@@ -137,7 +170,7 @@ void CacheBinder::finish(const std::string& path, const Result<>& result) {
     binding.trying = false;
     waiting.swap(binding.waiting);
     deadline = std::exchange(binding.deadline, std::nullopt);
-    if (refused && binding.trouble.empty()) {
+    if (refused && binding.trouble.empty() && !binding.at_start) {
       bindings_.erase(path);  // no mount goes on with it
     } else {
       binding.trouble = result ? "" : sentence_for(result.error());

@@ -1,6 +1,7 @@
 // CacheBinder: brings the cache directories that mounts name online, each once.
 #pragma once
 
+#include <cstdint>
 #include <functional>
 #include <memory>
 #include <optional>
@@ -19,7 +20,8 @@
 
 namespace larder::engine {
 
-// A cache given by its directory has the path as its tag and default limits.
+// A cache given by its directory has the path as its tag. The size of whoever brought it online
+// counts until it is withdrawn.
 // Threads: any. Life: the engine's; withdraw_all() before destruction.
 class CacheBinder {
  public:
@@ -36,10 +38,13 @@ class CacheBinder {
   using Ready = std::move_only_function<void(Result<>)>;
 
   // Begins to bring it online if it is not. `ready` runs when that has been tried, or after a while
-  // in which the disk did not answer; must not wait. Its only error is kUnsuitable, a sentence:
-  // the directory is not one that this cache can be in, which is for whoever named it to set right.
-  // All other trouble is the cache's own, and a mount works without one.
-  void bring_online(const std::string& path, Ready ready) EXCLUDES(mutex_);
+  // in which the disk did not answer; must not wait. Its only error is kUnsuitable, a sentence for
+  // whoever named it to set right: the directory is not one that a cache of `size` bytes (0: the
+  // default) can be in, or it is online with another size. All other trouble is the cache's own,
+  // and a mount works without one.
+  void bring_online(const std::string& path, std::uint64_t size, Ready ready) EXCLUDES(mutex_);
+  // The same before there is a mount: what is unsuitable about it is kept for the status, too.
+  void bring_online_at_start(const std::string& path, std::uint64_t size) EXCLUDES(mutex_);
 
   struct Status {
     fscache::CacheStatus cache;
@@ -54,6 +59,8 @@ class CacheBinder {
 
  private:
   struct Binding {
+    std::uint64_t size = 0;  // bytes; 0: the default
+    bool at_start = false;   // shown whatever becomes of it
     bool trying = false;
     std::optional<TimerId> deadline;  // while somebody waits for it
     std::string trouble;
@@ -64,6 +71,7 @@ class CacheBinder {
   void on_deadline(const std::string& path) EXCLUDES(mutex_);
   void on_directory(const std::string& path, Result<UniqueFd> directory);
   [[nodiscard]] Result<> bind(const std::string& path, UniqueFd directory);
+  [[nodiscard]] Result<> check_size(const std::string& path, std::uint64_t size);
   void finish(const std::string& path, const Result<>& result) EXCLUDES(mutex_);
 
   handover::EngineEnd& keeper_;

@@ -92,6 +92,9 @@ Result<> Engine::run() {
   if (LogLevel level{}; parse_log_level(keeper_->hello().log_level, level)) {
     set_log_level(level);
   }
+  if (const handover::Hello& hello = keeper_->hello(); !hello.cache.empty()) {
+    caches_.bring_online_at_start(hello.cache, hello.cache_size);
+  }
   log_info("engine {} is ready", LARDER_VERSION);
   {
     const MutexLock lock(mutex_);
@@ -128,7 +131,8 @@ void Engine::start_mount(const std::shared_ptr<Mount>& mount) {
     connect(mount, nullptr);
     return;
   }
-  caches_.bring_online(mount->spec().cache, [this, mount](const Result<>& suitable) {
+  const handover::MountSpec& spec = mount->spec();
+  caches_.bring_online(spec.cache, spec.cache_size, [this, mount](const Result<>& suitable) {
     mount_pool_->post([this, mount, suitable] {
       if (suitable) {
         connect(mount, caches_.find(mount->spec().cache));

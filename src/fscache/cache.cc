@@ -60,9 +60,10 @@ Result<> Cache::add_backend(std::unique_ptr<Backend> backend) {
   std::shared_ptr<OnlineBackend> online;
   {
     const MutexLock lock(mutex_);
-    if (online_ != nullptr || !leaving_.expired()) {
+    if (present_) {
       return fail(Errc::kBusy, fmt::format("cache {}: already online, or not quite offline", tag_));
     }
+    present_ = true;
     online_ = online =
         std::shared_ptr<OnlineBackend>(new OnlineBackend{std::move(backend), work_.get()},
                                        [this](OnlineBackend* last) { retire(last); });
@@ -84,11 +85,10 @@ void Cache::withdraw(Task done) {
     online = std::move(online_);
     online_.reset();
     if (online != nullptr) {
-      leaving_ = online;
       state_ = CacheState::kWithdrawn;
       trouble_ = "the cache was taken offline";
     }
-    if (!leaving_.expired()) {
+    if (present_) {
       when_withdrawn_.push_back(std::move(done));
       done = nullptr;
     }
@@ -114,6 +114,7 @@ void Cache::retire(OnlineBackend* online) {
     std::vector<Task> done;
     {
       const MutexLock lock(mutex_);
+      present_ = false;
       done = std::move(when_withdrawn_);
       when_withdrawn_.clear();
     }

@@ -82,7 +82,9 @@ class Cache : public std::enable_shared_from_this<Cache> {
   CacheState state_ GUARDED_BY(mutex_) = CacheState::kNotPresent;
   std::string trouble_ GUARDED_BY(mutex_);
   std::shared_ptr<OnlineBackend> online_ GUARDED_BY(mutex_);
-  std::weak_ptr<OnlineBackend> leaving_ GUARDED_BY(mutex_);  // withdrawn, still held by somebody
+  // From add_backend until the backend is gone: withdrawn, it is held by others, then closes its
+  // books on a disk thread.
+  bool present_ GUARDED_BY(mutex_) = false;
   std::vector<Task> when_withdrawn_ GUARDED_BY(mutex_);
   bool hangs_ GUARDED_BY(mutex_) = false;
   std::optional<TimerId> next_maintenance_ GUARDED_BY(mutex_);

@@ -104,6 +104,23 @@ TEST_F(CacheTest, WithdrawalWaitsForTheLastHolder) {
   EXPECT_EQ(cache_->status().state, CacheState::kActive);
 }
 
+// After `done` the cache's directory may be unmounted, or opened again.
+TEST_F(CacheTest, WithdrawalWaitsForTheBooksToBeClosed) {
+  bring_online();
+  int done = 0;
+  cache_->withdraw([&] { ++done; });
+  cache_->withdraw([&] { ++done; });  // nobody holds it, but its disk thread has not come to it yet
+  EXPECT_EQ(done, 0);
+  EXPECT_EQ(script_.alive, 1);
+  EXPECT_EQ(cache_->add_backend(std::make_unique<ScriptedBackend>(script_)).error().code(),
+            Errc::kBusy);
+  stepper_.run();
+  EXPECT_EQ(done, 2);
+  EXPECT_EQ(script_.alive, 0);
+  bring_online();
+  EXPECT_EQ(cache_->status().state, CacheState::kActive);
+}
+
 TEST_F(CacheTest, WithdrawingWhatIsNotOnlineIsDoneAtOnce) {
   bool done = false;
   cache_->withdraw([&] { done = true; });

@@ -14,6 +14,7 @@
 #include <fmt/format.h>
 #include <sys/uio.h>
 
+#include "base/byte_count.h"
 #include "base/bytes.h"
 #include "base/check.h"
 #include "base/error.h"
@@ -170,6 +171,12 @@ std::string encode_hello(const Hello& hello) {
   std::string text;
   append_line(text, "runtime_dir", hello.runtime_directory);
   append_line(text, "log_level", hello.log_level);
+  if (!hello.cache.empty()) {
+    append_line(text, "cache", hello.cache);
+  }
+  if (hello.cache_size != 0) {
+    append_line(text, "cache_size", std::to_string(hello.cache_size));
+  }
   return text;
 }
 
@@ -180,6 +187,10 @@ Result<Hello> decode_hello(std::string_view text) {
       hello.runtime_directory = std::move(value);
     } else if (key == "log_level") {
       hello.log_level = std::move(value);
+    } else if (key == "cache") {
+      hello.cache = std::move(value);
+    } else if (key == "cache_size") {
+      hello.cache_size = TRY(parse_byte_count(value));
     }
   }
   if (!hello.runtime_directory.starts_with('/')) {

@@ -130,6 +130,8 @@ struct Message {
 struct Hello {
   std::string runtime_directory;  // absolute
   std::string log_level = "info";
+  std::string cache = {};        // brought online at once; "": when a mount names one
+  std::uint64_t cache_size = 0;  // as MountSpec::cache_size
 };
 
 [[nodiscard]] std::string encode_hello(const Hello& hello);

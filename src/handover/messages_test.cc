@@ -204,11 +204,19 @@ TEST(MessagesTest, DecodesNothingButWhatItWouldHaveSent) {
   }
 }
 
+TEST(MessagesTest, HelloTellsTheCacheAndItsSize) {
+  const auto hello = decode_hello(encode_hello({"/run/x", "info", "/a\nb", 123456}));
+  ASSERT_TRUE(hello.has_value());
+  EXPECT_EQ(hello->cache, "/a\nb");
+  EXPECT_EQ(hello->cache_size, 123456U);
+}
+
 TEST(MessagesTest, HelloTellsTheRuntimeDirectoryWhateverItsName) {
   const auto hello = decode_hello(encode_hello({"/run/a\nb%=c", "debug"}));
   ASSERT_TRUE(hello.has_value());
   EXPECT_EQ(hello->runtime_directory, "/run/a\nb%=c");
   EXPECT_EQ(hello->log_level, "debug");
+  EXPECT_EQ(hello->cache, "");
   EXPECT_FALSE(decode_hello("log_level=info\n").has_value());
 }
 

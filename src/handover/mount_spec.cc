@@ -14,6 +14,7 @@
 
 #include <fmt/format.h>
 
+#include "base/byte_count.h"
 #include "base/error.h"
 #include "base/result.h"
 #include "handover/lines.h"
@@ -179,6 +180,9 @@ Result<std::string> encode_spec(const MountSpec& spec) {
   append_line(text, "source", spec.source);
   append_line(text, "mountpoint", spec.mountpoint);
   append_line(text, "cache", spec.cache);
+  if (spec.cache_size != 0) {
+    append_line(text, "cache_size", std::to_string(spec.cache_size));
+  }
   for (const std::string& word : words_of(spec.options)) {
     append_line(text, "option", word);
   }
@@ -203,6 +207,8 @@ Result<> apply_line(MountSpec& spec, std::string_view key, std::string value) {
     spec.mountpoint = std::move(value);
   } else if (key == "cache") {
     spec.cache = std::move(value);
+  } else if (key == "cache_size") {
+    spec.cache_size = TRY(parse_byte_count(value));
   } else {
     return fail(Errc::kInvalid, fmt::format("unknown line \"{}\" in a mount's description", key));
   }

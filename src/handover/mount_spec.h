@@ -46,7 +46,8 @@ struct MountSpec {
   std::string source;      // as given
   std::string mountpoint;  // absolute
   std::string cache;       // absolute path of the cache directory, "" for none
-  MountOptions options;
+  MountOptions options = {};
+  std::uint64_t cache_size = 0;  // bytes that the cache may take; 0: not named
 
   bool operator==(const MountSpec&) const = default;
 };

@@ -29,6 +29,7 @@ TEST(MountSpecTest, ReadsBackWhatItWrote) {
       options_of({"ro", "noexec", "suid", "acregmin=7", "nocto", "nconnect=4", "rsize=65536",
                   "soft", "timeo=50", "retrans=0", "passthrough=no", "vers=3", "fancy"})
           .value();
+  spec.cache_size = 5U << 20U;
   const auto text = encode_spec(spec);
   ASSERT_TRUE(text.has_value());
   const auto again = decode_spec(*text);
@@ -42,6 +43,7 @@ TEST(MountSpecTest, KeepsDefaultsWhereNothingWasSaid) {
   ASSERT_TRUE(again.has_value());
   EXPECT_EQ(again->options, MountOptions());
   EXPECT_FALSE(again->options.read_only);
+  EXPECT_EQ(again->cache_size, 0U);
   EXPECT_TRUE(again->options.nosuid);
   EXPECT_TRUE(again->options.nodev);
   EXPECT_TRUE(again->options.passthrough);

@@ -72,7 +72,7 @@ class Keeper {
  public:
   Keeper(const KeeperOptions& options, RuntimeDirectory runtime, EngineUser user,
          std::string program, UniqueFd signals, UniqueFd wake)
-      : hello_{options.runtime_directory, options.log_level},
+      : hello_{options.runtime_directory, options.log_level, options.cache, options.cache_size},
         program_(std::move(program)),
         user_(user),
         runtime_(std::move(runtime)),
@@ -372,7 +372,7 @@ void Keeper::on_open_cache(const Message& message) {
 // The engine talks to the network; what it may have opened and given to it by root is only what
 // root named in a mount.
 bool Keeper::may_be_a_cache(const std::string& path) const {
-  return path == handover::kDefaultCacheDirectory ||
+  return path == handover::kDefaultCacheDirectory || path == hello_.cache ||
          std::ranges::any_of(mounts_.all(), [&path](const auto& entry) {
            return handover::has_line(entry.second.spec, "cache", path);
          });

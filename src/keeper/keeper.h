@@ -1,6 +1,7 @@
 // The keeper: the small root process that holds what must outlive an engine.
 #pragma once
 
+#include <cstdint>
 #include <functional>
 #include <string>
 
@@ -13,6 +14,8 @@ struct KeeperOptions {
   std::string runtime_directory = handover::kDefaultRuntimeDirectory;
   std::string engine_program;  // "": the larder-engine that belongs to this program
   std::string log_level = "info";
+  std::string cache = {};        // absolute: brought online by each engine at its start; may be ""
+  std::uint64_t cache_size = 0;  // bytes, 0: the default
   std::function<void()> on_started = {};  // called once it answers; may be empty
 };
 

@@ -34,19 +34,53 @@ constexpr unsigned kMostRestarts = 8;
 void DirectoryStream::load(std::size_t index, const Caller& caller,
                            std::move_only_function<void(Result<>)> done) {
   bool ask_now = false;
+  std::uint64_t id = 0;
+  const CallScope::Ticket ticket = caller.scope == nullptr ? 0 : caller.scope->begin_wait();
   {
     const MutexLock lock(mutex_);
     if (index >= entries_.size() && !end_) {
-      waiters_.push_back({index, caller, std::move(done)});
+      id = ++last_waiter_;
+      waiters_.push_back({id, index, caller, std::move(done)});
       ask_now = !std::exchange(asking_, true);
       done = nullptr;
     }
   }
   if (done) {
     done({});
-  } else if (ask_now) {
+    return;
+  }
+  if (ask_now) {
     ask(caller);
   }
+  if (caller.scope != nullptr) {
+    caller.scope->set_cancel(ticket, [weak = weak_from_this(), id] {
+      if (const auto self = weak.lock()) {
+        self->give_up(id);
+      }
+    });
+  }
+}
+
+void DirectoryStream::give_up(std::uint64_t waiter_id) {
+  std::move_only_function<void(Result<>)> done;
+  std::optional<CallId> unwanted;
+  {
+    const MutexLock lock(mutex_);
+    const auto found = std::ranges::find(waiters_, waiter_id, &Waiter::id);
+    if (found == waiters_.end()) {
+      return;  // it was answered
+    }
+    done = std::move(found->done);
+    waiters_.erase(found);
+    if (waiters_.empty() && asking_) {
+      unwanted_ = true;
+      unwanted = call_;
+    }
+  }
+  if (unwanted) {
+    share_->adapter.cancel(*unwanted);
+  }
+  done(fail(Errc::kCancelled, "interrupted"));
 }
 
 void DirectoryStream::visit(std::size_t index,
@@ -74,18 +108,32 @@ void DirectoryStream::rewind() {
 
 void DirectoryStream::ask(const Caller& caller) {
   DirectoryPosition from;
-  Question asked{caller, 0, share_->inodes.begin_check(), inode_->attributes().attributes};
+  Question asked{caller, 0, 0, share_->inodes.begin_check(), inode_->attributes().attributes};
   {
     const MutexLock lock(mutex_);
     from = position_;
+    asked.number = ++question_;
     asked.round = round_;
+    call_.reset();
+    unwanted_ = waiters_.empty();
   }
-  CallWait wait(caller, share_->adapter);
-  wait.on(share_->adapter.start_readdir(
+  const std::uint64_t number = asked.number;
+  const CallId call = share_->adapter.start_readdir(
       inode_->handle(), from, true, caller.credential,
       [self = shared_from_this(), asked = std::move(asked)](Result<ReaddirReply> reply) {
         self->on_reply(asked, std::move(reply));
-      }));
+      });
+  bool unwanted = false;
+  {
+    const MutexLock lock(mutex_);
+    if (asking_ && question_ == number) {
+      call_ = call;
+      unwanted = unwanted_;
+    }
+  }
+  if (unwanted) {
+    share_->adapter.cancel(call);
+  }
 }
 
 // For the LOOKUPs that follow a listing. What names are worth is told by the directory's version:
@@ -118,9 +166,10 @@ void DirectoryStream::on_reply(const Question& asked, Result<ReaddirReply> reply
     remember(asked, *reply);
   }
   Result<> result;
-  bool ask_again = false;
+  std::optional<Caller> ask_again_for;
   {
     const MutexLock lock(mutex_);
+    bool ask_again = false;
     if (asked.round != round_) {
       ask_again = true;  // rewound meanwhile: this was about a listing that is gone
     } else if (reply) {
@@ -134,13 +183,18 @@ void DirectoryStream::on_reply(const Question& asked, Result<ReaddirReply> reply
         given_.insert(entry.name);
       }
       ask_again = true;
+    } else if (reply.error().code() == Errc::kCancelled && unwanted_) {
+      ask_again = true;  // cancelled by us, and then somebody came
     } else {
       result = fail(reply.error());
     }
-    asking_ = ask_again;
+    if (ask_again && !waiters_.empty()) {
+      ask_again_for = waiters_.front().caller;
+    }
+    asking_ = ask_again_for.has_value();
   }
-  if (ask_again) {
-    ask(asked.caller);
+  if (ask_again_for) {
+    ask(*ask_again_for);
   } else {
     answer(std::move(result));
   }

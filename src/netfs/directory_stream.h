@@ -37,7 +37,9 @@ class DirectoryStream : public std::enable_shared_from_this<DirectoryStream> {
 
   [[nodiscard]] const InodeRef& inode() const { return inode_; }
 
-  // Makes sure that the entry at `index` is there, or that the listing ends before it.
+  // Makes sure that the entry at `index` is there, or that the listing ends before it. Callers may
+  // share one call to the server: an interrupt ends the wait of the one that it is for, and the
+  // call when nobody else waits for it.
   void load(std::size_t index, const Caller& caller, std::move_only_function<void(Result<>)> done)
       EXCLUDES(mutex_);
   // Calls `visit` for the entries from `index` on that are there, until it returns false.
@@ -50,17 +52,21 @@ class DirectoryStream : public std::enable_shared_from_this<DirectoryStream> {
 
  private:
   struct Waiter {
+    std::uint64_t id;
     std::size_t index;
     Caller caller;
     std::move_only_function<void(Result<>)> done;
   };
 
   void ask(const Caller& caller) EXCLUDES(mutex_);
+  // The waiter's request was interrupted.
+  void give_up(std::uint64_t waiter_id) EXCLUDES(mutex_);
 
   // What a reply is to be compared with: the listing and the directory as they were when it was
   // asked for.
   struct Question {
     Caller caller;
+    std::uint64_t number = 0;
     std::uint64_t round = 0;
     CheckTicket ticket = 0;
     Attributes directory;
@@ -78,11 +84,16 @@ class DirectoryStream : public std::enable_shared_from_this<DirectoryStream> {
   DirectoryPosition position_ GUARDED_BY(mutex_);
   bool end_ GUARDED_BY(mutex_) = false;
   bool asking_ GUARDED_BY(mutex_) = false;
-  std::uint64_t round_ GUARDED_BY(mutex_) = 0;  // raised by rewind(): late replies are dropped
+  // Of the question under way.
+  std::uint64_t question_ GUARDED_BY(mutex_) = 0;
+  std::optional<CallId> call_ GUARDED_BY(mutex_);  // not known until its start has returned
+  bool unwanted_ GUARDED_BY(mutex_) = false;       // who waited for it gave up
+  std::uint64_t round_ GUARDED_BY(mutex_) = 0;     // raised by rewind(): late replies are dropped
   // After a listing was begun anew in the middle: the names given before, not to be given twice.
   std::unordered_set<std::string> given_ GUARDED_BY(mutex_);
   unsigned restarts_ GUARDED_BY(mutex_) = 0;
   std::vector<Waiter> waiters_ GUARDED_BY(mutex_);
+  std::uint64_t last_waiter_ GUARDED_BY(mutex_) = 0;
 };
 
 }  // namespace larder::netfs

@@ -603,6 +603,67 @@ TEST_F(ShareTest, ListsEveryNameOnce) {
   EXPECT_EQ(index, 1234U);
 }
 
+// Two threads may read one directory stream: ^C is for one of them.
+TEST_F(ShareTest, AnInterruptEndsOneOfTwoWaitsForAListing) {
+  server_.add_file("file", "");
+  mount();
+  for (const bool first_is_interrupted : {true, false}) {
+    const auto stream = open_directory();
+    ASSERT_TRUE(stream);
+    control_->hold = true;
+    const std::uint64_t calls = server_.calls["READDIR"];
+    const Caller interrupted{caller_.credential, std::make_shared<CallScope>()};
+    const Caller other{caller_.credential, std::make_shared<CallScope>()};
+    std::optional<Result<>> cancelled;
+    std::optional<Result<>> listed;
+    const auto wait_interrupted = [&] {
+      (*stream)->load(0, interrupted, [&](Result<> result) { cancelled = std::move(result); });
+    };
+    const auto wait_other = [&] {
+      (*stream)->load(0, other, [&](Result<> result) { listed = std::move(result); });
+    };
+    first_is_interrupted ? wait_interrupted() : wait_other();
+    first_is_interrupted ? wait_other() : wait_interrupted();
+    stepper_.run();
+    interrupted.scope->cancel();
+    ASSERT_TRUE(cancelled);
+    EXPECT_EQ(cancelled->error().code(), Errc::kCancelled);
+    EXPECT_FALSE(listed);
+    control_->release();
+    stepper_.run();
+    ASSERT_TRUE(listed);
+    EXPECT_TRUE(listed->has_value());
+    EXPECT_EQ(server_.calls["READDIR"], calls + 1) << "both shared one call";
+  }
+}
+
+// The call ends with its last waiter; who comes before its end is heard of has one of his own.
+TEST_F(ShareTest, AnInterruptOfEveryWaitForAListingEndsItsCall) {
+  server_.add_file("file", "");
+  mount();
+  const auto stream = open_directory();
+  ASSERT_TRUE(stream);
+  control_->hold = true;
+  std::vector<Caller> callers;
+  std::vector<Result<>> ends;
+  for (int i = 0; i < 2; ++i) {
+    callers.push_back({caller_.credential, std::make_shared<CallScope>()});
+    (*stream)->load(0, callers.back(), [&](Result<> result) { ends.push_back(std::move(result)); });
+  }
+  stepper_.run();
+  for (const Caller& caller : callers) {
+    caller.scope->cancel();
+  }
+  ASSERT_EQ(ends.size(), 2U);
+  EXPECT_EQ(ends[0].error().code(), Errc::kCancelled);
+  EXPECT_EQ(ends[1].error().code(), Errc::kCancelled);
+  const std::uint64_t calls = server_.calls["READDIR"];
+  control_->release();
+  stepper_.run();
+  EXPECT_EQ(server_.calls["READDIR"], calls) << "the call that nobody waits for went on";
+  EXPECT_TRUE(load_all(*stream));
+}
+
 class CountingSink final : public InvalidationSink {
  public:
   void data_changed(const Inode& /*inode*/) override { ++count; }

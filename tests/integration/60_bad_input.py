@@ -33,9 +33,11 @@ class Refusals(Case):
             self.assertIn(str(word), sentence)
         self.assertEqual(cleanup.mounts_under(self.directory), [])
 
-    def assert_mount_refused(self, source, told, mountpoint=None, options="", prefix=()):
-        self.assert_refused(self.larder.mount_words(source, mountpoint or self.mountpoint, options),
-                            told, prefix)
+    def assert_mount_refused(self, source, told, mountpoint=None, options="", prefix=(), with_cache=True):
+        words = self.larder.mount_words(source, mountpoint or self.mountpoint, options)
+        if not with_cache:
+            words = [word for word in words if word not in ("--cache", self.larder.cache_directory)]
+        self.assert_refused(words, told, prefix)
 
     def test_sources_that_are_none(self):
         for source, told in (("nonsense", "nonsense"), ("gopher://host/export", "gopher"),
@@ -116,6 +118,39 @@ class Refusals(Case):
         self.larder.restart()
         other.mount(self.server.url(), mountpoint)  # nothing in the other one remembers it
         self.assertEqual(other.status()["caches"][0]["state"], "active")
+
+    def test_sizes_of_the_cache_that_are_none(self):
+        for size in ("0", "-5G", "much", "20GB", "1K", "99999999T"):
+            with self.subTest(size):
+                self.assert_mount_refused(self.server.url(), ["cachesize", size],
+                                          options=f"cachesize={size}")
+                self.assert_refused(
+                    self.larder.mount_words(self.server.url(), self.mountpoint)
+                    + [f"--cache-size={size}"], ["--cache-size", size])
+        self.assert_mount_refused(self.server.url(), ["size"], options="cache=none,cachesize=1G",
+                                  with_cache=False)
+        self.assert_refused(["serve", "--cache-size", "1G"], ["--cache"])
+
+    def test_a_size_above_that_of_the_filesystem(self):
+        self.assert_mount_refused(self.server.url(), [self.larder.cache_directory, "8000T"],
+                                  options="cachesize=8000T")
+        self.assertEqual(os.listdir(self.larder.cache_directory), [])
+        self.assertEqual(self.larder.status()["caches"], [], "nothing goes on with it")
+
+    def test_a_second_mount_with_another_size_of_the_cache(self):
+        self.larder.mount(self.server.url(), self.mountpoint, "cachesize=64M")
+        other = self.directory / "mnt2"
+        other.mkdir()
+        sentence = self.larder.refusal(
+            *self.larder.mount_words(self.server.url(), other, "cachesize=1G"))
+        for word in (self.larder.cache_directory, "64M", "1G"):
+            self.assertIn(str(word), sentence)
+        self.assertFalse(larder.is_mounted(other))
+        self.assertEqual(self.larder.status()["caches"][0]["limit_bytes"], 64 << 20)
+        self.larder.mount(self.server.url(), other)  # names none: content with what there is
+        self.larder.umount(other)
+        self.larder.mount(self.server.url(), other, "cachesize=64M")
+        self.assertEqual((other / "file").read_bytes(), b"content")
 
     def make_cache(self):
         self.larder.mount(self.server.url(), self.mountpoint)

@@ -41,6 +41,56 @@ class OwnDisk(MountedCase):
         self.assertRegex(trouble, r"\w+ \w+ \w+", "no sentence")
 
 
+class OwnSize(OwnDisk):
+    """The user says how much of the disk the cache may take."""
+
+    LIMIT = 12 * _MIB  # half of what the export holds
+    options = "cachesize=12M"
+
+    def cache_bytes(self):
+        total = 0
+        for path in self.disk.mountpoint.rglob("*"):
+            with contextlib.suppress(FileNotFoundError):  # culled at this moment
+                total += path.lstat().st_blocks * 512
+        return total
+
+    def read_all_within_the_limit(self):
+        most = 0
+        for path in self.export.rglob("*"):
+            if path.is_file():
+                self.read(path.relative_to(self.export))
+            most = max(most, self.cache_bytes())
+        self.assertLessEqual(most, self.LIMIT)
+        self.assertGreater(most, self.LIMIT // 2, "the limit was never tried")
+
+    def test_the_size_that_a_mount_names_holds(self):
+        self.assertEqual(self.larder.status()["caches"][0]["limit_bytes"], self.LIMIT)
+        self.read_all_within_the_limit()
+        one = next(path for path in (self.export / "small").rglob("*") if path.is_file())
+
+        def room_is_made():
+            larder.drop_page_cache()  # whose files count as in use
+            self.read(one.relative_to(self.export))
+            return self.larder.status()["caches"][0]["culled_objects"] > 0
+
+        wait_until(room_is_made, 60, "room to be made")
+        self.read_all_within_the_limit()
+
+    def test_the_size_that_serve_names_holds(self):
+        self.larder.restart()
+        self.larder.run("serve", "--cache", self.larder.cache_directory, "--cache-size", "12M")
+        wait_until(lambda: self.larder.status()["caches"][0].get("limit_bytes"), 20, "the cache")
+        self.mount("")
+        self.assertEqual(self.larder.status()["caches"][0]["limit_bytes"], self.LIMIT)
+        self.read_all_within_the_limit()
+
+    def test_serve_tells_what_is_wrong_with_the_size(self):
+        self.larder.restart()
+        self.larder.run("serve", "--cache", self.larder.cache_directory, "--cache-size", "97M")
+        wait_until(lambda: "97M" in self.larder.status()["caches"][0]["trouble"], 20, "the sentence")
+        self.assertNotIn("limit_bytes", self.larder.status()["caches"][0])
+
+
 class BrokenDisk(OwnDisk):
     """It can be full, cut short or read-only."""
 

@@ -1,5 +1,6 @@
 #include "simulated_disk.h"
 
+#include <algorithm>
 #include <array>
 #include <cerrno>
 #include <chrono>
@@ -66,7 +67,7 @@ class SimulatedDirectory final : public SimulatedDisk {
     options_.path_for_messages = "/cache";
     constexpr std::uint64_t kMebibyte = 1U << 20U;
     const std::array<std::uint64_t, 3> limits{kMebibyte, 3 * kMebibyte, kMuch};
-    options_.size_limit_bytes = limits.at(random() % limits.size());
+    options_.size_limit_bytes = std::min(limits.at(random() % limits.size()), capacity_);
     options_.most_open_files = chance(random, 50) ? 1 : 6000;
   }
 

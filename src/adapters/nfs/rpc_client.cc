@@ -188,16 +188,18 @@ std::size_t RpcClient::choose_connection(const RpcRequest& request) const {
   std::size_t chosen = kQueued;
   for (std::size_t i = 0; i < connections_.size(); ++i) {
     const Load& load = loads_[i];
-    const bool full = load.calls >= kMostCalls ||
-                      (load.bytes > 0 && load.bytes + request.expected_bytes > kMostBytes);
+    const bool up = connections_[i]->up();
+    const bool kept_free = large && i == 0 && connections_.size() > 1;
+    const bool others_up = kept_free && std::any_of(connections_.begin() + 1, connections_.end(),
+                                                    [](const auto& other) { return other->up(); });
+    if (others_up && request.call_class != CallClass::kRead) {
+      continue;  // rather wait than lengthen the queue of small calls
+    }
+    const std::size_t most = others_up ? kMostBytesOnFirst : kMostBytes;
+    const bool full =
+        load.calls >= kMostCalls || (load.bytes > 0 && load.bytes + request.expected_bytes > most);
     if (full) {
       continue;
-    }
-    const bool kept_free = large && i == 0 && connections_.size() > 1;
-    const bool up = connections_[i]->up();
-    if (kept_free && std::any_of(connections_.begin() + 1, connections_.end(),
-                                 [](const auto& other) { return other->up(); })) {
-      continue;  // rather wait than lengthen the queue of small calls
     }
     const std::tuple rank(!up, kept_free, load.bytes, load.calls);
     if (!best || rank < *best) {

@@ -47,8 +47,10 @@ struct RpcClientSettings {
 
 // Which call goes where: the reply bytes that are expected on each connection are counted. Small
 // calls go where the fewest are expected, on any connection; large reads share all connections but
-// the first, which so stays free of long replies. Each connection has at most kMostCalls calls and
-// about kMostBytes of replies in flight; the rest waits here, in the order of CallClass.
+// the first, which so stays free of long replies. Only when all others are full, readers (nobody
+// else) get kMostBytesOnFirst there: what the server does not answer must not hold up all others.
+// Each connection has at most kMostCalls calls and about kMostBytes of replies in flight; the rest
+// waits here, in the order of CallClass.
 //
 // Deadlines: a call times out when it has waited for `timeout` and its connection brought nothing
 // in that time; while bytes come in (a slow link under many reads) it may take up to four times as
@@ -83,6 +85,7 @@ class RpcClient final : public std::enable_shared_from_this<RpcClient>,
 
   static constexpr std::size_t kMostCalls = 128;
   static constexpr std::size_t kMostBytes = 16U << 20;
+  static constexpr std::size_t kMostBytesOnFirst = kMostBytes / 4;  // of large ones, if not alone
   static constexpr std::size_t kLargeReply = 64U << 10;
 
  private:

@@ -76,6 +76,15 @@ class RpcClientTest : public ::testing::Test {
     client_ = RpcClient::make(std::move(settings), stepper_, connector_);
   }
 
+  void make_two_up() {
+    make(Patience::kHard, 2);
+    client_->open();
+    settle();
+    peer(0).accept();
+    peer(1).accept();
+    settle();
+  }
+
   // Lets everything happen that needs no time.
   void settle() {
     stepper_.advance(milliseconds(0));
@@ -500,16 +509,11 @@ TEST_F(RpcClientTest, JukeboxForEverEndsWithTheDeadlineOrACancel) {
 }
 
 // Small calls must not stand behind megabytes when another connection is free.
-TEST_F(RpcClientTest, LargeReadsKeepOffTheFirstConnection) {
-  make(Patience::kHard, 2);
-  client_->open();
-  settle();
-  peer(0).accept();
-  peer(1).accept();
-  settle();
+TEST_F(RpcClientTest, LargePrefetchesKeepOffTheFirstConnection) {
+  make_two_up();
   std::vector<std::byte> destination(1U << 20);
   for (netfs::CallId id = 1; id <= 30; ++id) {
-    submit(id, destination, 1U << 20, CallClass::kRead);
+    submit(id, destination, 1U << 20, CallClass::kPrefetch);
   }
   for (netfs::CallId id = 31; id <= 40; ++id) {
     submit(id);
@@ -517,6 +521,33 @@ TEST_F(RpcClientTest, LargeReadsKeepOffTheFirstConnection) {
   settle();
   EXPECT_EQ(calls_at(peer(0)).size(), 10U) << "the small ones";
   EXPECT_EQ(calls_at(peer(1)).size(), 16U) << "16 MiB in flight at most";
+}
+
+// A file that the server cannot read just now must not keep others from being read.
+TEST_F(RpcClientTest, ReadsThatAreNotAnsweredLeaveRoomForOthers) {
+  make_two_up();
+  constexpr std::size_t kSize = 256U << 10;
+  std::vector<std::byte> destination(kSize);
+  for (netfs::CallId id = 1; id <= 64; ++id) {
+    submit(id, destination, kSize, CallClass::kRead);
+  }
+  settle();
+  EXPECT_TRUE(calls_at(peer(0)).empty());
+  EXPECT_EQ(calls_at(peer(1)).size(), 64U);
+  const auto other = submit(65, destination, kSize, CallClass::kRead);
+  settle();
+  const auto calls = calls_at(peer(0));
+  ASSERT_EQ(calls.size(), 1U);
+  peer(0).deliver(as_record(accepted_reply(calls[0].xid, status_results(5))));
+  settle();
+  EXPECT_EQ(other->times, 1);
+  // But not more than a quarter of what the others take.
+  for (netfs::CallId id = 66; id <= 100; ++id) {
+    submit(id, destination, kSize, CallClass::kRead);
+  }
+  submit(101);
+  settle();
+  EXPECT_EQ(calls_at(peer(0)).size(), 16U + 1U) << "4 MiB, and the small one";
 }
 
 TEST_F(RpcClientTest, QueuedCallsGoInTheOrderOfTheirClass) {
