@@ -14,7 +14,6 @@
 #include <fmt/format.h>
 
 #include "base/byte_count.h"
-#include "base/byte_count.h"
 #include "base/bytes.h"
 #include "base/endian.h"
 #include "base/error.h"

@@ -28,8 +28,8 @@ struct CacheOptions {
 // format checked, and what a crash may have taken is known from then on.
 // Blocks. `filesystem` and `clock` outlive the cache.
 // Errors: kUnsuitable (another process has it, not empty and not ours, another format, smaller than
-// the size limit), kInvalid (limits that make no sense), kNotSupported (no extended attributes or no unnamed files there), kIo; the
-// context is a sentence with the path.
+// the size limit), kInvalid (limits that make no sense), kNotSupported (no extended attributes or
+// no unnamed files there), kIo; the context is a sentence with the path.
 [[nodiscard]] Result<std::unique_ptr<fscache::Backend>> bind_cache(
     std::unique_ptr<os::Directory> root, os::Filesystem& filesystem, const CacheOptions& options,
     const Clock& clock);

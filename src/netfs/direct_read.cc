@@ -35,12 +35,25 @@ DirectRead::DirectRead(std::shared_ptr<ShareContext> share, InodeRef inode,
 
 void DirectRead::begin() {
   ++attempts_;
+  bool blind = false;
+  {
+    const MutexLock lock(mutex_);
+    seen_.reset();
+    mixed_ = false;
+    blind = blind_;
+  }
+  if (blind) {
+    ask_attributes(&DirectRead::ask_pieces);
+  } else {
+    ask_pieces();
+  }
+}
+
+void DirectRead::ask_pieces() {
   std::size_t count = 0;
   {
     const MutexLock lock(mutex_);
     pieces_.clear();
-    seen_.reset();
-    mixed_ = false;
     for (std::uint64_t at = wanted_.offset; at < wanted_.end(); at += share_->read_size) {
       const ByteRange range{at, std::min<std::uint64_t>(share_->read_size, wanted_.end() - at)};
       pieces_.push_back({range, share_->buffers.allocate(range.length), 0, false});
@@ -55,6 +68,22 @@ void DirectRead::begin() {
   for (std::size_t index = 0; index < count; ++index) {
     ask(index);
   }
+}
+
+void DirectRead::ask_attributes(void (DirectRead::*then)()) {
+  share_->adapter.start_getattr(
+      inode_->handle(), credential_,
+      [self = shared_from_this(), then](const Result<Attributes>& attributes) {
+        {
+          const MutexLock lock(self->mutex_);
+          if (attributes) {
+            self->note(*attributes);
+          } else if (!self->error_) {
+            self->error_ = attributes.error();
+          }
+        }
+        (self.get()->*then)();
+      });
 }
 
 void DirectRead::ask(std::size_t index) {
@@ -83,8 +112,26 @@ void DirectRead::on_reply(std::size_t index, Result<ReadReply> reply) {
   if (more) {
     ask(index);
   } else {
+    check_again();
+  }
+}
+
+void DirectRead::check_again() {
+  bool needed = false;
+  {
+    const MutexLock lock(mutex_);
+    needed = blind_ && !mixed_ && !error_;
+  }
+  if (needed) {
+    ask_attributes(&DirectRead::finish);
+  } else {
     finish();
   }
+}
+
+void DirectRead::note(const Attributes& attributes) {
+  mixed_ |= seen_ && !same_version(*seen_, attributes);
+  seen_ = attributes;
 }
 
 bool DirectRead::take(Piece& piece, const Result<ReadReply>& reply) {
@@ -95,8 +142,9 @@ bool DirectRead::take(Piece& piece, const Result<ReadReply>& reply) {
   piece.got += reply->length;
   piece.end = reply->end || reply->length == 0;
   if (reply->attributes) {
-    mixed_ |= seen_ && !same_version(*seen_, *reply->attributes);
-    seen_ = reply->attributes;
+    note(*reply->attributes);
+  } else if (!blind_ && pieces_.size() > 1) {
+    blind_ = mixed_ = true;  // for all we know; asked with care from now on
   }
   return piece.end || piece.got == piece.range.length;
 }

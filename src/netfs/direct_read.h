@@ -24,7 +24,7 @@ namespace larder::netfs {
 
 // Asks for everything at once, in pieces that the server takes. What comes back ends early only
 // where the file does: to the kernel a short answer is the end of the file. Where the server tells
-// of a change between two pieces it is asked again, a few times; then each piece is what the server
+// of a change between two pieces it is asked again, many times; then each piece is what the server
 // held, and all of them together what a program may see that reads while another one writes.
 // Threads: finished by whoever delivers the last piece. Life: keeps itself alive until `done` ran.
 class DirectRead : public std::enable_shared_from_this<DirectRead> {
@@ -43,7 +43,7 @@ class DirectRead : public std::enable_shared_from_this<DirectRead> {
              ByteRange wanted, Done<Outcome> done);
 
  private:
-  static constexpr int kMostAttempts = 3;
+  static constexpr int kMostAttempts = 32;
 
   struct Piece {
     ByteRange range;
@@ -53,10 +53,14 @@ class DirectRead : public std::enable_shared_from_this<DirectRead> {
   };
 
   void begin() EXCLUDES(mutex_);
+  void ask_attributes(void (DirectRead::*then)());
+  void ask_pieces() EXCLUDES(mutex_);
+  void check_again() EXCLUDES(mutex_);
   void ask(std::size_t index);
   void on_reply(std::size_t index, Result<ReadReply> reply) EXCLUDES(mutex_);
   // False: more of the piece is to be asked for.
   [[nodiscard]] bool take(Piece& piece, const Result<ReadReply>& reply) REQUIRES(mutex_);
+  void note(const Attributes& attributes) REQUIRES(mutex_);
   void finish() EXCLUDES(mutex_);
 
   const std::shared_ptr<ShareContext> share_;
@@ -71,6 +75,8 @@ class DirectRead : public std::enable_shared_from_this<DirectRead> {
   std::size_t pending_ GUARDED_BY(mutex_) = 0;
   std::optional<Attributes> seen_ GUARDED_BY(mutex_);  // with the first answer
   bool mixed_ GUARDED_BY(mutex_) = false;              // answers of more than one version
+  // The server's answers come without attributes: it is asked for them before and after.
+  bool blind_ GUARDED_BY(mutex_) = false;
   std::optional<Error> error_ GUARDED_BY(mutex_);
 };
 
