@@ -479,6 +479,45 @@ TEST_F(ShareTest, ReadsGoOnWhenTheCacheFails) {
   EXPECT_NE(cache_->status().trouble, "");
 }
 
+// What the disk delivers in the end must not get into what the reader has by then.
+TEST_F(ShareTest, AReadThatHangsOnTheDiskIsServedFromTheServer) {
+  const std::string content = pattern(200'000, 1);
+  server_.add_file("file", content);
+  mount();
+  ASSERT_EQ(cat("file").value(), content);
+  unmount();  // nothing is in memory
+  mount();
+  const auto opened = open(*look_up("file"));
+  ASSERT_TRUE(opened);
+  const std::uint64_t calls = server_.calls["READ"];
+  std::optional<Result<ReadOutcome>> answer;
+  int hung = 0;
+  disk_.before_read = [&] {
+    if (++hung > 1) {
+      return;
+    }
+    stepper_.advance(std::chrono::seconds(7));
+    stepper_.run();
+    EXPECT_EQ(cache_->status().state, fscache::CacheState::kSuspended);
+    ASSERT_TRUE(answer && answer->has_value()) << "the reader waits for the disk";
+    EXPECT_EQ(read(*opened, {100'000, 4096}).value(), content.substr(100'000, 4096));
+    EXPECT_EQ(hung, 1) << "others do not even try";
+    for (auto& [volume, objects] : disk_.volumes) {
+      for (auto& [key, stored] : objects) {
+        std::ranges::fill(stored->bytes, '!');
+      }
+    }
+  };
+  share_->read(*opened, {0, 4096}, std::make_shared<CallScope>(),
+               [&](Result<ReadOutcome> outcome) { answer = std::move(outcome); });
+  stepper_.run();
+  EXPECT_EQ(hung, 1);
+  ASSERT_TRUE(answer && answer->has_value());
+  EXPECT_EQ(text_of_outcome(**answer), content.substr(0, 4096));
+  EXPECT_GT(server_.calls["READ"], calls);
+  EXPECT_EQ(cache_->status().state, fscache::CacheState::kActive) << "the disk answers again";
+}
+
 TEST_F(ShareTest, ACacheThatAppearsLaterIsUsed) {
   with_cache_ = false;
   server_.add_file("file", pattern(500'000, 1));
