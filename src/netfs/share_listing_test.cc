@@ -14,7 +14,6 @@
 #include "base/result.h"
 #include "netfs/attributes.h"
 #include "netfs/call_scope.h"
-#include "netfs/credential.h"
 #include "netfs/directory_stream.h"
 #include "netfs/inode.h"
 #include "netfs/share_fixture_test.h"
@@ -83,7 +82,7 @@ TEST_F(ShareTest, AnInterruptEndsOneOfTwoWaitsForAListing) {
   }
 }
 
-// The call ends with its last waiter; who comes before its end is heard of has one of his own.
+// The call ends with its last waiter, and whoever comes later asks anew.
 TEST_F(ShareTest, AnInterruptOfEveryWaitForAListingEndsItsCall) {
   server_.add_file("file", "");
   mount();

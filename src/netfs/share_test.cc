@@ -23,6 +23,7 @@
 #include "netfs/invalidation.h"
 #include "netfs/read_request.h"
 #include "netfs/share_fixture_test.h"
+#include "netfs/version.h"
 #include "testing/fake_server.h"
 #include "testing/memory_backend.h"
 

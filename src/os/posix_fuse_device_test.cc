@@ -79,6 +79,7 @@ TEST_F(PosixFuseDeviceTest, GivesOneRequestAtATimeInTheirOrder) {
 TEST_F(PosixFuseDeviceTest, EveryRequestWakesAReaderAndIsReadOnce) {
   {
     std::vector<std::jthread> readers;
+    readers.reserve(kReaders);
     for (unsigned i = 0; i < kReaders; ++i) {
       readers.emplace_back([this] { serve(); });
     }
