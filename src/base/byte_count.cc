@@ -35,9 +35,8 @@ std::size_t unit_of(std::string_view suffix) {
 
 Result<std::uint64_t> parse_byte_count(std::string_view text) {
   std::uint64_t number = 0;
-  const char* const last = text.data() + text.size();
-  const auto [end, error] = std::from_chars(text.data(), last, number);
-  const std::size_t unit = unit_of({end, static_cast<std::size_t>(last - end)});
+  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), number);
+  const std::size_t unit = unit_of(text.substr(static_cast<std::size_t>(end - text.data())));
   if (error != std::errc() || number == 0 || unit == std::string_view::npos ||
       number > std::numeric_limits<std::uint64_t>::max() >> (kBitsPerUnit * unit)) {
     return fail(Errc::kInvalid, fmt::format("\"{}\" is no amount of bytes", text));

@@ -17,7 +17,7 @@ namespace larder::cli {
 
 namespace {
 
-constexpr std::uint64_t kLeastCacheSize = 1024 * 1024;
+constexpr std::uint64_t kLeastCacheSize = std::uint64_t{1024} * 1024;
 
 // For mount(8), systemd or nobody at all: access times are the server's.
 constexpr auto kIgnored = std::to_array<std::string_view>(

@@ -49,6 +49,7 @@ enum class ReadWhy : std::uint8_t {
   kUnverified,  // they are there, but their checksum must be looked at first: read() does it
   kSuperseded,  // a newer version of the file took the object's place
   kDead,        // the cache had an I/O error or is being withdrawn
+  kHangs,       // the cache's disk does not answer
 };
 
 // The longest prefix of the range asked for that has a single source.

@@ -151,6 +151,9 @@ ReadPlan Cookie::plan_read(ByteRange wanted) const {
   if (pinned == nullptr) {
     return {Source::kServer, wanted, ReadWhy::kHole};
   }
+  if (pinned->online->work->hangs()) {
+    return {Source::kServer, wanted, ReadWhy::kHangs};
+  }
   return pinned->object->plan_read(wanted);
 }
 

@@ -46,7 +46,8 @@ class Cookie : public std::enable_shared_from_this<Cookie> {
   // Makes sure that the object was looked for; `done` when that is known, whatever came of it.
   void use(std::move_only_function<void()> done) EXCLUDES(mutex_);
 
-  // The longest prefix of `wanted` with one source, from memory; kServer while not looked up.
+  // The longest prefix of `wanted` with one source, from memory; kServer while not looked up, and
+  // while the cache's disk does not answer: nobody is to wait for it.
   [[nodiscard]] ReadPlan plan_read(ByteRange wanted) const EXCLUDES(mutex_);
   [[nodiscard]] bool has_object() const EXCLUDES(mutex_);
   [[nodiscard]] bool has_everything() const EXCLUDES(mutex_);

@@ -83,6 +83,7 @@ void DiskWork::finish(const std::shared_ptr<Entry>& entry, Result<> result) {
     entries_.erase(entry->place);
     if (entry->overdue) {
       recovered = --overdue_ == 0;
+      hanging_ = overdue_ > 0;
     }
     if (!entry->answered) {
       entry->answered = true;
@@ -124,6 +125,7 @@ void DiskWork::watch() {
         entry->overdue = true;
         newly_hanging = newly_hanging || overdue_ == 0;
         ++overdue_;
+        hanging_ = true;
       }
       if (!entry->answered) {
         entry->answered = true;

@@ -5,6 +5,7 @@
 // until the disk answers again.
 #pragma once
 
+#include <atomic>
 #include <chrono>
 #include <cstddef>
 #include <cstdint>
@@ -49,6 +50,9 @@ class DiskWork : public std::enable_shared_from_this<DiskWork> {
   // No deadline and no answer: closing files, committing objects.
   void run_detached(Task task);
 
+  // An operation has passed its deadline and has not ended.
+  [[nodiscard]] bool hangs() const { return hanging_.load(std::memory_order_relaxed); }
+
  private:
   struct Entry;
 
@@ -64,6 +68,7 @@ class DiskWork : public std::enable_shared_from_this<DiskWork> {
   Mutex mutex_{LockRank::kDiskWork};
   std::list<std::shared_ptr<Entry>> entries_ GUARDED_BY(mutex_);  // in order of their start
   std::size_t overdue_ GUARDED_BY(mutex_) = 0;
+  std::atomic<bool> hanging_{false};  // overdue_ > 0, for whoever has no time for a lock
   bool watching_ GUARDED_BY(mutex_) = false;
   std::unique_ptr<Pool> pool_;  // last: its threads use the members above
 };

@@ -180,18 +180,27 @@ std::string encode_hello(const Hello& hello) {
   return text;
 }
 
+namespace {
+
+Result<> apply_line(Hello& hello, std::string_view key, std::string value) {
+  if (key == "runtime_dir") {
+    hello.runtime_directory = std::move(value);
+  } else if (key == "log_level") {
+    hello.log_level = std::move(value);
+  } else if (key == "cache") {
+    hello.cache = std::move(value);
+  } else if (key == "cache_size") {
+    hello.cache_size = TRY(parse_byte_count(value));
+  }
+  return {};
+}
+
+}  // namespace
+
 Result<Hello> decode_hello(std::string_view text) {
   Hello hello;
   for (auto& [key, value] : TRY(parse_lines(text))) {
-    if (key == "runtime_dir") {
-      hello.runtime_directory = std::move(value);
-    } else if (key == "log_level") {
-      hello.log_level = std::move(value);
-    } else if (key == "cache") {
-      hello.cache = std::move(value);
-    } else if (key == "cache_size") {
-      hello.cache_size = TRY(parse_byte_count(value));
-    }
+    TRY(apply_line(hello, key, std::move(value)));
   }
   if (!hello.runtime_directory.starts_with('/')) {
     return fail(Errc::kCorrupt, "the keeper named no runtime directory");

@@ -169,9 +169,10 @@ void DirectoryStream::on_reply(const Question& asked, Result<ReaddirReply> reply
   std::optional<Caller> ask_again_for;
   {
     const MutexLock lock(mutex_);
+    const bool we_cancelled = !reply && reply.error().code() == Errc::kCancelled && unwanted_;
     bool ask_again = false;
-    if (asked.round != round_) {
-      ask_again = true;  // rewound meanwhile: this was about a listing that is gone
+    if (asked.round != round_ || we_cancelled) {
+      ask_again = true;  // rewound: it is about a listing that is gone; or for nobody who waits now
     } else if (reply) {
       result = take(std::move(*reply));
     } else if (reply.error().code() == Errc::kStale && reply.error().error_number() == EAGAIN &&
@@ -183,8 +184,6 @@ void DirectoryStream::on_reply(const Question& asked, Result<ReaddirReply> reply
         given_.insert(entry.name);
       }
       ask_again = true;
-    } else if (reply.error().code() == Errc::kCancelled && unwanted_) {
-      ask_again = true;  // cancelled by us, and then somebody came
     } else {
       result = fail(reply.error());
     }

@@ -61,6 +61,9 @@ class MemoryObject final : public fscache::BackendObject {
   void supersede() override { stored_->superseded = true; }
 
   Result<> read(std::uint64_t offset, MutableBytes into) override {
+    if (disk_.before_read) {
+      disk_.before_read();
+    }
     if (disk_.dead) {
       return fail(Errc::kIo, "the disk is dead");
     }

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <map>
 #include <memory>
 #include <string>
@@ -25,9 +26,10 @@ struct MemoryDisk {
   std::map<std::string, std::map<std::string, std::shared_ptr<Stored>>> volumes;
 
   // ---- Faults.
-  int fail_reads = 0;   // the next reads fail with kCorrupt
-  int fail_writes = 0;  // the next writes fail with kNoSpace
-  bool dead = false;    // everything fails with kIo
+  int fail_reads = 0;                      // the next reads fail with kCorrupt
+  int fail_writes = 0;                     // the next writes fail with kNoSpace
+  bool dead = false;                       // everything fails with kIo
+  std::function<void()> before_read = {};  // may let time pass: the disk hangs
 };
 
 // Threads: one (the Stepper's). `disk` outlives it.

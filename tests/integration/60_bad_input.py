@@ -4,6 +4,7 @@ import os
 import pathlib
 import socket
 import sys
+import time
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
 
@@ -58,6 +59,15 @@ class Refusals(Case):
             port = unused.getsockname()[1]
         self.assert_mount_refused(f"nfs://127.0.0.1/export?nfsport={port}&mountport={port}",
                                   ["127.0.0.1"])
+
+    def test_a_server_that_does_not_answer(self):
+        """Nor does a hard mount wait for it: hard is for mounts that there are."""
+        with socket.create_server(("127.0.0.1", 0)) as silent:
+            port = silent.getsockname()[1]
+            begin = time.monotonic()
+            self.assert_mount_refused(f"nfs://127.0.0.1/export?nfsport={port}&mountport={port}",
+                                      ["127.0.0.1", "does not answer"], options="hard")
+            self.assertLess(time.monotonic() - begin, 30)
 
     def test_an_export_that_the_server_does_not_have(self):
         self.assert_mount_refused(self.server.url("/elsewhere"), ["/elsewhere"])
