@@ -191,12 +191,6 @@ TEST_F(FilesystemTest, ALinkIsReadAsLongAsTheKernelTakesIt) {
 
 // ---- Opens.
 
-TEST_F(FilesystemTest, WritersAreRefused) {
-  const std::uint64_t node = lookup("small").nodeid;
-  EXPECT_EQ(fake_.wait(kernel().open(node, O_RDWR)).error, EROFS);
-  EXPECT_EQ(fake_.wait(kernel().open(node, O_RDONLY | O_TRUNC)).error, EROFS);
-}
-
 TEST_F(FilesystemTest, PagesAreKeptOnlyOfAVersionThatDidNotChange) {
   const std::uint64_t node = lookup("small").nodeid;
   const OpenOut first = open(node);

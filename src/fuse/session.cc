@@ -193,6 +193,8 @@ void Session::negotiate(Request& request) {
   }
   const bool extended = (asked.flags & FUSE_INIT_EXT) != 0;
   const std::uint64_t offered = asked.flags | (extended ? std::uint64_t{asked.flags2} << 32U : 0);
+  // Not FUSE_ASYNC_DIO: the pieces of one O_DIRECT append would arrive in any order. No
+  // FUSE_WRITEBACK_CACHE: write(2) tells what the server says.
   constexpr std::uint64_t kWanted = FUSE_ASYNC_READ | FUSE_BIG_WRITES | FUSE_PARALLEL_DIROPS |
                                     FUSE_ATOMIC_O_TRUNC | FUSE_HANDLE_KILLPRIV_V2 |
                                     FUSE_EXPLICIT_INVAL_DATA | FUSE_MAX_PAGES | FUSE_INIT_EXT |

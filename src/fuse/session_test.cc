@@ -39,6 +39,11 @@ TEST(Init, TakesWhatTheKernelOffersAndNoMore) {
   EXPECT_EQ(out.minor, 45U);
   EXPECT_EQ(flags_of(out) & ~MountedFake::kKernelFlags, 0U);
   EXPECT_EQ(flags_of(out) & FUSE_WRITEBACK_CACHE, 0U) << "does not go with passthrough";
+  EXPECT_EQ(flags_of(out) & (FUSE_POSIX_LOCKS | FUSE_FLOCK_LOCKS), 0U) << "the kernel keeps them";
+  EXPECT_EQ(flags_of(out) & FUSE_ASYNC_DIO, 0U) << "pieces of an append would overtake each other";
+  constexpr std::uint64_t kForWriting =
+      FUSE_ATOMIC_O_TRUNC | FUSE_HANDLE_KILLPRIV_V2 | FUSE_BIG_WRITES;
+  EXPECT_EQ(flags_of(out) & kForWriting, kForWriting);
   EXPECT_NE(flags_of(out) & FUSE_INIT_EXT, 0U) << "without it flags2 is ignored";
   EXPECT_NE(flags_of(out) & kInitPassthrough, 0U);
   EXPECT_EQ(out.max_stack_depth, 1U);

@@ -176,6 +176,92 @@ class FakeKernel {
     return send(opcode, nodeid, FuseBytes().add(in));
   }
 
+  // ---- Changes.
+
+  [[nodiscard]] std::uint64_t create(std::uint64_t parent, std::string_view name,
+                                     std::uint32_t flags, std::uint32_t mode = 0644) {
+    fuse_create_in in{};
+    in.flags = flags;
+    in.mode = kRegular | mode;
+    return send(FUSE_CREATE, parent, FuseBytes().add(in).add_name(name));
+  }
+
+  // `mode` with the type's bits.
+  [[nodiscard]] std::uint64_t mknod(std::uint64_t parent, std::string_view name, std::uint32_t mode,
+                                    std::uint32_t device = 0) {
+    fuse_mknod_in in{};
+    in.mode = mode;
+    in.rdev = device;
+    return send(FUSE_MKNOD, parent, FuseBytes().add(in).add_name(name));
+  }
+
+  [[nodiscard]] std::uint64_t mkdir(std::uint64_t parent, std::string_view name,
+                                    std::uint32_t mode = 0755) {
+    return send(FUSE_MKDIR, parent, FuseBytes().add(fuse_mkdir_in{mode, 0}).add_name(name));
+  }
+
+  [[nodiscard]] std::uint64_t symlink(std::uint64_t parent, std::string_view name,
+                                      std::string_view target) {
+    return send(FUSE_SYMLINK, parent, FuseBytes().add_name(name).add_name(target));
+  }
+
+  [[nodiscard]] std::uint64_t link(std::uint64_t nodeid, std::uint64_t parent,
+                                   std::string_view name) {
+    return send(FUSE_LINK, parent, FuseBytes().add(fuse_link_in{nodeid}).add_name(name));
+  }
+
+  [[nodiscard]] std::uint64_t unlink(std::uint64_t parent, std::string_view name) {
+    return send(FUSE_UNLINK, parent, FuseBytes().add_name(name));
+  }
+
+  [[nodiscard]] std::uint64_t rmdir(std::uint64_t parent, std::string_view name) {
+    return send(FUSE_RMDIR, parent, FuseBytes().add_name(name));
+  }
+
+  [[nodiscard]] std::uint64_t rename(std::uint64_t from_parent, std::string_view from,
+                                     std::uint64_t to_parent, std::string_view to) {
+    return send(FUSE_RENAME, from_parent,
+                FuseBytes().add(fuse_rename_in{to_parent}).add_name(from).add_name(to));
+  }
+
+  // renameat2(2), with its flags.
+  [[nodiscard]] std::uint64_t rename2(std::uint64_t from_parent, std::string_view from,
+                                      std::uint64_t to_parent, std::string_view to,
+                                      std::uint32_t flags) {
+    return send(FUSE_RENAME2, from_parent,
+                FuseBytes().add(fuse_rename2_in{to_parent, flags, 0}).add_name(from).add_name(to));
+  }
+
+  // What of `in` is meant, in.valid says.
+  [[nodiscard]] std::uint64_t setattr(std::uint64_t nodeid, const fuse_setattr_in& in) {
+    return send(FUSE_SETATTR, nodeid, FuseBytes().add(in));
+  }
+
+  // `flags` of the open file, `write_flags` are FUSE_WRITE_...
+  [[nodiscard]] std::uint64_t write(std::uint64_t nodeid, std::uint64_t fh, std::uint64_t offset,
+                                    std::string_view data, std::uint32_t flags = 0,
+                                    std::uint32_t write_flags = 0) {
+    fuse_write_in in{};
+    in.fh = fh;
+    in.offset = offset;
+    in.size = static_cast<std::uint32_t>(data.size());
+    in.flags = flags;
+    in.write_flags = write_flags;
+    return send(FUSE_WRITE, nodeid, FuseBytes().add(in).add_bytes(bytes_of(data)));
+  }
+
+  [[nodiscard]] std::uint64_t flush(std::uint64_t nodeid, std::uint64_t fh) {
+    fuse_flush_in in{};
+    in.fh = fh;
+    return send(FUSE_FLUSH, nodeid, FuseBytes().add(in));
+  }
+
+  [[nodiscard]] std::uint64_t fsync(std::uint64_t nodeid, std::uint64_t fh) {
+    fuse_fsync_in in{};
+    in.fh = fh;
+    return send(FUSE_FSYNC, nodeid, FuseBytes().add(in));
+  }
+
   void forget(std::uint64_t nodeid, std::uint64_t count) {
     send(FUSE_FORGET, nodeid, FuseBytes().add(fuse_forget_in{count}));
   }
@@ -230,6 +316,8 @@ class FakeKernel {
   }
 
  private:
+  static constexpr std::uint32_t kRegular = 0100000;  // S_IFREG
+
   class Device final : public os::FuseDevice {
    public:
     explicit Device(FakeKernel& kernel) : kernel_(kernel) {}

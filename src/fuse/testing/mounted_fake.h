@@ -62,7 +62,9 @@ class MountedFake {
  public:
   static constexpr std::uint64_t kKernelFlags =
       kInitPassthrough | kInitHasResend | FUSE_INIT_EXT | FUSE_ASYNC_READ | FUSE_MAX_PAGES |
-      FUSE_PARALLEL_DIROPS | FUSE_EXPLICIT_INVAL_DATA | FUSE_WRITEBACK_CACHE | FUSE_POSIX_LOCKS;
+      FUSE_PARALLEL_DIROPS | FUSE_EXPLICIT_INVAL_DATA | FUSE_WRITEBACK_CACHE | FUSE_POSIX_LOCKS |
+      FUSE_FLOCK_LOCKS | FUSE_ATOMIC_O_TRUNC | FUSE_HANDLE_KILLPRIV_V2 | FUSE_BIG_WRITES |
+      FUSE_ASYNC_DIO;
 
   static constexpr handover::TableShape kNodes{handover::TableKind::kNodes, "fake-nodes",
                                                sizeof(handover::NodeRecord), 1U << 16U};
@@ -70,7 +72,8 @@ class MountedFake {
   static constexpr handover::TableShape kFewHandles{handover::TableKind::kHandles, "few-handles",
                                                     sizeof(handover::HandleRecord), 64};
 
-  explicit MountedFake(bool passthrough = true, std::size_t most_nodes = NodeTable::kMostKept)
+  explicit MountedFake(bool passthrough = true, std::size_t most_nodes = NodeTable::kMostKept,
+                       bool read_only = false)
       : node_memory_(std::move(*handover::TableMemory::create(kNodes))),
         handle_memory_(std::move(*handover::TableMemory::create(kFewHandles))),
         node_records(std::move(*handover::TableMemory::map(node_memory_, kNodes))),
@@ -96,7 +99,7 @@ class MountedFake {
         kernel.make_device(), stepper,
         SessionOptions{"fake", 0, passthrough,
                        [this](std::uint32_t, const char*) { return process_status; }});
-    filesystem->attach(*session);
+    filesystem->attach(*session, {.read_only = read_only});
     session->start(*filesystem, [](StopReason, const std::string&) {});
     kernel.attach([this](Bytes bytes) { session->process(bytes); });
   }

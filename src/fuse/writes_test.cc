@@ -1,0 +1,241 @@
+// Opens that can write, their modes, WRITE, FLUSH and FSYNC.
+#include <cerrno>
+#include <chrono>
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include <fcntl.h>
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include "base/bytes.h"
+#include "base/error.h"
+#include "fuse/protocol.h"
+#include "fuse/testing/changing_test.h"
+#include "testing/fake_kernel.h"
+
+namespace larder::fuse {
+namespace {
+
+using larder::testing::FuseBytes;
+using ::testing::Contains;
+using ::testing::IsEmpty;
+using ::testing::Not;
+
+class WritesTest : public ChangingTest {};
+
+// ---- Opens.
+
+TEST_F(WritesTest, AWriterIsNeverInPassthrough) {
+  const std::uint64_t node = fill_large();
+  const OpenOut writer = open(node, O_RDWR);
+  EXPECT_EQ(writer.open_flags & kOpenPassthrough, 0U);
+  EXPECT_EQ(writer.open_flags & kOpenNoFlush, 0U) << "its close says what was lost";
+  const OpenOut reader = open(node);
+  EXPECT_EQ(reader.open_flags & kOpenPassthrough, 0U) << "while somebody can write";
+  EXPECT_NE(reader.open_flags & kOpenNoFlush, 0U);
+  close(node, reader);
+  close(node, writer);
+  settle();
+  const OpenOut later = open(node);
+  EXPECT_NE(later.open_flags & kOpenPassthrough, 0U) << "nothing was written";
+  close(node, later);
+}
+
+TEST_F(WritesTest, AWriterOfANodeInPassthroughGetsANodeOfItsOwn) {
+  const std::uint64_t held_node = fill_large();
+  const OpenOut held = open(held_node);
+  ASSERT_NE(held.open_flags & kOpenPassthrough, 0U);
+  EXPECT_EQ(error_of(kernel().open(held_node, O_WRONLY)), ESTALE);
+  EXPECT_EQ(error_of(kernel().open(held_node, O_WRONLY)), ESTALE)
+      << "a reopen of /proc/PID/fd cannot write to an older version";
+  const std::uint64_t node = lookup("large");
+  ASSERT_NE(node, held_node);
+  const OpenOut writer = open(node, O_WRONLY);
+  EXPECT_EQ(write(node, writer, 0, "new"), 3U);
+
+  // Readers follow; who holds the first node keeps what he opened.
+  EXPECT_EQ(error_of(kernel().open(held_node)), ESTALE);
+  const OpenOut reader = open(lookup("large"));
+  EXPECT_EQ(lookup("large"), node);
+  EXPECT_EQ(read(node, reader).substr(0, 5), "newll");
+  EXPECT_EQ(attr(held_node).size, kLarge);
+  close(node, reader);
+  close(node, writer);
+  close(held_node, held);
+}
+
+TEST_F(WritesTest, AClosedNodeBesideANewerOneIsLeft) {
+  const std::uint64_t held_node = fill_large();
+  const OpenOut held = open(held_node);
+  EXPECT_EQ(error_of(kernel().open(held_node, O_WRONLY)), ESTALE);
+  const std::uint64_t node = lookup("large");
+  close(held_node, held);
+  const OpenOut writer = open(node, O_WRONLY);
+  EXPECT_EQ(error_of(kernel().open(held_node)), ESTALE) << "another name of it may lead there";
+  EXPECT_EQ(lookup("large"), node);
+  close(node, writer);
+  // Once the kernel has forgotten the newer one, the older is as good as any.
+  kernel().forget(node, 2);
+  settle();
+  const OpenOut again = open(held_node);
+  EXPECT_EQ(lookup("large"), held_node);
+  close(held_node, again);
+}
+
+TEST_F(WritesTest, OpeningWithTruncateCutsTheFile) {
+  const std::uint64_t node = lookup("small");
+  const OpenOut opened = open(node, O_WRONLY | O_TRUNC);
+  EXPECT_EQ(fake_.server.content(small_), "");
+  EXPECT_EQ(attr(node).size, 0U);
+  EXPECT_EQ(write(node, opened, 0, "new"), 3U);
+  close(node, opened);
+  EXPECT_EQ(fake_.server.stable_content(small_), "new");
+}
+
+TEST_F(WritesTest, NothingIsCutOffUnderReadersInPassthrough) {
+  const std::uint64_t held_node = fill_large();
+  const OpenOut held = open(held_node);
+  ASSERT_NE(held.open_flags & kOpenPassthrough, 0U);
+  EXPECT_EQ(error_of(kernel().open(held_node, O_WRONLY | O_TRUNC)), ESTALE);
+  EXPECT_EQ(fake_.server.content(large_).size(), kLarge) << "the second OPEN does it";
+  fuse_setattr_in cut{};
+  cut.valid = FATTR_SIZE;
+  EXPECT_EQ(error_of(kernel().setattr(held_node, cut)), ESTALE);
+  EXPECT_EQ(fake_.server.content(large_).size(), kLarge);
+  const std::uint64_t node = lookup("large");
+  EXPECT_EQ(answer<fuse_attr_out>(kernel().setattr(node, cut)).attr.size, 0U);
+  EXPECT_EQ(fake_.server.content(large_), "");
+  EXPECT_EQ(attr(held_node).size, kLarge);
+  close(held_node, held);
+}
+
+TEST_F(WritesTest, PagesOfWhatWasWrittenAreNotKeptForTheNextOpen) {
+  const std::uint64_t node = lookup("small");
+  OpenOut opened = open(node);
+  EXPECT_EQ(read(node, opened), "first content");
+  close(node, opened);
+  opened = open(node, O_RDWR);
+  EXPECT_NE(opened.open_flags & FOPEN_KEEP_CACHE, 0U) << "as of any open of the same version";
+  EXPECT_EQ(write(node, opened, 0, "other"), 5U);
+  close(node, opened);
+  settle();
+  opened = open(node);
+  EXPECT_EQ(opened.open_flags & FOPEN_KEEP_CACHE, 0U);
+  EXPECT_EQ(read(node, opened), "other content");
+  close(node, opened);
+  opened = open(node);
+  EXPECT_NE(opened.open_flags & FOPEN_KEEP_CACHE, 0U) << "it is a version like any other";
+  close(node, opened);
+}
+
+TEST_F(WritesTest, AWriterThatTheKernelDidNotTakeIsClosed) {
+  const std::uint64_t node = fill_large();
+  kernel().refuse_next_reply = true;
+  const std::uint64_t unique = kernel().open(node, O_RDWR);
+  fake_.stepper.run();
+  EXPECT_EQ(kernel().take_reply(unique), std::nullopt);
+  settle();
+  const OpenOut reader = open(node);
+  EXPECT_NE(reader.open_flags & kOpenPassthrough, 0U) << "nobody can write any more";
+  close(node, reader);
+}
+
+// ---- Writes.
+
+TEST_F(WritesTest, BytesAreAtTheServerWhenTheWriteIsAnsweredAndSafeWhenItIsClosed) {
+  const std::uint64_t node = lookup("small");
+  const OpenOut opened = open(node, O_RDWR);
+  EXPECT_EQ(write(node, opened, 6, "CONTENT, more"), 13U);
+  EXPECT_EQ(fake_.server.content(small_), "first CONTENT, more");
+  EXPECT_EQ(read(node, opened), "first CONTENT, more");
+  EXPECT_EQ(attr(node).size, 19U);
+  EXPECT_EQ(fake_.server.stable_content(small_), "first content");
+  EXPECT_EQ(error_of(kernel().fsync(node, opened.fh)), 0);
+  EXPECT_EQ(fake_.server.stable_content(small_), "first CONTENT, more");
+  EXPECT_EQ(write(node, opened, 0, "F"), 1U);
+  EXPECT_EQ(error_of(kernel().flush(node, opened.fh)), 0);
+  EXPECT_EQ(fake_.server.stable_content(small_), "First CONTENT, more");
+  close(node, opened);
+}
+
+TEST_F(WritesTest, AppendingIsAtTheServersEndAndDropsWhatTheKernelHasElsewhere) {
+  const std::uint64_t node = lookup("small");
+  const OpenOut opened = open(node, O_WRONLY | O_APPEND);
+  EXPECT_EQ(write(node, opened, 13, "!", O_WRONLY | O_APPEND), 1U);
+  fake_.stepper.run();
+  EXPECT_THAT(invalidated(), Not(Contains(node))) << "the kernel knew the end";
+  fake_.server.append(small_, " by others");
+  settle();
+  EXPECT_EQ(write(node, opened, 14, "?", O_WRONLY | O_APPEND), 1U);
+  fake_.stepper.run();
+  EXPECT_EQ(fake_.server.content(small_), "first content! by others?");
+  EXPECT_THAT(invalidated(), Contains(node));
+  close(node, opened);
+}
+
+TEST_F(WritesTest, WhatIsWrittenBackOfAMappingIsNeverAppended) {
+  const std::uint64_t node = lookup("small");
+  const OpenOut opened = open(node, O_RDWR | O_APPEND);
+  const std::uint64_t unique =
+      kernel().write(node, opened.fh, 0, "FIRST", O_RDWR | O_APPEND, FUSE_WRITE_CACHE);
+  EXPECT_EQ(answer<fuse_write_out>(unique).size, 5U);
+  EXPECT_EQ(fake_.server.content(small_), "FIRST content");
+  close(node, opened);
+}
+
+TEST_F(WritesTest, PagesThatCouldNotBeWrittenBackAreDropped) {
+  const std::uint64_t node = lookup("small");
+  const OpenOut opened = open(node, O_RDWR);
+  fake_.server.capacity = 0;
+  const std::string longer(50'000, 'x');
+  EXPECT_EQ(error_of(kernel().write(node, opened.fh, 0, longer, 0, FUSE_WRITE_CACHE)), ENOSPC);
+  fake_.stepper.run();
+  EXPECT_THAT(invalidated(), Contains(node));
+  EXPECT_EQ(error_of(kernel().write(node, opened.fh, 0, longer)), ENOSPC);
+  EXPECT_EQ(fake_.server.content(small_), "first content");
+  fake_.server.capacity = std::uint64_t{1} << 30U;
+  static_cast<void>(error_of(kernel().flush(node, opened.fh)));
+  EXPECT_EQ(error_of(kernel().release(node, opened.fh)), 0);
+}
+
+TEST_F(WritesTest, WritesThatMakeNoSenseAreRefused) {
+  const std::uint64_t node = lookup("small");
+  const OpenOut reader = open(node);
+  const OpenOut writer = open(node, O_WRONLY);
+  EXPECT_EQ(error_of(kernel().write(node, 4711, 0, "x")), EBADF);
+  EXPECT_EQ(error_of(kernel().write(node, reader.fh, 0, "x")), EBADF);
+  EXPECT_EQ(error_of(kernel().write(lookup("large"), writer.fh, 0, "x")), EBADF);
+  EXPECT_EQ(error_of(kernel().write(node, writer.fh, 0, std::string(kMostIoBytes + 1, 'x'))),
+            EINVAL);
+  EXPECT_EQ(write(node, writer, 0, ""), 0U);
+  fuse_write_in lie{};
+  lie.fh = writer.fh;
+  lie.size = 100;
+  EXPECT_EQ(
+      error_of(kernel().send(FUSE_WRITE, node, FuseBytes().add(lie).add_bytes(bytes_of("short")))),
+      EINVAL);
+  EXPECT_EQ(error_of(kernel().flush(node, 4711)), EBADF);
+  EXPECT_EQ(error_of(kernel().fsync(node, 4711)), EBADF);
+  EXPECT_EQ(error_of(kernel().fsync(node, reader.fh)), 0);
+  EXPECT_EQ(fake_.server.content(small_), "first content");
+  close(node, writer);
+  close(node, reader);
+}
+
+TEST_F(WritesTest, TheLargestWriteArrivesWhole) {
+  const std::uint64_t node = lookup("small");
+  const OpenOut opened = open(node, O_WRONLY);
+  std::string data(kMostIoBytes, '\0');
+  for (std::size_t i = 0; i < data.size(); ++i) {
+    data[i] = static_cast<char>(i * 131 + i / 4096);
+  }
+  EXPECT_EQ(write(node, opened, 1000, data), data.size());
+  close(node, opened);
+  EXPECT_EQ(fake_.server.stable_content(small_).substr(1000), data);
+}
+
+}  // namespace
+}  // namespace larder::fuse
