@@ -1,6 +1,5 @@
 """Reading: what stands behind the mount is what stands on the server."""
 
-import errno
 import mmap
 import os
 import pathlib
@@ -143,19 +142,6 @@ class Files(MountedCase):
                 larder.drop_page_cache()
                 self.assertEqual(self.read("file"), self.content)
         self.assertLessEqual(seen.read_bytes, 2 * len(self.content))  # once more if it was racy
-
-    def test_every_way_of_writing_is_refused(self):
-        file, new = self.mounted / "file", self.mounted / "new"
-        ways = [lambda: open(file, "r+b").close(), lambda: open(new, "wb").close(),
-                lambda: os.truncate(file, 0), lambda: os.mkdir(new), lambda: os.unlink(file),
-                lambda: os.rename(file, new), lambda: os.symlink("x", new), lambda: os.link(file, new),
-                lambda: os.mkfifo(new), lambda: os.chmod(file, 0o777), lambda: os.utime(file),
-                lambda: os.chown(file, 1, 1)]
-        for number, way in enumerate(ways):
-            with self.subTest(number), self.assertRaises(OSError) as raised:
-                way()
-            self.assertEqual(raised.exception.errno, errno.EROFS)
-        self.assertEqual(self.read("file"), self.content)
 
 
 class ManyNames(MountedCase):
