@@ -360,7 +360,8 @@ void Filesystem::start_setattr(const RequestRef& request, const netfs::InodeRef&
       });
 }
 
-// A server takes them off by itself when another than the owner cuts a file; some do not.
+// Some servers take them off by themselves when somebody cuts a file. Of the others, only the owner
+// may do it.
 void Filesystem::clear_privileges(const netfs::InodeRef& inode, const netfs::OpenFile* open,
                                   const netfs::Caller& caller,
                                   std::move_only_function<void()> done) {

@@ -16,12 +16,15 @@
 #include <string_view>
 #include <vector>
 
+#include <fcntl.h>
+
 #include "base/bytes.h"
 #include "base/check.h"
 #include "base/error.h"
 #include "base/log.h"
 #include "fuse/protocol.h"
 #include "fuse/testing/mounted_fake.h"
+#include "netfs/attributes.h"
 #include "testing/fake_kernel.h"
 
 namespace {
@@ -32,8 +35,8 @@ using testing::FuseBytes;
 using testing::FuseReply;
 
 constexpr int kMostSteps = 100;
-constexpr std::array<std::string_view, 6> kNames = {"large",   "small", "directory",
-                                                    "missing", "link",  "long_link"};
+constexpr std::array<std::string_view, 8> kNames = {"large", "small",   "directory", "new",
+                                                    "",      "missing", "link",      "long_link"};
 
 class Script {
  public:
@@ -78,6 +81,17 @@ Lengths lengths_of(std::uint32_t opcode, const FuseBytes& body) {
       return exactly(sizeof(fuse_entry_out));
     case FUSE_GETATTR:
       return exactly(sizeof(fuse_attr_out));
+    case FUSE_SETATTR:
+      return exactly(sizeof(fuse_attr_out));
+    case FUSE_MKDIR:
+    case FUSE_MKNOD:
+    case FUSE_SYMLINK:
+    case FUSE_LINK:
+      return exactly(sizeof(fuse_entry_out));
+    case FUSE_CREATE:
+      return exactly(sizeof(fuse_entry_out) + sizeof(fuse_open_out));
+    case FUSE_WRITE:
+      return exactly(sizeof(fuse_write_out));
     case FUSE_READLINK:
       return {1, 4095};
     case FUSE_OPEN:
@@ -172,6 +186,7 @@ class Run {
       case 9: {
         const std::uint8_t opcode = script.byte();
         const std::uint64_t nodeid = node(script);
+        changed_ = true;  // perhaps
         send(opcode, nodeid, FuseBytes().add_bytes(script.take(script.byte())));
         break;
       }
@@ -206,11 +221,145 @@ class Run {
         fake_.control->errors.push_back(Error::from_errno(number, "by the script"));
         break;
       }
+      default: {
+        const std::uint8_t tenths = script.byte();
+        if (tenths >= 0xf0) {
+          fake_.server.restart();  // what was not committed is lost
+        } else if (tenths >= 0x80) {
+          change(tenths % 16, script);
+        } else {
+          fake_.stepper.advance(std::chrono::milliseconds(tenths * 100));
+        }
+        break;
+      }
+    }
+  }
+
+  void change(int what, Script& script) {
+    changed_ = true;
+    switch (what) {
+      case 0:
+      case 1:
+      case 2:
+        write(script);
+        break;
+      case 3:
+      case 4:
+        open_to_change(script);
+        break;
+      case 5:
+        create(script);
+        break;
+      case 6:
+      case 7:
+        set_attributes(script);
+        break;
+      case 8:
+        synchronize(script);
+        break;
       default:
-        fake_.stepper.advance(std::chrono::milliseconds(script.byte() * 100));
+        change_names(what, script);
         break;
     }
   }
+
+  void write(Script& script) {
+    fuse_write_in in{};
+    in.fh = handle(script);
+    in.offset = script.number(300'000);
+    in.size = static_cast<std::uint32_t>(script.number(100'000));
+    const std::uint8_t how = script.byte();
+    in.write_flags = how % 8;
+    in.flags = (how & 0x80) != 0 ? O_APPEND : 0;
+    // Sometimes with less than it says.
+    const std::size_t length = how == 0x7f ? in.size / 2 : in.size % (fuse::kMostIoBytes + 1);
+    const std::string data(length, 'w');
+    send(FUSE_WRITE, node(script), FuseBytes().add(in).add_bytes(bytes_of(data)));
+  }
+
+  void open_to_change(Script& script) {
+    constexpr std::array<std::uint32_t, 4> kFlags = {O_RDWR, O_WRONLY | O_APPEND, O_RDWR | O_TRUNC,
+                                                     O_RDONLY | O_TRUNC};
+    const std::uint8_t which = script.byte();
+    const fuse_open_in in{kFlags.at(which % kFlags.size()), which >= 128 ? 1U : 0U};
+    send(FUSE_OPEN, node(script), FuseBytes().add(in));
+  }
+
+  void create(Script& script) {
+    fuse_create_in in{};
+    const std::uint8_t how = script.byte();
+    in.flags = (how % 3) | ((how & 0x10) != 0 ? O_EXCL : 0) | ((how & 0x20) != 0 ? O_TRUNC : 0);
+    in.mode = 0100644;
+    in.open_flags = how >= 128 ? 1 : 0;
+    send(FUSE_CREATE, node(script), FuseBytes().add(in).add_name(name(script)));
+  }
+
+  void set_attributes(Script& script) {
+    fuse_setattr_in in{};
+    in.valid = script.byte() | std::uint32_t{script.byte()} << 8U;
+    in.fh = handle(script);
+    in.size = script.number(300'000);
+    in.mode = script.byte() * 37U;
+    in.mtimensec = static_cast<std::uint32_t>(script.number(1'000'000));
+    send(FUSE_SETATTR, node(script), FuseBytes().add(in));
+  }
+
+  void synchronize(Script& script) {
+    const std::uint8_t which = script.byte();
+    if (which % 2 == 0) {
+      fuse_flush_in in{};
+      in.fh = handle(script);
+      send(FUSE_FLUSH, node(script), FuseBytes().add(in));
+    } else {
+      fuse_fsync_in in{};
+      in.fh = handle(script);
+      send(FUSE_FSYNC, node(script), FuseBytes().add(in));
+    }
+  }
+
+  void change_names(int what, Script& script) {
+    const std::uint64_t directory = node(script);
+    const std::string_view first = name(script);
+    switch (what) {
+      case 9:
+        send(FUSE_MKDIR, directory, FuseBytes().add(fuse_mkdir_in{0755, 0}).add_name(first));
+        break;
+      case 10: {
+        fuse_mknod_in in{};
+        in.mode = std::uint32_t{script.byte()} << 9U | 0600U;
+        send(FUSE_MKNOD, directory, FuseBytes().add(in).add_name(first));
+        break;
+      }
+      case 11:
+        send(FUSE_SYMLINK, directory, FuseBytes().add_name(first).add_name(name(script)));
+        break;
+      case 12:
+        send(FUSE_LINK, directory, FuseBytes().add(fuse_link_in{node(script)}).add_name(first));
+        break;
+      case 13:
+        send(FUSE_UNLINK, directory, FuseBytes().add_name(first));
+        break;
+      case 14:
+        send(FUSE_RMDIR, directory, FuseBytes().add_name(first));
+        break;
+      default: {
+        const fuse_rename2_in in{node(script), script.byte() >= 0xf0 ? 1U : 0U, 0};
+        send(FUSE_RENAME2, directory, FuseBytes().add(in).add_name(first).add_name(name(script)));
+        break;
+      }
+    }
+  }
+
+  // One of those that were given, or any.
+  std::uint64_t handle(Script& script) {
+    const std::uint8_t which = script.byte();
+    if (which < 0xf0 && !handles_.empty()) {
+      return handles_.at(which % handles_.size());
+    }
+    return script.number(8);
+  }
+
+  static std::string_view name(Script& script) { return kNames.at(script.byte() % kNames.size()); }
 
   void look_up(Script& script) {
     const std::uint64_t parent = node(script);
@@ -232,7 +381,7 @@ class Run {
   void read(Script& script) {
     fuse_read_in in{};
     const std::uint8_t which = script.byte();
-    in.fh = which % (handles_ + 2);
+    in.fh = handle(script);
     in.offset = script.number(which >= 128 ? 8 : 300'000);
     in.size = static_cast<std::uint32_t>(script.number(200'000));
     send(which >= 128 ? FUSE_READDIR : FUSE_READ, node(script), FuseBytes().add(in));
@@ -241,7 +390,7 @@ class Run {
   void release(Script& script) {
     fuse_release_in in{};
     const std::uint8_t which = script.byte();
-    in.fh = which % (handles_ + 2);
+    in.fh = handle(script);
     send(which >= 128 ? FUSE_RELEASEDIR : FUSE_RELEASE, node(script), FuseBytes().add(in));
   }
 
@@ -316,21 +465,34 @@ class Run {
     const Lengths lengths = lengths_of(opcode, body);
     CHECK(answer.size() >= lengths.least && answer.size() <= lengths.most,
           "opcode {} was answered with {} bytes", opcode, answer.size());
-    if (opcode == FUSE_LOOKUP) {
+    if (opcode == FUSE_LOOKUP || opcode == FUSE_MKDIR || opcode == FUSE_MKNOD ||
+        opcode == FUSE_SYMLINK || opcode == FUSE_LINK) {
       const std::uint64_t nodeid = reply.body.as<fuse_entry_out>().nodeid;
       CHECK(nodeid != FUSE_ROOT_ID);
       if (nodeid != 0) {
         nodes_.push_back(nodeid);
       }
     } else if (opcode == FUSE_OPEN || opcode == FUSE_OPENDIR) {
-      handles_ = std::max(handles_, reply.body.as<fuse_open_out>().fh);
+      handles_.push_back(reply.body.as<fuse_open_out>().fh);
+    } else if (opcode == FUSE_CREATE) {
+      take_created(reply);
     } else if (opcode == FUSE_READ) {
-      // All contents are letters: a zero would be a hole that nobody filled.
+      // All contents are letters: a zero would be a hole that nobody filled, unless we made it.
       const std::string_view text = text_of(answer);
-      CHECK(std::ranges::all_of(text, [](char c) { return c >= 'a' && c <= 'z'; }));
+      CHECK(std::ranges::all_of(
+          text, [this](char c) { return (c >= 'a' && c <= 'z') || (c == 0 && changed_); }));
+    } else if (opcode == FUSE_WRITE) {
+      CHECK(reply.body.as<fuse_write_out>().size <= body.as<fuse_write_in>().size);
     } else if (opcode == FUSE_READDIR) {
       check_listing(answer);
     }
+  }
+
+  void take_created(const FuseReply& reply) {
+    fuse_open_out open{};
+    std::memcpy(&open, reply.body.bytes().data() + sizeof(fuse_entry_out), sizeof open);
+    nodes_.push_back(reply.body.as<fuse_entry_out>().nodeid);
+    handles_.push_back(open.fh);
   }
 
   void check_that_it_serves() {
@@ -338,7 +500,12 @@ class Run {
     const FuseReply found = fake_.wait(fake_.kernel.lookup(FUSE_ROOT_ID, "large"));
     CHECK(found.error == 0, "lookup: {}", found.error);
     const std::uint64_t nodeid = found.body.as<fuse_entry_out>().nodeid;
-    const std::string& wanted = fake_.server.content(file_);
+    const std::optional<std::uint64_t> file = fake_.server.find_name("large");
+    CHECK((nodeid != 0) == file.has_value(), "a name is what it is at the server");
+    if (!file || fake_.server.attributes(*file).type != netfs::FileType::kRegular) {
+      return;
+    }
+    const std::string& wanted = fake_.server.content(*file);
     const FuseReply opened = fake_.wait(fake_.kernel.open(nodeid));
     CHECK(opened.error == 0 || opened.error == ESTALE, "open: {}", opened.error);
     if (opened.error == ESTALE) {
@@ -349,7 +516,8 @@ class Run {
       return;  // the kernel would read from the backing file, which nothing here does
     }
     const FuseReply read = fake_.wait(fake_.kernel.read(nodeid, open.fh, 0, fuse::kMostIoBytes));
-    CHECK(read.error == 0 && read.body.text() == wanted, "read: {}", read.error);
+    CHECK(read.error == 0 && read.body.text() == wanted.substr(0, fuse::kMostIoBytes), "read: {}",
+          read.error);
   }
 
   struct Sent {
@@ -358,9 +526,10 @@ class Run {
   };
 
   MountedFake fake_;
+  bool changed_ = false;  // by requests
   const std::uint64_t file_ = fake_.server.add_file("large", std::string(200'000, 'a'));
   std::vector<std::uint64_t> nodes_{FUSE_ROOT_ID};
-  std::uint64_t handles_ = 0;
+  std::vector<std::uint64_t> handles_;
   std::map<std::uint64_t, Sent> pending_;
 };
 
