@@ -9,7 +9,6 @@
 #include <functional>
 #include <memory>
 #include <optional>
-#include <string>
 #include <string_view>
 #include <utility>
 
@@ -22,6 +21,7 @@
 #include "base/result.h"
 #include "fuse/entry_name.h"
 #include "fuse/filesystem.h"
+#include "fuse/handle_table.h"
 #include "fuse/node_table.h"
 #include "fuse/protocol.h"
 #include "fuse/request.h"
@@ -371,7 +371,7 @@ void Filesystem::clear_privileges(const netfs::InodeRef& inode, const netfs::Ope
     return;
   }
   netfs::AttributeChanges changes;
-  changes.mode = *mode;
+  changes.mode = mode;
   share_.set_attributes(
       inode, changes, open, caller,
       [done = std::move(done)](const Result<netfs::FreshAttributes>& cleared) mutable {

@@ -18,6 +18,7 @@
 #include "base/result.h"
 #include "base/unique_fd.h"
 #include "fuse/filesystem.h"
+#include "fuse/handle_table.h"
 #include "fuse/node_open.h"
 #include "fuse/node_table.h"
 #include "fuse/protocol.h"
@@ -49,6 +50,12 @@ void bind(handover::NodeRecord& record, const netfs::Version& version) {
   record.coherency = netfs::coherency_of(version.attributes);
   record.flags &= static_cast<std::uint8_t>(~handover::kNodePagesUnsure);
   record.flags |= version.racy ? handover::kNodePagesUnsure : 0;
+}
+
+// Of a complete file that lost bytes on the disk the kernel would go on to show those.
+bool is_sound(const NodeOpen& open) {
+  return open.version != nullptr && open.version->cookie->cache_usable() &&
+         open.version->cookie->complete();
 }
 
 // What CREATE is answered with.
@@ -139,12 +146,9 @@ void Filesystem::choose_mode(const OpeningRef& opening) {
   const bool is_front = nodes_.is_front(opening->nodeid, *opening->inode) || opening->is_reopen;
   const bool known =
       nodes_.with_node(opening->nodeid, [&](handover::NodeRecord& record, NodeOpen& open) {
-        const bool same = open.version != nullptr &&
-                          netfs::same_version(open.version->attributes, version->attributes);
-        // Of a complete file that lost bytes on the disk the kernel would go on to show those.
-        const bool sound = open.version != nullptr && open.version->cookie->cache_usable() &&
-                           open.version->cookie->complete();
-        const bool usable = same && sound && !page_cache_only;
+        const bool sound = is_sound(open);
+        const bool usable = sound && !page_cache_only &&
+                            netfs::same_version(open.version->attributes, version->attributes);
         if (open.deciding) {
           open.waiting.push_back([this, opening] { choose_mode(opening); });
           step = Step::kWait;
@@ -176,18 +180,12 @@ void Filesystem::choose_mode(const OpeningRef& opening) {
     refuse(opening, ESTALE);
     return;
   }
-  switch (step) {
-    case Step::kWait:
-      return;
-    case Step::kDecide:
-      decide_first_open(opening);
-      return;
-    case Step::kGrant:
-      grant(opening, mode, OpenWhy::kLatched, keep_cache, backing_id);
-      return;
-    case Step::kOlderVersion:
-      answer_stale(opening);
-      return;
+  if (step == Step::kDecide) {
+    decide_first_open(opening);
+  } else if (step == Step::kGrant) {
+    grant(opening, mode, OpenWhy::kLatched, keep_cache, backing_id);
+  } else if (step == Step::kOlderVersion) {
+    answer_stale(opening);
   }
 }
 

@@ -3,7 +3,6 @@
 #include <cstddef>
 #include <cstdint>
 #include <memory>
-#include <utility>
 #include <vector>
 
 #include <fcntl.h>
@@ -11,9 +10,9 @@
 #include "base/bytes.h"
 #include "base/result.h"
 #include "fuse/filesystem.h"
+#include "fuse/handle_table.h"
 #include "fuse/protocol.h"
 #include "fuse/request.h"
-#include "netfs/file_open.h"
 #include "netfs/share.h"
 #include "netfs/writer.h"
 

@@ -19,18 +19,21 @@
 namespace larder::netfs {
 
 void DirectRead::start(std::shared_ptr<ShareContext> share, InodeRef inode,
-                       CredentialRef credential, ByteRange wanted, Done<Outcome> done) {
+                       CredentialRef credential, ByteRange wanted, Sameness sameness,
+                       Done<Outcome> done) {
   std::make_shared<DirectRead>(std::move(share), std::move(inode), std::move(credential), wanted,
-                               std::move(done))
+                               sameness, std::move(done))
       ->begin();
 }
 
 DirectRead::DirectRead(std::shared_ptr<ShareContext> share, InodeRef inode,
-                       CredentialRef credential, ByteRange wanted, Done<Outcome> done)
+                       CredentialRef credential, ByteRange wanted, Sameness sameness,
+                       Done<Outcome> done)
     : share_(std::move(share)),
       inode_(std::move(inode)),
       credential_(std::move(credential)),
       wanted_(wanted),
+      sameness_(sameness),
       done_(std::move(done)) {}
 
 void DirectRead::begin() {
@@ -143,7 +146,7 @@ bool DirectRead::take(Piece& piece, const Result<ReadReply>& reply) {
   piece.end = reply->end || reply->length == 0;
   if (reply->attributes) {
     note(*reply->attributes);
-  } else if (!blind_ && pieces_.size() > 1) {
+  } else if (!blind_ && pieces_.size() > 1 && sameness_ == Sameness::kOneVersion) {
     blind_ = mixed_ = true;  // for all we know; asked with care from now on
   }
   return piece.end || piece.got == piece.range.length;
@@ -154,7 +157,7 @@ void DirectRead::finish() {
   bool again = false;
   {
     const MutexLock lock(mutex_);
-    again = mixed_ && !error_ && attempts_ < kMostAttempts;
+    again = mixed_ && !error_ && attempts_ < kMostAttempts && sameness_ == Sameness::kOneVersion;
     for (const Piece& piece : pieces_) {
       share_->counters.bytes_from_server.add(piece.got);
     }

@@ -35,12 +35,17 @@ class DirectRead : public std::enable_shared_from_this<DirectRead> {
     std::size_t length = 0;
   };
 
+  enum class Sameness : std::uint8_t {
+    kOneVersion,   // as said above
+    kAnyVersions,  // of a file that we ourselves write to: as a disk would give them
+  };
+
   static void start(std::shared_ptr<ShareContext> share, InodeRef inode, CredentialRef credential,
-                    ByteRange wanted, Done<Outcome> done);
+                    ByteRange wanted, Sameness sameness, Done<Outcome> done);
 
   // By start() only.
   DirectRead(std::shared_ptr<ShareContext> share, InodeRef inode, CredentialRef credential,
-             ByteRange wanted, Done<Outcome> done);
+             ByteRange wanted, Sameness sameness, Done<Outcome> done);
 
  private:
   static constexpr int kMostAttempts = 32;
@@ -67,6 +72,7 @@ class DirectRead : public std::enable_shared_from_this<DirectRead> {
   const InodeRef inode_;
   const CredentialRef credential_;
   const ByteRange wanted_;
+  const Sameness sameness_;
   Done<Outcome> done_;
   int attempts_ = 0;
 

@@ -259,6 +259,7 @@ void ReadRequest::begin_after_check() {
 void ReadRequest::read_directly() {
   DirectRead::start(
       share_, file_->inode(), caller_.credential, asked_,
+      version_->written ? DirectRead::Sameness::kAnyVersions : DirectRead::Sameness::kOneVersion,
       [self = shared_from_this()](Result<DirectRead::Outcome> read) {
         if (!read) {
           self->finish_with(fail(read.error()));
