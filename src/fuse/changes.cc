@@ -162,7 +162,7 @@ void Filesystem::open_created(const RequestRef& request, const netfs::Caller& ca
   }
   const netfs::InodeRef inode = created.entry.inode;
   const auto& in = *request->argument<fuse_create_in>();
-  const bool cut = (in.flags & O_TRUNC) != 0 && (in.open_flags & FUSE_OPEN_KILL_SUIDGID) != 0;
+  const bool cut = created.truncated && (in.open_flags & FUSE_OPEN_KILL_SUIDGID) != 0;
   start_open(std::make_shared<Opening>(Opening{request, *node, inode, std::move(created.open),
                                                caller, std::move(created.entry)}),
              cut);

@@ -1,4 +1,6 @@
 // File: who has it open, and the time in which it is being written.
+#include <cerrno>
+#include <cstdint>
 #include <memory>
 #include <optional>
 #include <string>
@@ -62,7 +64,7 @@ void File::on_close(const FileOpen& open) {
     last_writer->commit(nullptr, [self = shared_from_this()] { self->end_writing_if_done(); });
   }
   if (hidden) {
-    remove_hidden(std::move(*hidden));
+    remove_hidden(*hidden, false);
   }
 }
 
@@ -176,22 +178,26 @@ bool File::is_hidden() {
   return hidden_.has_value();
 }
 
-void File::remove_hidden(HiddenName hidden) {
+// The user who removed it may have lost the right to the directory meanwhile: then in our own name.
+void File::remove_hidden(const HiddenName& hidden, bool as_root) {
   hidden.directory->begin_own_change();
-  const FileHandle handle = hidden.directory->handle();
-  const std::string name = hidden.name;
-  const CredentialRef credential = hidden.credential;
+  const CredentialRef credential =
+      as_root ? std::make_shared<const Credential>() : hidden.credential;
   share_->adapter.start_remove(
-      handle, name, credential,
-      [share = share_, inode = inode_, hidden = std::move(hidden)](Result<Change> change) {
+      hidden.directory->handle(), hidden.name, credential,
+      [self = shared_from_this(), hidden, as_root](const Result<Change>& change) {
+        self->share_->end_change(hidden.directory, change);
+        if (!change && !as_root && change.error().error_number() == EACCES) {
+          self->remove_hidden(hidden, true);
+          return;
+        }
         if (!change) {
           log_warning("the file {}, renamed because it was removed while open, is left behind: {}",
                       hidden.name, change.error().message());
         }
-        share->hidden_names.remove(hidden.directory->handle(), hidden.name);
-        inode->set_hidden(false);
-        inode->expire();
-        share->end_change(hidden.directory, change);
+        self->share_->hidden_names.remove(hidden.directory->handle(), hidden.name);
+        self->inode_->set_hidden(false);
+        self->inode_->expire();
       });
 }
 

@@ -74,6 +74,7 @@ struct CreateIntent {
 struct Created {
   LookupOutcome entry;
   OpenFile open;
+  bool truncated = false;  // the file was there, with bytes, and has none any more
 };
 
 struct ShareStatistics {

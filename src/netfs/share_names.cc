@@ -68,20 +68,21 @@ void Share::create(const InodeRef& directory, std::string_view name, const Creat
 void Share::open_created(LookupOutcome made, const CreateIntent& intent, const Caller& caller,
                          Done<Created> done) {
   const InodeRef inode = made.inode;
-  auto opened = [made = std::move(made), done = std::move(done)](Result<OpenFile> open) mutable {
+  OpenIntent with = intent.open;
+  // It was there, unseen, only if it has bytes: a size in CREATE would cost suid and sgid.
+  with.truncate = with.truncate && inode->attributes().attributes.size > 0;
+  auto opened = [made = std::move(made), truncated = with.truncate,
+                 done = std::move(done)](Result<OpenFile> open) mutable {
     if (!open) {
       done(fail(open.error()));
     } else {
-      done(Created{std::move(made), std::move(*open)});
+      done(Created{std::move(made), std::move(*open), truncated});
     }
   };
   if (inode->type() != FileType::kRegular) {
     opened(fail(Errc::kRemote, EEXIST, "the name is not a regular file's"));
     return;
   }
-  OpenIntent with = intent.open;
-  // It was there, unseen, only if it has bytes: a size in CREATE would cost suid and sgid.
-  with.truncate = with.truncate && inode->attributes().attributes.size > 0;
   if (intent.exclusive) {
     // The verifier lies in the stamps: they are set as the mode is.
     AttributeChanges changes;
@@ -284,8 +285,10 @@ void Share::rename_found(const Place& from, const Place& to, const InodeRef& mov
         rename_at_server(from, to, caller,
                          [this, moved, to, hidden = *hidden, caller,
                           done = std::move(done)](Result<> renamed) mutable {
-                           if (moved != nullptr) {
-                             moved->expire();
+                           for (const InodeRef& inode : {moved, hidden.inode}) {
+                             if (inode != nullptr) {
+                               inode->expire();
+                             }
                            }
                            if (!renamed && hidden.name) {
                              unhide(to, *hidden.name, hidden.inode, caller);
@@ -326,12 +329,12 @@ void Share::rename_at_server(const Place& from, const Place& to, const Caller& c
 // Which inode a name is; null: none that anybody here knows. Not asked for while nothing is open.
 void Share::find_name(const InodeRef& directory, const std::string& name, const Caller& caller,
                       Done<InodeRef> done) {
-  if (context_->opens == 0) {
-    done(InodeRef());
-    return;
-  }
   if (const auto known = context_->known_names.find(directory->handle(), name)) {
     done(context_->inodes.find(*known));
+    return;
+  }
+  if (context_->opens == 0) {
+    done(InodeRef());
     return;
   }
   adapter_.start_lookup(

@@ -9,7 +9,7 @@ import stat
 import time
 
 from model import tree
-from model.differences import (NOT_DONE, Leniency, Situation, attributes_differ, may_refuse,
+from model.differences import (NOT_DONE, Leniency, Situation, attributes_differ, may_refuse, opener_lost_the_right,
                                possible_refusals, same_error)
 from model.system import System
 from model.worker import Died, Hung, Worker
@@ -85,6 +85,7 @@ class Coordinator:
         for worker, user in zip(self._workers, self._identities):
             worker.begin(self._roots, user)
         self._openers = {}
+        self._has_mapped = False
         self._leniency = Leniency(time.time_ns() - _DAY_NS, self._counts_directory_links(),
                                   self._hidden_names)
 
@@ -127,6 +128,10 @@ class Coordinator:
         if kind == "fallocate":
             status = self._model_status(operation, "h")
             return "privileges" if status and int(status["mode"], 8) & (stat.S_ISUID | stat.S_ISGID) else None
+        if kind in ("chmod", "fchmod", "chown", "fchown"):
+            return "mapped" if self._has_mapped else None
+        if kind == "mmap":
+            return "mapped" if opener_lost_the_right(self._situation(operation)) else None
         if kind not in ("open", "truncate"):
             return None
         try:
@@ -153,6 +158,7 @@ class Coordinator:
         if operation["op"] in ("list", "list_handle") and subject[0] == "ok":
             subject[1][:] = [entry for entry in subject[1] if not self._hidden.fullmatch(entry[0])]
         self.outcomes[operation["op"], model[0] if model[0] != "error" else model[1]] += 1
+        self._has_mapped |= operation["op"] == "mmap" and model[0] == "ok"
         self._remember(operation, model, expected)
         return self._compare(operation, subject, model) or self._compare_seen(operation, seen, expected), model
 
