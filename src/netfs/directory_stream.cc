@@ -108,10 +108,12 @@ void DirectoryStream::rewind() {
 
 void DirectoryStream::ask(const Caller& caller) {
   DirectoryPosition from;
+  bool with_attributes = false;
   Question asked{caller, 0, 0, share_->inodes.begin_check(), inode_->attributes().attributes};
   {
     const MutexLock lock(mutex_);
     from = position_;
+    with_attributes = with_attributes_;
     asked.number = ++question_;
     asked.round = round_;
     call_.reset();
@@ -119,7 +121,7 @@ void DirectoryStream::ask(const Caller& caller) {
   }
   const std::uint64_t number = asked.number;
   const CallId call = share_->adapter.start_readdir(
-      inode_->handle(), from, true, caller.credential,
+      inode_->handle(), from, with_attributes, caller.credential,
       [self = shared_from_this(), asked = std::move(asked)](Result<ReaddirReply> reply) {
         self->on_reply(asked, std::move(reply));
       });
@@ -184,6 +186,8 @@ void DirectoryStream::on_reply(const Question& asked, Result<ReaddirReply> reply
         given_.insert(entry.name);
       }
       ask_again = true;
+    } else if (reply.error().error_number() == EACCES && std::exchange(with_attributes_, false)) {
+      ask_again = true;  // names need the right to read, attributes the right to search too
     } else {
       result = fail(reply.error());
     }

@@ -83,6 +83,7 @@ class DirectoryStream : public std::enable_shared_from_this<DirectoryStream> {
   std::vector<ListedEntry> entries_ GUARDED_BY(mutex_);
   DirectoryPosition position_ GUARDED_BY(mutex_);
   bool end_ GUARDED_BY(mutex_) = false;
+  bool with_attributes_ GUARDED_BY(mutex_) = true;  // until the server refuses it
   bool asking_ GUARDED_BY(mutex_) = false;
   // Of the question under way.
   std::uint64_t question_ GUARDED_BY(mutex_) = 0;

@@ -10,8 +10,9 @@ from harness.case import main
 from harness.writable_case import WritableCase
 from model import run
 
-# How long each test goes on.
-_SECONDS = float(os.environ.get("LARDER_MODEL_SECONDS", 10))
+# How long each test goes on, with a seed never run before. Else it is the same run each time.
+_SECONDS = os.environ.get("LARDER_MODEL_SECONDS")
+_USUAL_SEED, _USUAL_OPERATIONS = 1, 1500
 
 
 class Model(WritableCase):
@@ -24,11 +25,15 @@ class Model(WritableCase):
     def assert_agrees(self, *words):
         output = []
         options = run.arguments(["--subject", str(self.mounted), "--model", str(self.model),
-                                 "--server", str(self.export), "--seed", str(self.seed), "--seconds", str(_SECONDS),
-                                 "--shrink-seconds", "30", *words])
+                                 "--server", str(self.export), "--shrink-seconds", "30", *self.extent(), *words])
         left = run.run(options, output.append)
         print("\n    ".join(["", *output[-1:]]), file=sys.stderr)
         self.assertIsNone(left, "\n".join(output))
+
+    def extent(self):
+        if _SECONDS:
+            return ["--seed", str(self.seed), "--seconds", _SECONDS]
+        return ["--seed", str(_USUAL_SEED), "--operations", str(_USUAL_OPERATIONS)]
 
     def test_one_operation_after_the_other(self):
         self.assert_agrees()

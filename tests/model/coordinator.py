@@ -128,6 +128,11 @@ class Coordinator:
         if kind == "fallocate":
             status = self._model_status(operation, "h")
             return "privileges" if status and int(status["mode"], 8) & (stat.S_ISUID | stat.S_ISGID) else None
+        if kind in ("chown", "fchown") and operation["uid"] == operation["gid"] == -1:
+            return "nobody"
+        if kind == "same_file":
+            status = self._model_status(operation, "h")
+            return "same number" if status and status["nlink"] == 0 else None
         if kind in ("chmod", "fchmod", "chown", "fchown"):
             return "mapped" if self._has_mapped else None
         if kind == "mmap":

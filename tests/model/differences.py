@@ -79,7 +79,7 @@ REFUSALS = (
     Refusal(_HANDLE_CALLS | _OPEN_DIRECTORY_CALLS, frozenset({"ESTALE"}),
             "a fifo is opened by the kernel alone: removed while it is open, it is gone from the server",
             lambda situation: (situation.handle_status() or {}).get("type") == "p"),
-    Refusal(_OPEN_DIRECTORY_CALLS, frozenset({"ESTALE", "ENOENT"}),
+    Refusal(_HANDLE_CALLS | _OPEN_DIRECTORY_CALLS, frozenset({"ESTALE", "ENOENT"}),
             "a directory that is removed while it is open is gone from the server: its handle is stale",
             _handle_of_a_removed_directory),
 )
@@ -96,6 +96,8 @@ NOT_DONE = {
     "same size": "truncate(2) to the size that the file has: filesystems differ in whether mtime changes",
     "mapped": "taking the right to a file that is mapped, or mapping one whose opener has lost it: an NFSv3 server "
               "refuses the pages then, and the program dies",
+    "nobody": "chown(-1, -1): what becomes of suid then, filesystems do not agree on",
+    "same number": "a removed directory's number may be given to a new file at once, by the server",
     "privileges": "fallocate of a suid or sgid file: tmpfs keeps the bits, ext4 does not",
 }
 
