@@ -1,0 +1,338 @@
+// Writing through a share: where bytes go, when they are safe, and what a change says of others.
+#include <algorithm>
+#include <cerrno>
+#include <chrono>
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include <gtest/gtest.h>
+
+#include "base/bytes.h"
+#include "base/error.h"
+#include "base/result.h"
+#include "netfs/adapter.h"
+#include "netfs/changes.h"
+#include "netfs/inode.h"
+#include "netfs/share.h"
+#include "netfs/share_fixture_test.h"
+#include "netfs/writer.h"
+
+namespace larder::netfs {
+namespace {
+
+class ShareWriteTest : public ShareTest {
+ protected:
+  Result<OpenFile> open_to_write(const std::string& name, bool truncate = false) {
+    const InodeRef inode = TRY(look_up(name));
+    const OpenIntent intent{.read = true, .write = true, .truncate = truncate};
+    return wait<OpenFile>(
+        [&](auto done) { share_->open(inode, intent, caller_, std::move(done)); });
+  }
+
+  Result<Created> create(const std::string& name, bool exclusive = false) {
+    CreateIntent intent{.mode = 0644, .exclusive = exclusive, .open = {}};
+    intent.open.write = true;
+    return wait<Created>(
+        [&](auto done) { share_->create(share_->root(), name, intent, caller_, std::move(done)); });
+  }
+
+  static OwnedBytes bytes_of_text(std::string text) {
+    const auto kept = std::make_shared<const std::string>(std::move(text));
+    return {kept, bytes_of(*kept)};
+  }
+
+  Result<Written> write(const OpenFile& open, const WritePlace& place, const std::string& text) {
+    return wait<Written>([&](auto done) {
+      share_->write(open, place, bytes_of_text(text), caller_, std::move(done));
+    });
+  }
+
+  // Begun, and answered into what is returned.
+  std::shared_ptr<std::optional<Result<Written>>> start_write(const OpenFile& open,
+                                                              std::uint64_t offset,
+                                                              const std::string& text) {
+    auto answer = std::make_shared<std::optional<Result<Written>>>();
+    share_->write(open, {.offset = offset}, bytes_of_text(text), caller_,
+                  [answer](Result<Written> written) { *answer = std::move(written); });
+    return answer;
+  }
+
+  Result<> sync(const OpenFile& open) {
+    return wait<void>([&](auto done) { share_->sync(open, caller_, std::move(done)); });
+  }
+};
+
+TEST_F(ShareWriteTest, BytesAreOnTheServersDiskWhenTheyAreSynced) {
+  const std::uint64_t file = server_.add_file("file", "0123456789");
+  mount();
+  const auto open = open_to_write("file");
+  ASSERT_TRUE(open);
+  ASSERT_TRUE(write(*open, {.offset = 3}, "abc"));
+  EXPECT_EQ(server_.content(file), "012abc6789");
+  EXPECT_EQ(server_.stable_content(file), "0123456789") << "not asked for yet";
+  ASSERT_TRUE(sync(*open));
+  EXPECT_EQ(server_.stable_content(file), "012abc6789");
+  server_.calls.clear();
+  ASSERT_TRUE(sync(*open));
+  EXPECT_EQ(server_.calls["COMMIT"], 0U) << "nothing is left to do";
+}
+
+TEST_F(ShareWriteTest, LargeWritesGoInPiecesAndShortAnswersAreContinued) {
+  server_.write_size = 10'000;
+  const std::uint64_t file = server_.add_file("file", "");
+  mount();
+  const auto open = open_to_write("file");
+  ASSERT_TRUE(open);
+  const std::string text = pattern(123'456, 1);
+  const auto written = write(*open, {}, text);
+  ASSERT_TRUE(written);
+  EXPECT_EQ(written->length, text.size());
+  EXPECT_EQ(server_.content(file), text);
+  ASSERT_TRUE(sync(*open));
+  EXPECT_EQ(server_.stable_content(file), text);
+}
+
+TEST_F(ShareWriteTest, WhatAServerLostIsSentAgainInOrder) {
+  const std::uint64_t file = server_.add_file("file", std::string(100, '.'));
+  mount();
+  const auto open = open_to_write("file");
+  ASSERT_TRUE(open);
+  ASSERT_TRUE(write(*open, {.offset = 0}, "first"));
+  ASSERT_TRUE(write(*open, {.offset = 3}, "second"));
+  server_.restart();
+  EXPECT_EQ(server_.content(file), std::string(100, '.'));
+  ASSERT_TRUE(write(*open, {.offset = 50}, "third"));  // with the new verifier
+  ASSERT_TRUE(sync(*open));
+  std::string expected(100, '.');
+  expected.replace(0, 5, "first").replace(3, 6, "second").replace(50, 5, "third");
+  EXPECT_EQ(server_.stable_content(file), expected);
+}
+
+TEST_F(ShareWriteTest, AnErrorOfAWriteIsThatWritesOwn) {
+  server_.add_file("file", "");
+  mount();
+  const auto open = open_to_write("file");
+  ASSERT_TRUE(open);
+  server_.capacity = 10;
+  EXPECT_EQ(write(*open, {}, std::string(100, 'x')).error().error_number(), ENOSPC);
+  EXPECT_TRUE(sync(*open)) << "told already";
+}
+
+TEST_F(ShareWriteTest, WhatCannotBeSentAgainIsToldOnceToEachOpenFile) {
+  server_.add_file("file", "");
+  mount();
+  const auto one = open_to_write("file");
+  const auto other = open_to_write("file");
+  ASSERT_TRUE(one && other);
+  ASSERT_TRUE(write(*one, {}, "answered"));
+  server_.restart();
+  server_.capacity = 0;
+  EXPECT_EQ(sync(*one).error().error_number(), ENOSPC);
+  EXPECT_TRUE(sync(*one));
+  EXPECT_EQ(sync(*other).error().error_number(), ENOSPC);
+  EXPECT_TRUE(sync(*other));
+  const auto late = open_to_write("file");
+  ASSERT_TRUE(late);
+  EXPECT_TRUE(sync(*late)) << "it was not open then";
+}
+
+TEST_F(ShareWriteTest, OverlappingWritesGoOneAfterTheOther) {
+  const std::uint64_t file = server_.add_file("file", std::string(30, '.'));
+  mount();
+  const auto open = open_to_write("file");
+  ASSERT_TRUE(open);
+  server_.calls.clear();
+  control_->hold = true;
+  const auto first = start_write(*open, 0, "aaaaaaaaaa");
+  const auto over_it = start_write(*open, 5, "bbbbbbbbbb");
+  const auto beside = start_write(*open, 20, "cccccccccc");
+  stepper_.run();
+  ASSERT_EQ(control_->held.size(), 2U) << "the first, and the one beside it";
+  // The server takes them in any order.
+  std::ranges::reverse(control_->held);
+  control_->release();
+  stepper_.run();
+  ASSERT_TRUE(*first && *over_it && *beside);
+  EXPECT_EQ(server_.content(file), "aaaaabbbbbbbbbb.....cccccccccc");
+}
+
+TEST_F(ShareWriteTest, ATruncationComesBetweenTheWritesAroundIt) {
+  const std::uint64_t file = server_.add_file("file", std::string(30, '.'));
+  mount();
+  const auto open = open_to_write("file");
+  ASSERT_TRUE(open);
+  control_->hold = true;
+  const auto before = start_write(*open, 0, std::string(20, 'a'));
+  std::optional<Result<FreshAttributes>> cut;
+  AttributeChanges changes;
+  changes.size = 10;
+  share_->set_attributes(open->file->inode(), changes, &*open, caller_,
+                         [&cut](Result<FreshAttributes> set) { cut = std::move(set); });
+  const auto behind = start_write(*open, 15, "bbb");
+  for (int i = 0; i < 10; ++i) {
+    stepper_.run();
+    control_->release();
+    control_->hold = true;
+  }
+  control_->release();
+  stepper_.run();
+  ASSERT_TRUE(*before && cut && *behind);
+  ASSERT_TRUE(cut->has_value());
+  EXPECT_EQ(server_.content(file), std::string(10, 'a') + std::string(5, '\0') + "bbb");
+  EXPECT_EQ(server_.stable_content(file).size(), 10U) << "what came before is safe, and cut";
+}
+
+TEST_F(ShareWriteTest, AnAppendGoesToTheServersEnd) {
+  const std::uint64_t file = server_.add_file("log", "one\n");
+  ShareOptions options;
+  options.times.file_least = options.times.file_most = std::chrono::milliseconds(0);
+  mount(options);
+  const auto open = open_to_write("log");
+  ASSERT_TRUE(open);
+  server_.append(file, "of another client\n");
+  const auto written = write(*open, {.offset = 4, .append = true}, "two\n");
+  ASSERT_TRUE(written);
+  EXPECT_EQ(written->offset, 22U);
+  EXPECT_EQ(server_.content(file), "one\nof another client\ntwo\n");
+}
+
+TEST_F(ShareWriteTest, AppendsAtOnceLieBehindEachOther) {
+  const std::uint64_t file = server_.add_file("log", "");
+  mount();
+  const auto open = open_to_write("log");
+  ASSERT_TRUE(open);
+  control_->hold = true;
+  std::vector<std::optional<Result<Written>>> answers(5);
+  for (auto& answer : answers) {
+    share_->write(*open, {.append = true}, bytes_of_text("line\n"), caller_,
+                  [&answer](Result<Written> written) { answer = std::move(written); });
+  }
+  stepper_.run();
+  std::ranges::reverse(control_->held);
+  control_->release();
+  stepper_.run();
+  EXPECT_EQ(server_.content(file), "line\nline\nline\nline\nline\n");
+}
+
+// Own changes move a version on; the kernel's pages, which they made, stay.
+TEST_F(ShareWriteTest, OwnWritesAreNotTakenForSomebodyElses) {
+  server_.add_file("file", pattern(100'000, 1));
+  mount();
+  const auto open = open_to_write("file");
+  ASSERT_TRUE(open);
+  control_->hold = true;
+  std::vector<std::shared_ptr<std::optional<Result<Written>>>> answers;
+  for (std::uint64_t i = 0; i < 8; ++i) {
+    answers.push_back(start_write(*open, i * 10'000, "own"));
+  }
+  stepper_.run();
+  std::ranges::reverse(control_->held);
+  control_->release();
+  stepper_.run();
+  ASSERT_TRUE(sync(*open));
+  EXPECT_EQ(share_->statistics().version_changes, 0U);
+}
+
+TEST_F(ShareWriteTest, SomebodyElsesWriteBetweenOursIsSeen) {
+  const std::uint64_t file = server_.add_file("file", pattern(100'000, 1));
+  mount();
+  const auto open = open_to_write("file");
+  ASSERT_TRUE(open);
+  ASSERT_TRUE(write(*open, {}, "own"));
+  stepper_.advance(std::chrono::seconds(1));
+  server_.append(file, "foreign");
+  ASSERT_TRUE(write(*open, {.offset = 10}, "own"));
+  EXPECT_EQ(share_->statistics().version_changes, 1U);
+}
+
+TEST_F(ShareWriteTest, AServerThatDoesNotTellWhatWasBeforeIsNotTrusted) {
+  server_.add_file("file", pattern(100'000, 1));
+  server_.tells_before = false;
+  mount();
+  const auto open = open_to_write("file");
+  ASSERT_TRUE(open);
+  ASSERT_TRUE(write(*open, {}, "own"));
+  EXPECT_GT(share_->statistics().version_changes, 0U);
+}
+
+TEST_F(ShareWriteTest, ReadersSeeWhatWasWrittenAndTheCacheKeepsItAfterwards) {
+  const std::uint64_t file = server_.add_file("file", pattern(200'000, 1));
+  mount();
+  ASSERT_EQ(cat("file").value(), pattern(200'000, 1));
+  auto open = open_to_write("file");
+  ASSERT_TRUE(open);
+  ASSERT_TRUE(write(*open, {.offset = 100'000}, pattern(50'000, 2)));
+  EXPECT_EQ(read(*open, {100'000, 50'000}).value(), pattern(50'000, 2));
+  EXPECT_EQ(cat("file").value(), server_.content(file));
+  EXPECT_TRUE(Share::is_for_page_cache_only(*open));
+  ASSERT_TRUE(sync(*open));
+  open = fail(Errc::kStale, "closed");
+  stepper_.advance(std::chrono::seconds(30));
+  stepper_.run();
+  ASSERT_EQ(cat("file").value(), server_.content(file));
+  server_.calls.clear();
+  EXPECT_EQ(cat("file").value(), server_.content(file));
+  EXPECT_EQ(server_.calls["READ"], 0U) << "a version like any other";
+}
+
+TEST_F(ShareWriteTest, ACreationIsOpenAndEmpty) {
+  mount();
+  auto created = create("new", true);
+  ASSERT_TRUE(created);
+  EXPECT_FALSE(created->truncated);
+  ASSERT_TRUE(write(created->open, {}, "content"));
+  EXPECT_EQ(server_.content(server_.find_name("new").value()), "content");
+  EXPECT_EQ(create("new", true).error().error_number(), EEXIST);
+  EXPECT_TRUE(create("new", false));
+}
+
+TEST_F(ShareWriteTest, AFileRemovedWhileOpenGoesWithItsLastClose) {
+  const std::uint64_t file = server_.add_file("file", "content");
+  mount();
+  auto one = open_to_write("file");
+  auto other = open_to_write("file");
+  ASSERT_TRUE(one && other);
+  ASSERT_TRUE(wait<void>(
+      [&](auto done) { share_->remove(share_->root(), "file", caller_, std::move(done)); }));
+  EXPECT_FALSE(server_.find_name("file"));
+  EXPECT_EQ(read(*one, {0, 100}).value(), "content");
+  ASSERT_TRUE(write(*one, {}, "CON"));
+  EXPECT_EQ(server_.content(file), "CONtent");
+  EXPECT_EQ(one->file->inode()->attributes().attributes.link_count, 0U);
+  one = fail(Errc::kStale, "closed");
+  stepper_.run();
+  EXPECT_EQ(server_.calls["REMOVE"], 0U) << "somebody has it open still";
+  other = fail(Errc::kStale, "closed");
+  stepper_.run();
+  EXPECT_EQ(server_.calls["REMOVE"], 1U);
+}
+
+TEST_F(ShareWriteTest, AFileThatIsNotOpenIsRemovedAtOnce) {
+  server_.add_file("file", "content");
+  mount();
+  ASSERT_TRUE(look_up("file"));
+  ASSERT_TRUE(wait<void>(
+      [&](auto done) { share_->remove(share_->root(), "file", caller_, std::move(done)); }));
+  EXPECT_EQ(server_.calls["RENAME"], 0U);
+  EXPECT_EQ(server_.calls["REMOVE"], 1U);
+}
+
+TEST_F(ShareWriteTest, AnInterruptEndsTheWaitForAWrite) {
+  server_.add_file("file", "");
+  mount();
+  const auto open = open_to_write("file");
+  ASSERT_TRUE(open);
+  control_->hold = true;
+  const Caller caller{caller_.credential, std::make_shared<CallScope>()};
+  std::optional<Result<Written>> answer;
+  share_->write(*open, {}, bytes_of_text("text"), caller,
+                [&answer](Result<Written> written) { answer = std::move(written); });
+  expect_interruptible(caller, answer);
+}
+
+}  // namespace
+}  // namespace larder::netfs
