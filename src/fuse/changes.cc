@@ -36,7 +36,6 @@ namespace larder::fuse {
 namespace {
 
 constexpr std::uint32_t kPermissionBits = 07777;
-constexpr std::size_t kMostTargetBytes = 4095;
 constexpr std::uint32_t kNanosecondsOfASecond = 1'000'000'000;
 
 std::optional<netfs::FileType> type_of(std::uint32_t mode) {

@@ -33,7 +33,6 @@ namespace {
 
 constexpr std::uint32_t kBlockSize = 512;            // the unit of st_blocks
 constexpr std::uint32_t kPreferredIo = 1024 * 1024;  // st_blksize
-constexpr std::size_t kMostTargetBytes = 4095;       // the kernel adds a zero to fill its page
 
 struct Lifetime {
   std::uint64_t seconds;

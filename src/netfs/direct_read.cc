@@ -4,10 +4,12 @@
 #include <cstddef>
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <utility>
 
 #include "base/byte_range.h"
 #include "base/bytes.h"
+#include "base/error.h"
 #include "base/mutex.h"
 #include "base/result.h"
 #include "netfs/adapter.h"
@@ -155,8 +157,10 @@ bool DirectRead::take(Piece& piece, const Result<ReadReply>& reply) {
 void DirectRead::finish() {
   Outcome outcome;
   bool again = false;
+  std::optional<Error> error;
   {
     const MutexLock lock(mutex_);
+    error = error_;
     again = mixed_ && !error_ && attempts_ < kMostAttempts && sameness_ == Sameness::kOneVersion;
     for (const Piece& piece : pieces_) {
       share_->counters.bytes_from_server.add(piece.got);
@@ -171,8 +175,8 @@ void DirectRead::finish() {
   }
   if (again) {
     begin();
-  } else if (error_) {
-    done_(fail(*error_));
+  } else if (error) {
+    done_(fail(std::move(*error)));
   } else {
     done_(std::move(outcome));
   }

@@ -21,7 +21,7 @@
 namespace larder::netfs {
 namespace {
 
-FileHandle handle_of(std::uint64_t number) {
+FileHandle handle_numbered(std::uint64_t number) {
   return FileHandle(bytes_of(fmt::format("handle of file {}", number)));
 }
 
@@ -35,7 +35,7 @@ Attributes attributes_of(std::uint64_t number, FileType type = FileType::kRegula
 class InodeTableTest : public ::testing::Test {
  protected:
   InodeRef make(std::uint64_t number, FileType type = FileType::kRegular) {
-    return table_.find_or_make(handle_of(number), attributes_of(number, type),
+    return table_.find_or_make(handle_numbered(number), attributes_of(number, type),
                                table_.begin_check());
   }
 
@@ -51,21 +51,21 @@ TEST_F(InodeTableTest, FindsEachOfManyAndForgetsThemWithTheirLastOwner) {
   }
   EXPECT_EQ(table_.size(), kMany);
   for (std::uint64_t i = 0; i < kMany; ++i) {
-    ASSERT_EQ(table_.find(handle_of(i)), known.at(i)) << i;
+    ASSERT_EQ(table_.find(handle_numbered(i)), known.at(i)) << i;
     ASSERT_EQ(make(i), known.at(i)) << i;
     ASSERT_EQ(known.at(i)->attributes().attributes.fileid, i);
   }
-  EXPECT_EQ(table_.find(handle_of(kMany)), nullptr);
+  EXPECT_EQ(table_.find(handle_numbered(kMany)), nullptr);
   for (std::uint64_t i = 0; i < kMany; i += 2) {
     known.at(i) = nullptr;
   }
   EXPECT_EQ(table_.size(), kMany / 2);
   for (std::uint64_t i = 0; i < kMany; ++i) {
-    ASSERT_EQ(table_.find(handle_of(i)), known.at(i)) << i;
+    ASSERT_EQ(table_.find(handle_numbered(i)), known.at(i)) << i;
   }
   known.clear();
   EXPECT_EQ(table_.size(), 0U);
-  EXPECT_EQ(make(7)->handle(), handle_of(7));
+  EXPECT_EQ(make(7)->handle(), handle_numbered(7));
 }
 
 TEST_F(InodeTableTest, AHandleThatBecameAnotherTypeOfFileGetsANewInode) {
@@ -74,7 +74,7 @@ TEST_F(InodeTableTest, AHandleThatBecameAnotherTypeOfFileGetsANewInode) {
   EXPECT_NE(file, directory);
   EXPECT_EQ(table_.size(), 1U);
   file = nullptr;  // goes without taking the other's place away
-  EXPECT_EQ(table_.find(handle_of(1)), directory);
+  EXPECT_EQ(table_.find(handle_numbered(1)), directory);
   EXPECT_EQ(table_.size(), 1U);
 }
 
@@ -97,7 +97,7 @@ TEST_F(InodeTableTest, ThreadsThatMakeAndDropTheSameFilesAgree) {
           if (held.at(number) == nullptr) {
             held.at(number) =
                 make(number, random() % 100 == 0 ? FileType::kDirectory : FileType::kRegular);
-            ASSERT_EQ(held.at(number)->handle(), handle_of(number));
+            ASSERT_EQ(held.at(number)->handle(), handle_numbered(number));
           } else {
             held.at(number) = nullptr;
           }

@@ -1,5 +1,9 @@
 #include "netfs/known_names.h"
 
+#include <array>
+#include <cstdint>
+#include <functional>
+#include <memory>
 #include <optional>
 #include <string>
 #include <string_view>
@@ -10,39 +14,43 @@
 
 namespace larder::netfs {
 
-std::string KnownNames::key_of(const FileHandle& directory, std::string_view name) {
-  std::string key(1, static_cast<char>(directory.bytes().size()));
-  key += text_of(directory.bytes());
-  key += name;
-  return key;
+KnownNames::KnownNames() : slots_(std::make_unique<std::array<Slot, kSlots>>()) {}
+
+KnownNames::Key KnownNames::key_of(const FileHandle& directory, std::string_view name) {
+  // Parted by the handle's length.
+  std::string text(1, static_cast<char>(directory.bytes().size()));
+  text += text_of(directory.bytes());
+  text += name;
+  const std::hash<std::string_view> hash;
+  const std::uint64_t place = hash(text);
+  text += '/';  // no name has one
+  return {place, hash(text)};
 }
 
 void KnownNames::note(const FileHandle& directory, std::string_view name, const FileHandle& file) {
-  std::string key = key_of(directory, name);
+  const Key key = key_of(directory, name);
   const MutexLock lock(mutex_);
-  const auto [place, added] = names_.insert_or_assign(key, file);
-  if (!added) {
-    return;
-  }
-  order_.push_back(std::move(key));
-  while (order_.size() > kMostNames) {
-    names_.erase(order_.front());
-    order_.pop_front();
-  }
+  slots_->at(key.place % kSlots) = {key, file};
 }
 
 void KnownNames::forget(const FileHandle& directory, std::string_view name) {
-  const std::string key = key_of(directory, name);
+  const Key key = key_of(directory, name);
   const MutexLock lock(mutex_);
-  names_.erase(key);
+  Slot& slot = slots_->at(key.place % kSlots);
+  if (slot.key == key) {
+    slot = {};
+  }
 }
 
 std::optional<FileHandle> KnownNames::find(const FileHandle& directory,
                                            std::string_view name) const {
-  const std::string key = key_of(directory, name);
+  const Key key = key_of(directory, name);
   const MutexLock lock(mutex_);
-  const auto found = names_.find(key);
-  return found == names_.end() ? std::nullopt : std::optional(found->second);
+  const Slot& slot = slots_->at(key.place % kSlots);
+  if (slot.file.bytes().empty() || !(slot.key == key)) {
+    return std::nullopt;
+  }
+  return slot.file;
 }
 
 }  // namespace larder::netfs

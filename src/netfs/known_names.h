@@ -2,12 +2,12 @@
 // must know whether somebody has its file open.
 #pragma once
 
+#include <array>
 #include <cstddef>
-#include <deque>
+#include <cstdint>
+#include <memory>
 #include <optional>
-#include <string>
 #include <string_view>
-#include <unordered_map>
 
 #include "base/mutex.h"
 #include "base/thread_annotations.h"
@@ -15,12 +15,17 @@
 
 namespace larder::netfs {
 
-// Bounded: the oldest names go first, and a name that is not known costs a LOOKUP. What another
+// A table of one size, in which a later name may take the place of an earlier one; a name that is
+// not known costs a LOOKUP. Mostly the kernel has just looked up what it removes. What another
 // client did to a name meanwhile does no harm: the file that is open here then has lost it already.
+// Names are kept as 128 bits of hash: one that is taken for another costs a hidden name, or its
+// holder a stale handle, as if another client had removed it.
 // Threads: any.
 class KnownNames {
  public:
-  static constexpr std::size_t kMostNames = 16384;
+  static constexpr std::size_t kSlots = 4096;  // about 350 KiB
+
+  KnownNames();
 
   void note(const FileHandle& directory, std::string_view name, const FileHandle& file)
       EXCLUDES(mutex_);
@@ -29,12 +34,22 @@ class KnownNames {
                                                std::string_view name) const EXCLUDES(mutex_);
 
  private:
-  // The directory's handle and the name behind it, parted by the handle's length.
-  [[nodiscard]] static std::string key_of(const FileHandle& directory, std::string_view name);
+  struct Key {
+    std::uint64_t place = 0;
+    std::uint64_t check = 0;
+
+    bool operator==(const Key&) const = default;
+  };
+
+  struct Slot {
+    Key key;
+    FileHandle file;  // empty: nothing is known
+  };
+
+  [[nodiscard]] static Key key_of(const FileHandle& directory, std::string_view name);
 
   mutable Mutex mutex_{LockRank::kStats};
-  std::unordered_map<std::string, FileHandle> names_ GUARDED_BY(mutex_);
-  std::deque<std::string> order_ GUARDED_BY(mutex_);  // of arrival; may name what is forgotten
+  std::unique_ptr<std::array<Slot, kSlots>> slots_ GUARDED_BY(mutex_);
 };
 
 }  // namespace larder::netfs

@@ -327,12 +327,14 @@ void Writer::on_committed(Result<CommitReply> reply) {
         ++late_errors_.count;
         late_errors_.last = reply.error();
       }
-      std::erase_if(unstable_, [this](const Piece& piece) {
-        if (piece.committing) {
-          unstable_bytes_ -= piece.bytes.bytes.size();
+      for (auto piece = unstable_.begin(); piece != unstable_.end();) {
+        if (piece->committing) {
+          unstable_bytes_ -= piece->bytes.bytes.size();
+          piece = unstable_.erase(piece);
+        } else {
+          ++piece;
         }
-        return piece.committing;
-      });
+      }
     }
   }
   go_on();

@@ -161,8 +161,6 @@ class Writer : public std::enable_shared_from_this<Writer> {
   Pieces unstable_ GUARDED_BY(mutex_);
   std::uint64_t unstable_bytes_ GUARDED_BY(mutex_) = 0;
   bool committing_ GUARDED_BY(mutex_) = false;
-  std::uint64_t committing_up_to_ GUARDED_BY(mutex_) =
-      0;  // pieces answered before the commit began
   CredentialRef commit_credential_ GUARDED_BY(mutex_);
   std::vector<Waiter> waiters_ GUARDED_BY(mutex_);
   std::deque<Hold> holds_ GUARDED_BY(mutex_);

@@ -41,8 +41,6 @@ using netfs::ReadlinkReply;
 using netfs::ReadReply;
 using netfs::StatfsReply;
 
-constexpr std::uint32_t kDirectoryReadSize = 32U << 10U;
-
 // Where the name begins in a record of getdents64(2).
 constexpr std::size_t kRawNameOffset = offsetof(dirent64, d_name);
 

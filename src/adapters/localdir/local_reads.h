@@ -13,6 +13,9 @@
 
 namespace larder::localdir {
 
+// Bytes of a listing that are asked for at a time.
+inline constexpr std::uint32_t kDirectoryReadSize = 32U << 10U;
+
 [[nodiscard]] Result<netfs::ReadReply> read_file(LocalTree& tree, const netfs::FileHandle& handle,
                                                  std::uint64_t offset, MutableBytes destination);
 [[nodiscard]] Result<netfs::LookupReply> look_up(LocalTree& tree,

@@ -51,7 +51,6 @@ constexpr std::string_view kScheme = "localdir://";
 constexpr unsigned kThreads = 4;
 constexpr std::size_t kMostQueued = 4096;
 constexpr std::uint32_t kTransferSize = 1U << 20U;
-constexpr std::uint32_t kDirectoryReadSize = 32U << 10U;
 constexpr std::uint32_t kClockTick = 10'000'000;  // nanoseconds, of the slowest kernels in use
 
 class LocaldirAdapter final : public netfs::Adapter {

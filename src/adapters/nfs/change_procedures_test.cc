@@ -239,16 +239,6 @@ TEST(ChangeProceduresTest, ServersMayLeaveOutWhatIsOptional) {
   EXPECT_FALSE(created->handle || created->attributes);
 }
 
-template <class Decode>
-void expect_every_prefix_corrupt(Bytes whole, const Decode& decode) {
-  ASSERT_TRUE(decode(whole));
-  for (std::size_t length = 0; length < whole.size(); ++length) {
-    const auto result = decode(whole.first(length));
-    ASSERT_FALSE(result) << length;
-    ASSERT_EQ(result.error().code(), Errc::kCorrupt) << length;
-  }
-}
-
 TEST(ChangeProceduresTest, EveryPrefixOfEveryReplyIsRefused) {
   expect_every_prefix_corrupt(change_results(),
                               [](Bytes bytes) { return decode_change(bytes, "SETATTR"); });

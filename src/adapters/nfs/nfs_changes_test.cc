@@ -74,7 +74,7 @@ Reply link_to(const std::string& target) {
   return out.take();
 }
 
-Reply write_results(std::uint32_t count, std::uint32_t committed = 0) {
+Reply write_reply(std::uint32_t count, std::uint32_t committed = 0) {
   return words({0, 0, 0, count, committed, 7, 7});
 }
 
@@ -296,7 +296,7 @@ TEST_F(NfsChangesTest, AConfirmationCanBeCancelled) {
 TEST_F(NfsChangesTest, AWriteBringsItsBytesAndTheirPadding) {
   std::vector<std::byte> source(5);
   std::ranges::copy(bytes_of("hello"), source.begin());
-  script_[Procedure::kWrite] = {write_results(5, 2)};
+  script_[Procedure::kWrite] = {write_reply(5, 2)};
   const auto written = write(source, 1000);
   ASSERT_TRUE(written);
   EXPECT_EQ(written->length, 5U);
@@ -313,7 +313,7 @@ TEST_F(NfsChangesTest, AWriteBringsItsBytesAndTheirPadding) {
 
 TEST_F(NfsChangesTest, ALongWriteIsCutToTheServersSizeAndMayComeShort) {
   const std::vector<std::byte> source(300'000, std::byte{1});
-  script_[Procedure::kWrite] = {write_results(7)};
+  script_[Procedure::kWrite] = {write_reply(7)};
   const auto written = write(source);
   ASSERT_TRUE(written);
   EXPECT_EQ(written->length, 7U);
@@ -321,9 +321,9 @@ TEST_F(NfsChangesTest, ALongWriteIsCutToTheServersSizeAndMayComeShort) {
   static_cast<void>(in.opaque(64));
   static_cast<void>(in.u64());
   EXPECT_EQ(in.u32(), read_max_ < 300'000 ? read_max_ : 300'000U);
-  script_[Procedure::kWrite] = {write_results(0)};
+  script_[Procedure::kWrite] = {write_reply(0)};
   EXPECT_EQ(write(source).error().code(), Errc::kCorrupt);
-  script_[Procedure::kWrite] = {write_results(300'001)};
+  script_[Procedure::kWrite] = {write_reply(300'001)};
   EXPECT_EQ(write(source).error().code(), Errc::kCorrupt);
   EXPECT_EQ(write({}).error().code(), Errc::kInvalid);
 }
@@ -334,7 +334,7 @@ TEST_F(NfsChangesTest, ARepeatedWriteBringsTheSameBytes) {
   std::vector<std::vector<std::byte>> arguments;
   on_nfs_ = [&](const SeenCall& call) {
     arguments.push_back(call.arguments);
-    return write_results(1001);
+    return write_reply(1001);
   };
   EXPECT_TRUE(write(source));
   ASSERT_EQ(arguments.size(), 2U);

@@ -6,7 +6,11 @@
 #include <string>
 #include <vector>
 
+#include <gtest/gtest.h>
+
 #include "adapters/nfs/xdr.h"
+#include "base/bytes.h"
+#include "base/error.h"
 #include "netfs/attributes.h"
 
 namespace larder::nfs {
@@ -107,6 +111,17 @@ inline std::vector<std::byte> readdir_results(bool plus, const std::vector<TestE
   out.put_bool(false);
   out.put_bool(end);
   return out.take();
+}
+
+// A reply cut short anywhere must be refused, never read over or half believed.
+template <class Decode>
+void expect_every_prefix_corrupt(Bytes whole, const Decode& decode) {
+  ASSERT_TRUE(decode(whole));
+  for (std::size_t length = 0; length < whole.size(); ++length) {
+    const auto result = decode(whole.first(length));
+    ASSERT_FALSE(result) << length;
+    ASSERT_EQ(result.error().code(), Errc::kCorrupt) << length;
+  }
 }
 
 }  // namespace larder::nfs

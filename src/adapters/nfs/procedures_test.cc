@@ -34,17 +34,6 @@ TEST(ProceduresTest, AttributesComeThroughWhole) {
   EXPECT_EQ(*attributes, test_attributes(99));
 }
 
-// A reply cut short anywhere must be refused, never read over or half believed.
-template <class Decode>
-void expect_every_prefix_corrupt(Bytes whole, const Decode& decode) {
-  ASSERT_TRUE(decode(whole));
-  for (std::size_t length = 0; length < whole.size(); ++length) {
-    const auto result = decode(whole.first(length));
-    ASSERT_FALSE(result) << length;
-    ASSERT_EQ(result.error().code(), Errc::kCorrupt) << length;
-  }
-}
-
 TEST(ProceduresTest, EveryPrefixOfEveryReplyIsRefused) {
   const FileHandle handle(bytes_of("handle"));
   expect_every_prefix_corrupt(getattr_results(test_attributes(1)), decode_getattr);
