@@ -152,6 +152,7 @@ class Cache final : public fscache::Backend {
     }
     status.culled_objects = core_.counters.culled_objects.value();
     status.culled_bytes = core_.counters.culled_bytes.value();
+    status.open_directories = core_.kept_directories.size();
     status.corrupt_ranges = core_.counters.corrupt_ranges.value();
     return status;
   }

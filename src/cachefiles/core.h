@@ -17,6 +17,7 @@
 #include "base/thread_annotations.h"
 #include "cachefiles/accounts.h"
 #include "cachefiles/epochs.h"
+#include "cachefiles/kept_directories.h"
 #include "cachefiles/open_files.h"
 #include "cachefiles/space.h"
 #include "cachefiles/write_back.h"
@@ -61,6 +62,7 @@ struct Core {
   Accounts accounts;
   Epochs epochs;
   OpenFiles open_files;
+  KeptDirectories kept_directories;
   WriteBack write_back;
   CoreCounters counters;
 

@@ -10,6 +10,7 @@
 #include <string>
 
 #include <gtest/gtest.h>
+#include <stdlib.h>
 
 #include "base/clock.h"
 #include "base/log.h"

@@ -15,6 +15,7 @@
 #include <vector>
 
 #include <gtest/gtest.h>
+#include <stdlib.h>
 #include <sys/stat.h>
 
 #include "base/clock.h"
@@ -136,6 +137,7 @@ TEST_F(LimitTest, HoldsWhileFourThreadsWriteTwentyTimesAsMuch) {
     }
   });
   std::vector<std::thread> users;
+  users.reserve(4);
   for (unsigned user = 0; user < 4; ++user) {
     users.emplace_back([&, user] { use_until_much_is_written(seed, user); });
   }

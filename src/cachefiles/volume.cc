@@ -12,7 +12,6 @@
 #include <fmt/format.h>
 
 #include "base/error.h"
-#include "base/mutex.h"
 #include "base/result.h"
 #include "cachefiles/content_map.h"
 #include "cachefiles/core.h"
@@ -57,24 +56,16 @@ Result<std::unique_ptr<os::Directory>> Volume::open_beneath(os::Directory& paren
 }
 
 Result<std::shared_ptr<os::Directory>> Volume::fan_out(std::uint8_t index, bool create) {
-  {
-    const MutexLock lock(mutex_);
-    if (fan_out_[index] != nullptr) {
-      return fan_out_[index];
-    }
+  std::shared_ptr<os::Directory> directory = core_.kept_directories.find(*this, index);
+  if (directory == nullptr) {
+    directory = TRY(open_fan_out(index, create));
+    core_.kept_directories.keep(*this, index, directory);
   }
-  std::shared_ptr<os::Directory> opened = TRY(open_fan_out(index, create));
-  const MutexLock lock(mutex_);
-  if (fan_out_[index] == nullptr) {
-    fan_out_[index] = std::move(opened);
-  }
-  return fan_out_[index];
+  return directory;
 }
 
 void Volume::forget_fan_out(std::uint8_t index) {
-  std::shared_ptr<os::Directory> closed;
-  const MutexLock lock(mutex_);
-  closed = std::exchange(fan_out_[index], nullptr);
+  core_.kept_directories.forget(*this, index);
 }
 
 Result<std::unique_ptr<os::Directory>> Volume::open_fan_out(std::uint8_t index, bool create) {

@@ -8,9 +8,7 @@
 #include <string>
 #include <string_view>
 
-#include "base/mutex.h"
 #include "base/result.h"
-#include "base/thread_annotations.h"
 #include "cachefiles/accounts.h"
 #include "cachefiles/core.h"
 #include "cachefiles/in_use.h"
@@ -42,10 +40,9 @@ class Volume {
   [[nodiscard]] std::uint8_t fan_out_of(std::string_view object_key) const;
 
   // kNotFound when the directory does not exist and `create` does not ask for it.
-  [[nodiscard]] Result<std::shared_ptr<os::Directory>> fan_out(std::uint8_t index, bool create)
-      EXCLUDES(mutex_);
+  [[nodiscard]] Result<std::shared_ptr<os::Directory>> fan_out(std::uint8_t index, bool create);
   // The open directory is not the one with the name any more.
-  void forget_fan_out(std::uint8_t index) EXCLUDES(mutex_);
+  void forget_fan_out(std::uint8_t index);
   // As fan_out, but it is not kept open: for who looks at all of them.
   [[nodiscard]] Result<std::unique_ptr<os::Directory>> open_fan_out(std::uint8_t index,
                                                                     bool create);
@@ -73,9 +70,6 @@ class Volume {
   const std::uint32_t hash_;
   InUse in_use_;
   std::array<DirectoryAccount, kFanOut> accounts_;  // guarded by Accounts
-
-  Mutex mutex_{LockRank::kCache};
-  std::array<std::shared_ptr<os::Directory>, kFanOut> fan_out_ GUARDED_BY(mutex_);
 };
 
 // A volume as its user holds it.

@@ -32,6 +32,7 @@ Json cache_json(const CacheBinder::Status& status) {
     json["culling"] = backend.culling;
     json["culled_objects"] = backend.culled_objects;
     json["culled_bytes"] = backend.culled_bytes;
+    json["open_directories"] = backend.open_directories;
     json["corrupt_ranges"] = backend.corrupt_ranges;
   }
   return json;

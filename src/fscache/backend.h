@@ -135,6 +135,7 @@ struct BackendStatus {
   std::string trouble;  // why nothing (new) is cached, as a sentence; "" when all is well
   std::uint64_t culled_objects = 0;
   std::uint64_t culled_bytes = 0;
+  std::uint64_t open_directories = 0;  // kept open between uses
   std::uint64_t corrupt_ranges = 0;  // checksums that did not fit
 };
 

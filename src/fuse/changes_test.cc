@@ -1,4 +1,6 @@
 // Changes of names and attributes, and a mount on which there are none.
+#include <string_view>
+#include <cstddef>
 #include <cerrno>
 #include <cstdint>
 #include <optional>

@@ -1,7 +1,6 @@
 // Names and attributes: LOOKUP, GETATTR, READLINK, STATFS.
 #include <cerrno>
 #include <chrono>
-#include <cstddef>
 #include <cstdint>
 #include <string>
 #include <utility>

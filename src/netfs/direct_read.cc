@@ -6,6 +6,7 @@
 #include <memory>
 #include <optional>
 #include <utility>
+#include <vector>
 
 #include "base/byte_range.h"
 #include "base/bytes.h"
@@ -146,8 +147,8 @@ bool DirectRead::take(Piece& piece, const Result<ReadReply>& reply) {
   }
   piece.got += reply->length;
   piece.end = reply->end || reply->length == 0;
-  if (reply->attributes) {
-    note(*reply->attributes);
+  if (const std::optional<Attributes>& attributes = reply->attributes) {
+    note(*attributes);
   } else if (!blind_ && pieces_.size() > 1 && sameness_ == Sameness::kOneVersion) {
     blind_ = mixed_ = true;  // for all we know; asked with care from now on
   }

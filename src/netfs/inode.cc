@@ -11,6 +11,7 @@
 #include "base/clock.h"
 #include "base/mutex.h"
 #include "netfs/attributes.h"
+#include "netfs/changes.h"
 #include "netfs/coherency.h"
 #include "netfs/file.h"
 

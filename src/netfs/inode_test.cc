@@ -2,12 +2,9 @@
 // when nobody holds any.
 #include "netfs/inode.h"
 
-#include <cstddef>
 #include <cstdint>
 #include <memory>
 #include <random>
-#include <string>
-#include <utility>
 #include <vector>
 
 #include <fmt/format.h>
@@ -46,6 +43,7 @@ class InodeTableTest : public ::testing::Test {
 TEST_F(InodeTableTest, FindsEachOfManyAndForgetsThemWithTheirLastOwner) {
   constexpr std::uint64_t kMany = 50'000;
   std::vector<InodeRef> known;
+  known.reserve(kMany);
   for (std::uint64_t i = 0; i < kMany; ++i) {
     known.push_back(make(i));
   }
@@ -86,23 +84,24 @@ TEST_F(InodeTableTest, ANewTypeOfAFileThatOnlyTheTableHeldIsNoTrouble) {
 
 TEST_F(InodeTableTest, ThreadsThatMakeAndDropTheSameFilesAgree) {
   constexpr std::uint64_t kFiles = 50;
+  const auto make_and_drop = [this](unsigned seed) {
+    std::mt19937 random(seed);
+    std::vector<InodeRef> held(kFiles);
+    for (int i = 0; i < 20'000; ++i) {
+      const std::uint64_t number = random() % kFiles;
+      if (held.at(number) != nullptr) {
+        held.at(number) = nullptr;
+        continue;
+      }
+      const bool is_directory = random() % 100 == 0;
+      held.at(number) = make(number, is_directory ? FileType::kDirectory : FileType::kRegular);
+      ASSERT_EQ(held.at(number)->handle(), handle_numbered(number));
+    }
+  };
   {
     std::vector<Thread> threads;
     for (unsigned seed = 1; seed <= 4; ++seed) {
-      threads.emplace_back("maker", [this, seed] {
-        std::mt19937 random(seed);
-        std::vector<InodeRef> held(kFiles);
-        for (int i = 0; i < 20'000; ++i) {
-          const std::uint64_t number = random() % kFiles;
-          if (held.at(number) == nullptr) {
-            held.at(number) =
-                make(number, random() % 100 == 0 ? FileType::kDirectory : FileType::kRegular);
-            ASSERT_EQ(held.at(number)->handle(), handle_numbered(number));
-          } else {
-            held.at(number) = nullptr;
-          }
-        }
-      });
+      threads.emplace_back("maker", [&make_and_drop, seed] { make_and_drop(seed); });
     }
   }
   EXPECT_EQ(table_.size(), 0U);

@@ -115,8 +115,8 @@ std::string ShareContext::new_hidden_name(std::string_view prefix, const Inode& 
 void ShareContext::end_change(const InodeRef& inode, const Result<Change>& change) {
   AttributeNews news = AttributeNews::kOwn;
   if (change) {
-    if (change->after) {
-      server_time.observe(change->after->changed, executor.clock().now());
+    if (const std::optional<Attributes>& after = change->after) {
+      server_time.observe(after->changed, executor.clock().now());
     }
     news = inode->end_own_change(&*change);
   } else if (was_answered(change.error())) {

@@ -1,5 +1,4 @@
 // Share: writing, truncating, making safe.
-#include <algorithm>
 #include <cstdint>
 #include <functional>
 #include <memory>
@@ -17,7 +16,6 @@
 #include "netfs/file_open.h"
 #include "netfs/inode.h"
 #include "netfs/share.h"
-#include "netfs/share_context.h"
 #include "netfs/writer.h"
 
 namespace larder::netfs {

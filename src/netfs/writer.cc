@@ -2,11 +2,14 @@
 
 #include <algorithm>
 #include <cerrno>
+#include <cstddef>
 #include <cstdint>
 #include <functional>
+#include <iterator>
 #include <memory>
 #include <optional>
 #include <utility>
+#include <vector>
 
 #include "base/byte_range.h"
 #include "base/bytes.h"
@@ -315,29 +318,30 @@ void Writer::on_committed(Result<CommitReply> reply) {
   share_->end_change(inode_, reply ? Result<Change>(reply->file) : fail(reply.error()));
   {
     const MutexLock lock(mutex_);
-    committing_ = false;
-    const auto lost = [&reply](const Piece& piece) {
-      return piece.committing && piece.verifier != reply->verifier;
-    };
-    if (reply && std::any_of(unstable_.begin(), unstable_.end(), lost)) {
-      share_->counters.writes_sent_again.add();
-      send_again();
-    } else {
-      if (!reply) {
-        ++late_errors_.count;
-        late_errors_.last = reply.error();
-      }
-      for (auto piece = unstable_.begin(); piece != unstable_.end();) {
-        if (piece->committing) {
-          unstable_bytes_ -= piece->bytes.bytes.size();
-          piece = unstable_.erase(piece);
-        } else {
-          ++piece;
-        }
-      }
-    }
+    take_commit(reply);
   }
   go_on();
+}
+
+void Writer::take_commit(const Result<CommitReply>& reply) {
+  committing_ = false;
+  const auto lost = [&reply](const Piece& piece) {
+    return piece.committing && piece.verifier != reply->verifier;
+  };
+  if (reply && std::any_of(unstable_.begin(), unstable_.end(), lost)) {
+    share_->counters.writes_sent_again.add();
+    send_again();
+    return;
+  }
+  if (!reply) {
+    ++late_errors_.count;
+    late_errors_.last = reply.error();
+  }
+  // What was part of it is safe now, or lost.
+  unstable_.remove_if([this](const Piece& piece) REQUIRES(mutex_) {
+    unstable_bytes_ -= piece.committing ? piece.bytes.bytes.size() : 0;
+    return piece.committing;
+  });
 }
 
 // The server has started anew and forgot what was not on its disk. Everything goes again, in order:

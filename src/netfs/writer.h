@@ -146,6 +146,7 @@ class Writer : public std::enable_shared_from_this<Writer> {
   static void move_in_order(Pieces& to, Pieces& from, Pieces::iterator piece);
   void start_commit(const CredentialRef& credential);
   void on_committed(Result<CommitReply> reply) EXCLUDES(mutex_);
+  void take_commit(const Result<CommitReply>& reply) REQUIRES(mutex_);
   void send_again() REQUIRES(mutex_);
   void release(std::optional<std::uint64_t> size) EXCLUDES(mutex_);
 

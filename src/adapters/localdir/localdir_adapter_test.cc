@@ -8,7 +8,6 @@
 #include <cstdint>
 #include <cstdlib>
 #include <filesystem>
-#include <fstream>
 #include <memory>
 #include <optional>
 #include <set>
@@ -27,7 +26,6 @@
 #include <unistd.h>
 
 #include "adapters/localdir/localdir_fixture_test.h"
-#include "base/bytes.h"
 #include "base/error.h"
 #include "base/result.h"
 #include "netfs/adapter.h"

@@ -9,6 +9,7 @@
 #include <optional>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 #include <gtest/gtest.h>
@@ -34,11 +35,11 @@ using netfs::Timestamp;
 using Words = std::vector<std::uint32_t>;
 
 // "handle" and "name" as they stand in XDR.
-const Words kHandle{6, 0x68616e64, 0x6c650000};
-const Words kName{4, 0x6e616d65};
-const FileHandle kHandleValue(bytes_of("handle"));
+const Words handle_words{6, 0x68616e64, 0x6c650000};
+const Words name_words{4, 0x6e616d65};
+const FileHandle handle_value(bytes_of("handle"));
 // sattr3 that sets nothing: mode, uid, gid, size, atime, mtime.
-const Words kNothing{0, 0, 0, 0, 0, 0};
+const Words no_settings{0, 0, 0, 0, 0, 0};
 
 Words operator+(Words left, const Words& right) {
   left.insert(left.end(), right.begin(), right.end());
@@ -55,7 +56,7 @@ Words words_of(Bytes bytes) {
 }
 
 TEST(ChangeProceduresTest, SetattrHasSixChoicesAndAGuard) {
-  EXPECT_EQ(words_of(encode_setattr(kHandleValue, {})), kHandle + kNothing + (Words{0}));
+  EXPECT_EQ(words_of(encode_setattr(handle_value, {})), handle_words + no_settings + (Words{0}));
   AttributeChanges all;
   all.mode = 04755;
   all.uid = 7;
@@ -64,64 +65,64 @@ TEST(ChangeProceduresTest, SetattrHasSixChoicesAndAGuard) {
   all.accessed = netfs::ServerNow{};
   all.modified = Timestamp{0xfedcba98, 999};
   const Words expected{1, 04755, 1, 7, 1, 8, 1, 1, 2, 1, 2, 0xfedcba98, 999, 0};
-  EXPECT_EQ(words_of(encode_setattr(kHandleValue, all)), kHandle + expected);
+  EXPECT_EQ(words_of(encode_setattr(handle_value, all)), handle_words + expected);
 }
 
 TEST(ChangeProceduresTest, StampsThatDoNotFitBecomeTheNearest) {
   AttributeChanges changes;
   changes.accessed = Timestamp{-1, 5};
   changes.modified = Timestamp{0x1'0000'0000, 5};
-  EXPECT_EQ(words_of(encode_setattr(kHandleValue, changes)),
-            kHandle + (Words{0, 0, 0, 0, 2, 0, 0, 2, 0xffffffff, 0, 0}));
+  EXPECT_EQ(words_of(encode_setattr(handle_value, changes)),
+            handle_words + (Words{0, 0, 0, 0, 2, 0, 0, 2, 0xffffffff, 0, 0}));
 }
 
 TEST(ChangeProceduresTest, CreateHasThreeModes) {
   netfs::CreateOrder order;
   order.attributes.mode = 0600;
-  EXPECT_EQ(words_of(encode_create(kHandleValue, "name", order)),
-            kHandle + kName + (Words{0, 1, 0600, 0, 0, 0, 0, 0}));
+  EXPECT_EQ(words_of(encode_create(handle_value, "name", order)),
+            handle_words + name_words + (Words{0, 1, 0600, 0, 0, 0, 0, 0}));
   order.mode = netfs::CreateMode::kGuarded;
-  EXPECT_EQ(words_of(encode_create(kHandleValue, "name", order)),
-            kHandle + kName + (Words{1, 1, 0600, 0, 0, 0, 0, 0}));
+  EXPECT_EQ(words_of(encode_create(handle_value, "name", order)),
+            handle_words + name_words + (Words{1, 1, 0600, 0, 0, 0, 0, 0}));
   order.mode = netfs::CreateMode::kExclusive;
   store_be<std::uint64_t>(order.verifier.data(), 0x1122334455667788);
-  EXPECT_EQ(words_of(encode_create(kHandleValue, "name", order)),
-            kHandle + kName + (Words{2, 0x11223344, 0x55667788}));
+  EXPECT_EQ(words_of(encode_create(handle_value, "name", order)),
+            handle_words + name_words + (Words{2, 0x11223344, 0x55667788}));
 }
 
 TEST(ChangeProceduresTest, WhatIsMade) {
   AttributeChanges mode;
   mode.mode = 0700;
   const Words sattr{1, 0700, 0, 0, 0, 0, 0};
-  EXPECT_EQ(words_of(encode_mkdir(kHandleValue, "name", mode)), kHandle + kName + sattr);
-  EXPECT_EQ(words_of(encode_symlink(kHandleValue, "name", "../to", mode)),
-            kHandle + kName + sattr + (Words{5, 0x2e2e2f74, 0x6f000000}));
+  EXPECT_EQ(words_of(encode_mkdir(handle_value, "name", mode)), handle_words + name_words + sattr);
+  EXPECT_EQ(words_of(encode_symlink(handle_value, "name", "../to", mode)),
+            handle_words + name_words + sattr + (Words{5, 0x2e2e2f74, 0x6f000000}));
   netfs::MakeOrder order{FileType::kBlockDevice, mode, 8, 1};
-  EXPECT_EQ(words_of(encode_mknod(kHandleValue, "name", order)),
-            kHandle + kName + (Words{3}) + sattr + (Words{8, 1}));
+  EXPECT_EQ(words_of(encode_mknod(handle_value, "name", order)),
+            handle_words + name_words + (Words{3}) + sattr + (Words{8, 1}));
   order.type = FileType::kCharacterDevice;
-  EXPECT_EQ(words_of(encode_mknod(kHandleValue, "name", order)),
-            kHandle + kName + (Words{4}) + sattr + (Words{8, 1}));
+  EXPECT_EQ(words_of(encode_mknod(handle_value, "name", order)),
+            handle_words + name_words + (Words{4}) + sattr + (Words{8, 1}));
   order.type = FileType::kSocket;
-  EXPECT_EQ(words_of(encode_mknod(kHandleValue, "name", order)),
-            kHandle + kName + (Words{6}) + sattr);
+  EXPECT_EQ(words_of(encode_mknod(handle_value, "name", order)),
+            handle_words + name_words + (Words{6}) + sattr);
   order.type = FileType::kFifo;
-  EXPECT_EQ(words_of(encode_mknod(kHandleValue, "name", order)),
-            kHandle + kName + (Words{7}) + sattr);
+  EXPECT_EQ(words_of(encode_mknod(handle_value, "name", order)),
+            handle_words + name_words + (Words{7}) + sattr);
 }
 
 TEST(ChangeProceduresTest, NamesThatGoAndMove) {
-  EXPECT_EQ(words_of(encode_remove(kHandleValue, "name")), kHandle + kName);
-  EXPECT_EQ(words_of(encode_rename(kHandleValue, "name", FileHandle(bytes_of("to")), "x")),
-            kHandle + kName + (Words{2, 0x746f0000, 1, 0x78000000}));
-  EXPECT_EQ(words_of(encode_link(FileHandle(bytes_of("to")), kHandleValue, "name")),
-            (Words{2, 0x746f0000}) + kHandle + kName);
+  EXPECT_EQ(words_of(encode_remove(handle_value, "name")), handle_words + name_words);
+  EXPECT_EQ(words_of(encode_rename(handle_value, "name", FileHandle(bytes_of("to")), "x")),
+            handle_words + name_words + (Words{2, 0x746f0000, 1, 0x78000000}));
+  EXPECT_EQ(words_of(encode_link(FileHandle(bytes_of("to")), handle_value, "name")),
+            (Words{2, 0x746f0000}) + handle_words + name_words);
 }
 
 TEST(ChangeProceduresTest, WriteEndsWhereItsDataBegins) {
-  EXPECT_EQ(words_of(encode_write(kHandleValue, 0x1'0000'0002, Stability::kDataSync, 99)),
-            kHandle + (Words{1, 2, 99, 1, 99}));
-  EXPECT_EQ(words_of(encode_commit(kHandleValue)), kHandle + (Words{0, 0, 0}));
+  EXPECT_EQ(words_of(encode_write(handle_value, 0x1'0000'0002, Stability::kDataSync, 99)),
+            handle_words + (Words{1, 2, 99, 1, 99}));
+  EXPECT_EQ(words_of(encode_commit(handle_value)), handle_words + (Words{0, 0, 0}));
 }
 
 void put_before(XdrEncoder& out) {

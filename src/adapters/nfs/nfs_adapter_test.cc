@@ -1,5 +1,4 @@
 // The adapter, with the test as portmapper, mount service and NFS server.
-#include "adapters/nfs/nfs_adapter.h"
 
 #include <algorithm>
 #include <cerrno>
@@ -18,9 +17,7 @@
 
 #include "adapters/nfs/nfs_adapter_fixture_test.h"
 #include "adapters/nfs/nfs_test_results.h"
-#include "adapters/nfs/procedures.h"
 #include "adapters/nfs/rpc_test_server.h"
-#include "adapters/nfs/url.h"
 #include "adapters/nfs/xdr.h"
 #include "base/bytes.h"
 #include "base/clock.h"

@@ -1,7 +1,6 @@
 // Changes through the adapter: what is sent, and that each is done once however often it is sent.
 #include <algorithm>
 #include <cerrno>
-#include <chrono>
 #include <cstddef>
 #include <cstdint>
 #include <deque>
@@ -38,9 +37,9 @@ constexpr std::uint32_t kNoEntry = 2;
 constexpr std::uint32_t kExists = 17;
 constexpr std::uint32_t kJukebox = 10008;
 
-const FileHandle kDirectory(bytes_of("dir"));
-const FileHandle kOther(bytes_of("other"));
-const FileHandle kFile(bytes_of("file"));
+const FileHandle dir_handle(bytes_of("dir"));
+const FileHandle other_handle(bytes_of("other"));
+const FileHandle file_handle(bytes_of("file"));
 
 // A refusal; all that may follow its status is left out.
 Reply refusal(std::uint32_t status) {
@@ -107,44 +106,44 @@ class NfsChangesTest : public NfsAdapterTest {
   Result<netfs::Change> remove(bool is_directory = false) {
     return wait_for<netfs::Change>([&](auto done) {
       last_id_ = is_directory
-                     ? adapter_->start_rmdir(kDirectory, "name", credential_, std::move(done))
-                     : adapter_->start_remove(kDirectory, "name", credential_, std::move(done));
+                     ? adapter_->start_rmdir(dir_handle, "name", credential_, std::move(done))
+                     : adapter_->start_remove(dir_handle, "name", credential_, std::move(done));
     });
   }
 
   Result<netfs::CreateReply> make_node(FileType type) {
     return wait_for<netfs::CreateReply>([&](auto done) {
-      adapter_->start_make(kDirectory, "name", {type, {}, 1, 2}, credential_, std::move(done));
+      adapter_->start_make(dir_handle, "name", {type, {}, 1, 2}, credential_, std::move(done));
     });
   }
 
   Result<netfs::CreateReply> symlink(std::string_view target) {
     return wait_for<netfs::CreateReply>([&](auto done) {
-      adapter_->start_symlink(kDirectory, "name", target, {}, credential_, std::move(done));
+      adapter_->start_symlink(dir_handle, "name", target, {}, credential_, std::move(done));
     });
   }
 
   Result<netfs::CreateReply> create(netfs::CreateMode mode) {
     return wait_for<netfs::CreateReply>([&](auto done) {
-      adapter_->start_create(kDirectory, "name", {mode, {}, {}}, credential_, std::move(done));
+      adapter_->start_create(dir_handle, "name", {mode, {}, {}}, credential_, std::move(done));
     });
   }
 
   Result<netfs::RenameReply> rename() {
     return wait_for<netfs::RenameReply>([&](auto done) {
-      adapter_->start_rename(kDirectory, "name", kOther, "new", credential_, std::move(done));
+      adapter_->start_rename(dir_handle, "name", other_handle, "new", credential_, std::move(done));
     });
   }
 
   Result<netfs::LinkReply> link() {
     return wait_for<netfs::LinkReply>([&](auto done) {
-      adapter_->start_link(kFile, kDirectory, "name", credential_, std::move(done));
+      adapter_->start_link(file_handle, dir_handle, "name", credential_, std::move(done));
     });
   }
 
   Result<netfs::WriteReply> write(Bytes source, std::uint64_t offset = 0) {
     return wait_for<netfs::WriteReply>([&](auto done) {
-      adapter_->start_write(kFile, {offset, source, netfs::Stability::kUnstable}, credential_,
+      adapter_->start_write(file_handle, {offset, source, netfs::Stability::kUnstable}, credential_,
                             std::move(done));
     });
   }
@@ -165,7 +164,7 @@ TEST_F(NfsChangesTest, ARemovalThatWasDoneTheFirstTimeHasSucceeded) {
 
 TEST_F(NfsChangesTest, ARemovalOfWhatIsThereAgainIsNotBelieved) {
   sent_twice(Procedure::kRemove, kNoEntry);
-  script_[Procedure::kLookup] = {found(kFile, FileType::kRegular)};
+  script_[Procedure::kLookup] = {found(file_handle, FileType::kRegular)};
   EXPECT_EQ(remove().error().error_number(), ENOENT);
 }
 
@@ -194,20 +193,20 @@ TEST_F(NfsChangesTest, WhatTheFirstTransmissionMadeIsFound) {
                                                   {FileType::kBlockDevice, Procedure::kMknod}};
   for (const auto& [type, procedure] : kinds) {
     sent_twice(procedure, kExists);
-    script_[Procedure::kLookup] = {found(kFile, type)};
+    script_[Procedure::kLookup] = {found(file_handle, type)};
     const auto made = make_node(type);
     ASSERT_TRUE(made);
-    EXPECT_EQ(*made->handle, kFile);
+    EXPECT_EQ(*made->handle, file_handle);
     EXPECT_EQ(made->attributes->type, type);
     sent_twice(procedure, kExists);
-    script_[Procedure::kLookup] = {found(kFile, FileType::kRegular)};
+    script_[Procedure::kLookup] = {found(file_handle, FileType::kRegular)};
     EXPECT_EQ(make_node(type).error().error_number(), EEXIST) << "another file has the name";
   }
 }
 
 TEST_F(NfsChangesTest, AServerWithoutAttributesIsAskedForThem) {
   sent_twice(Procedure::kMkdir, kExists);
-  script_[Procedure::kLookup] = {found_bare(kFile)};
+  script_[Procedure::kLookup] = {found_bare(file_handle)};
   netfs::Attributes attributes = test_attributes(9);
   attributes.type = FileType::kDirectory;
   script_[Procedure::kGetattr] = {getattr_results(attributes)};
@@ -218,21 +217,21 @@ TEST_F(NfsChangesTest, AServerWithoutAttributesIsAskedForThem) {
 
 TEST_F(NfsChangesTest, ASymlinkIsOursIfItLeadsWhereOursShould) {
   sent_twice(Procedure::kSymlink, kExists);
-  script_[Procedure::kLookup] = {found(kFile, FileType::kSymlink)};
+  script_[Procedure::kLookup] = {found(file_handle, FileType::kSymlink)};
   script_[Procedure::kReadlink] = {link_to("../there")};
   EXPECT_TRUE(symlink("../there"));
   sent_twice(Procedure::kSymlink, kExists);
-  script_[Procedure::kLookup] = {found(kFile, FileType::kSymlink)};
+  script_[Procedure::kLookup] = {found(file_handle, FileType::kSymlink)};
   script_[Procedure::kReadlink] = {link_to("../elsewhere")};
   EXPECT_EQ(symlink("../there").error().error_number(), EEXIST);
 }
 
 TEST_F(NfsChangesTest, AGuardedFileIsOursWhileItIsEmpty) {
   sent_twice(Procedure::kCreate, kExists);
-  script_[Procedure::kLookup] = {found(kFile, FileType::kRegular)};
+  script_[Procedure::kLookup] = {found(file_handle, FileType::kRegular)};
   EXPECT_TRUE(create(netfs::CreateMode::kGuarded));
   sent_twice(Procedure::kCreate, kExists);
-  script_[Procedure::kLookup] = {found(kFile, FileType::kRegular, 1)};
+  script_[Procedure::kLookup] = {found(file_handle, FileType::kRegular, 1)};
   EXPECT_EQ(create(netfs::CreateMode::kGuarded).error().error_number(), EEXIST);
 }
 
@@ -244,22 +243,22 @@ TEST_F(NfsChangesTest, AnExclusiveFilesServerKnowsItsOwnRepetition) {
 
 TEST_F(NfsChangesTest, ALinkIsOursIfItIsTheSameFile) {
   sent_twice(Procedure::kLink, kExists);
-  script_[Procedure::kLookup] = {found(kFile, FileType::kRegular)};
+  script_[Procedure::kLookup] = {found(file_handle, FileType::kRegular)};
   const auto linked = link();
   ASSERT_TRUE(linked);
   EXPECT_EQ(linked->attributes->fileid, 9U);
   sent_twice(Procedure::kLink, kExists);
-  script_[Procedure::kLookup] = {found(kOther, FileType::kRegular)};
+  script_[Procedure::kLookup] = {found(other_handle, FileType::kRegular)};
   EXPECT_EQ(link().error().error_number(), EEXIST);
 }
 
 TEST_F(NfsChangesTest, ARenameIsDoneWhenTheOldNameIsGoneAndTheNewIsThere) {
   sent_twice(Procedure::kRename, kNoEntry);
-  script_[Procedure::kLookup] = {found(kFile, FileType::kRegular), refusal(kNoEntry)};
+  script_[Procedure::kLookup] = {found(file_handle, FileType::kRegular), refusal(kNoEntry)};
   EXPECT_TRUE(rename());
   sent_twice(Procedure::kRename, kNoEntry);
-  script_[Procedure::kLookup] = {found(kFile, FileType::kRegular),
-                                 found(kFile, FileType::kRegular)};
+  script_[Procedure::kLookup] = {found(file_handle, FileType::kRegular),
+                                 found(file_handle, FileType::kRegular)};
   EXPECT_EQ(rename().error().error_number(), ENOENT);
   sent_twice(Procedure::kRename, kNoEntry);
   script_[Procedure::kLookup] = {refusal(kNoEntry)};
@@ -276,7 +275,7 @@ TEST_F(NfsChangesTest, WhatWasPutOffWasNotDone) {
 TEST_F(NfsChangesTest, WhatWasPutOffAfterARepetitionMayHaveBeenDone) {
   lost_ = Procedure::kMkdir;
   script_[Procedure::kMkdir] = {bare_success(), refusal(kJukebox), refusal(kExists)};
-  script_[Procedure::kLookup] = {found(kFile, FileType::kDirectory)};
+  script_[Procedure::kLookup] = {found(file_handle, FileType::kDirectory)};
   EXPECT_TRUE(make_node(FileType::kDirectory));
 }
 
@@ -344,7 +343,7 @@ TEST_F(NfsChangesTest, ARepeatedWriteBringsTheSameBytes) {
 TEST_F(NfsChangesTest, NamesAndTargetsThatCannotBeAreRefusedHere) {
   const std::string long_name(256, 'n');
   const auto made = wait_for<netfs::CreateReply>([&](auto done) {
-    adapter_->start_make(kDirectory, long_name, {}, credential_, std::move(done));
+    adapter_->start_make(dir_handle, long_name, {}, credential_, std::move(done));
   });
   EXPECT_EQ(made.error().error_number(), ENAMETOOLONG);
   EXPECT_EQ(symlink(std::string(4097, 't')).error().error_number(), ENAMETOOLONG);
@@ -357,11 +356,11 @@ TEST_F(NfsChangesTest, SetattrAndCommitAskOnce) {
   EXPECT_TRUE(wait_for<netfs::Change>([&](auto done) {
     netfs::AttributeChanges changes;
     changes.mode = 0600;
-    adapter_->start_setattr(kFile, changes, credential_, std::move(done));
+    adapter_->start_setattr(file_handle, changes, credential_, std::move(done));
   }));
   script_[Procedure::kCommit] = {words({0, 0, 0, 1, 2})};
   const auto committed = wait_for<netfs::CommitReply>(
-      [&](auto done) { adapter_->start_commit(kFile, credential_, std::move(done)); });
+      [&](auto done) { adapter_->start_commit(file_handle, credential_, std::move(done)); });
   ASSERT_TRUE(committed);
   EXPECT_EQ(committed->verifier[3], std::byte{1});
 }

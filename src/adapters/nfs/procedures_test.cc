@@ -1,7 +1,6 @@
 #include "adapters/nfs/procedures.h"
 
 #include <cerrno>
-#include <cstddef>
 #include <cstdint>
 #include <string>
 #include <string_view>
