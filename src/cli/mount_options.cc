@@ -21,10 +21,10 @@ constexpr std::uint64_t kLeastCacheSize = std::uint64_t{1024} * 1024;
 
 // For mount(8), systemd or nobody at all: access times are the server's.
 constexpr auto kIgnored = std::to_array<std::string_view>(
-    {"_netdev",  "async",      "atime",       "auto",          "defaults", "diratime",
-     "group",    "lazytime",   "loud",        "noatime",       "noauto",   "nodiratime",
-     "nofail",   "nolazytime", "norelatime",  "nostrictatime", "nouser",   "owner",
-     "relatime", "silent",     "strictatime", "user",          "users"});
+    {"_netdev",    "atime",       "auto",          "defaults", "diratime",   "group",
+     "lazytime",   "loud",        "noatime",       "noauto",   "nodiratime", "nofail",
+     "nolazytime", "norelatime",  "nostrictatime", "nouser",   "owner",      "relatime",
+     "silent",     "strictatime", "user",          "users"});
 
 bool is_ignored(std::string_view word) {
   return std::ranges::find(kIgnored, word) != kIgnored.end() || word.starts_with("x-") ||

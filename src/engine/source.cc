@@ -87,6 +87,7 @@ netfs::ShareOptions share_options_of(const handover::MountOptions& options) {
   share.times.directory_least = std::chrono::seconds(options.acdirmin);
   share.times.directory_most = std::chrono::seconds(options.acdirmax);
   share.no_close_to_open = options.nocto;
+  share.writes_through = options.sync;
   return share;
 }
 

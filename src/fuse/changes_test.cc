@@ -1,10 +1,10 @@
 // Changes of names and attributes, and a mount on which there are none.
-#include <string_view>
-#include <cstddef>
 #include <cerrno>
+#include <cstddef>
 #include <cstdint>
 #include <optional>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include <fcntl.h>

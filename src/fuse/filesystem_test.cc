@@ -17,7 +17,6 @@
 #include <gtest/gtest.h>
 
 #include "base/bytes.h"
-#include "base/error.h"
 #include "fuse/node_table.h"
 #include "fuse/protocol.h"
 #include "fuse/testing/mounted_fake.h"

@@ -29,10 +29,16 @@ bool is_written_back(const fuse_write_in& in) {
   return (in.write_flags & FUSE_WRITE_CACHE) != 0;
 }
 
+// What is written back has no close behind it that would wait for it.
+bool goes_through(const fuse_write_in& in) {
+  return is_written_back(in) || (in.flags & (O_SYNC | O_DSYNC | O_DIRECT)) != 0;
+}
+
 netfs::WritePlace place_of(const fuse_write_in& in) {
   return {.offset = in.offset,
           .append = (in.flags & O_APPEND) != 0 && !is_written_back(in),
-          .clear_privileges = (in.write_flags & FUSE_WRITE_KILL_SUIDGID) != 0};
+          .clear_privileges = (in.write_flags & FUSE_WRITE_KILL_SUIDGID) != 0,
+          .through = goes_through(in)};
 }
 
 }  // namespace

@@ -43,6 +43,8 @@ constexpr auto kSwitches = std::to_array<Switch>({
     {"exec", &MountOptions::noexec, false},
     {"nocto", &MountOptions::nocto, true},
     {"cto", &MountOptions::nocto, false},
+    {"sync", &MountOptions::sync, true},
+    {"async", &MountOptions::sync, false},
     {"soft", &MountOptions::soft, true},
     {"hard", &MountOptions::soft, false},
     {"passthrough=yes", &MountOptions::passthrough, true},
@@ -140,6 +142,7 @@ Result<> apply_option(MountOptions& options, std::string_view word) {
   }
   if (word == "noac") {
     set_all_times(options, 0);
+    options.sync = true;
     return {};
   }
   const std::size_t equals = word.find('=');

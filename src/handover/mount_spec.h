@@ -26,6 +26,7 @@ struct MountOptions {
   std::uint32_t acdirmin = 30;
   std::uint32_t acdirmax = 60;
   bool nocto = false;  // opens do not ask the server whether the file changed
+  bool sync = false;   // a write returns when the server has its bytes
 
   // Of the connection to the server; nullopt: the adapter's default.
   std::optional<std::uint32_t> nconnect;  // connections, 1 to 16

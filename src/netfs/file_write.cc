@@ -11,7 +11,6 @@
 #include "base/log.h"
 #include "base/mutex.h"
 #include "base/result.h"
-#include "fscache/volume.h"
 #include "netfs/adapter.h"
 #include "netfs/attributes.h"
 #include "netfs/changes.h"
@@ -19,7 +18,6 @@
 #include "netfs/file.h"
 #include "netfs/file_open.h"
 #include "netfs/inode.h"
-#include "netfs/share_context.h"
 #include "netfs/version.h"
 #include "netfs/writer.h"
 

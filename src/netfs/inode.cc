@@ -5,6 +5,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <utility>
 #include <vector>
 
@@ -30,9 +31,9 @@ std::uint32_t most_timeout(const AttributeTimes& times, FileType type) {
 }
 
 // Whether a change began at what is known.
-bool begins_at(const Change& change, const Attributes& known) {
-  return change.before && change.before->size == known.size &&
-         change.before->modified == known.modified && change.before->changed == known.changed;
+bool begins_at(const BeforeChange& before, const Attributes& known) {
+  return before.size == known.size && before.modified == known.modified &&
+         before.changed == known.changed;
 }
 
 constexpr std::size_t kLeastBuckets = 16;
@@ -56,14 +57,27 @@ Inode::~Inode() {
   table_.forget(*this);
 }
 
+std::chrono::milliseconds Inode::fresh_for(MonotonicTime now) const {
+  const auto age = std::chrono::duration_cast<std::chrono::milliseconds>(now - checked_at_);
+  return std::max(std::chrono::milliseconds(timeout_ms_) - age, std::chrono::milliseconds(0));
+}
+
+std::chrono::milliseconds Inode::server_fresh_for() const {
+  const MonotonicTime now = table_.clock_.now();
+  const MutexLock lock(table_.shard_of(handle_).mutex);
+  return fresh_for(now);
+}
+
 FreshAttributes Inode::attributes() const {
   const MonotonicTime now = table_.clock_.now();
   const MutexLock lock(table_.shard_of(handle_).mutex);
-  const auto age = std::chrono::duration_cast<std::chrono::milliseconds>(now - checked_at_);
-  const auto left = std::chrono::milliseconds(timeout_ms_) - age;
-  FreshAttributes known{attributes_, std::max(left, std::chrono::milliseconds(0))};
+  FreshAttributes known{attributes_, fresh_for(now)};
   if (hidden_ && known.attributes.link_count > 0) {
     --known.attributes.link_count;
+  }
+  if (own_ != nullptr && own_->answered_end > 0) {
+    known.attributes.size = std::max(known.attributes.size, own_->answered_end);
+    known.fresh_for = {};
   }
   return known;
 }
@@ -83,7 +97,7 @@ AttributeNews Inode::update(const Attributes& attributes, CheckTicket ticket) {
     attributes_ = attributes;
     return AttributeNews::kSame;
   }
-  if (ticket < changed_at_ || own_ != nullptr) {
+  if (ticket < changed_at_ || (own_ != nullptr && own_->under_way > 0)) {
     timeout_ms_ = 0;
     return AttributeNews::kLate;
   }
@@ -108,13 +122,13 @@ AttributeNews Inode::end_own_change(const Change* change) {
   const MutexLock lock(table_.shard_of(handle_).mutex);
   if (change != nullptr) {
     changed_at_ = table_.begin_check();
-    if (change->before && change->after) {
-      own_->early.push_back(*change);
+    const std::optional<BeforeChange>& before = change->before;
+    const std::optional<Attributes>& after = change->after;
+    if (before && after) {
+      own_->early.push_back({*before, *after});
     } else {
       own_->lost = true;
-      if (change->after) {
-        attributes_ = *change->after;
-      }
+      attributes_ = after.value_or(attributes_);
     }
   }
   return settle_own_changes(now);
@@ -128,11 +142,24 @@ AttributeNews Inode::end_unknown_change() {
   return settle_own_changes(now);
 }
 
+void Inode::set_answered_end(std::uint64_t end) {
+  const MutexLock lock(table_.shard_of(handle_).mutex);
+  if (own_ == nullptr && end > 0) {
+    own_ = std::make_unique<OwnChanges>();
+  }
+  if (own_ != nullptr) {
+    own_->answered_end = end;
+    if (end == 0 && own_->under_way == 0) {
+      own_.reset();
+    }
+  }
+}
+
 // One of them is answered. Follows the chain as far as it goes.
 AttributeNews Inode::settle_own_changes(MonotonicTime now) {
   for (auto next = own_->early.begin(); next != own_->early.end();) {
-    if (begins_at(*next, attributes_)) {
-      attributes_ = *next->after;
+    if (begins_at(next->before, attributes_)) {
+      attributes_ = next->after;
       checked_at_ = now;
       timeout_ms_ = least_timeout(table_.times_, type_);
       own_->early.erase(next);
@@ -144,14 +171,18 @@ AttributeNews Inode::settle_own_changes(MonotonicTime now) {
   if (--own_->under_way > 0) {
     return AttributeNews::kOwn;
   }
-  const std::unique_ptr<OwnChanges> over = std::move(own_);
-  if (!over->lost && over->early.empty()) {
+  const bool lost = std::exchange(own_->lost, false);
+  const std::vector<OwnChanges::Step> early = std::exchange(own_->early, {});
+  if (own_->answered_end == 0) {
+    own_.reset();
+  }
+  if (!lost && early.empty()) {
     return AttributeNews::kOwn;
   }
   // The newest is the best guess until the server was asked.
-  for (const Change& change : over->early) {
-    if (change.after->changed >= attributes_.changed) {
-      attributes_ = *change.after;
+  for (const OwnChanges::Step& step : early) {
+    if (step.after.changed >= attributes_.changed) {
+      attributes_ = step.after;
     }
   }
   timeout_ms_ = 0;

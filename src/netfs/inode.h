@@ -60,9 +60,15 @@ enum class AttributeNews : std::uint8_t {
 // Our changes of an inode that are under way, and those whose replies came before the replies of
 // earlier ones: each leads from the stamps of its "before" to its "after".
 struct OwnChanges {
+  struct Step {
+    BeforeChange before;
+    Attributes after;
+  };
+
   unsigned under_way = 0;
   bool lost = false;  // a reply told too little, or nobody knows whether the change was made
-  std::vector<Change> early;
+  std::vector<Step> early;
+  std::uint64_t answered_end = 0;  // see Inode::set_answered_end
 };
 
 // Threads: any. Life: shared; leaves its table when the last owner goes.
@@ -79,7 +85,11 @@ class Inode : public std::enable_shared_from_this<Inode> {
 
   [[nodiscard]] bool is_directory() const { return type_ == FileType::kDirectory; }
 
+  // What programs are to see: where a write(2) was answered before the server had its bytes, the
+  // file is as long as if it had them, and its stamps are not to be believed.
   [[nodiscard]] FreshAttributes attributes() const;
+  // For how long what the server said may be believed.
+  [[nodiscard]] std::chrono::milliseconds server_fresh_for() const;
   AttributeNews update(const Attributes& attributes, CheckTicket ticket);
   // Around a call of ours that changes it. In between, what other answers say of another version
   // decides nothing: it may be our change that they see.
@@ -90,6 +100,8 @@ class Inode : public std::enable_shared_from_this<Inode> {
   AttributeNews end_own_change(const Change* change);
   // The same for a call of which nobody knows whether it was done.
   AttributeNews end_unknown_change();
+  // Up to where writes were answered whose bytes the server has not got yet; 0: it has them all.
+  void set_answered_end(std::uint64_t end);
   // The same for what was said a while ago. False: it is of another version than what is known, and
   // only the server can tell which of them is over.
   [[nodiscard]] bool confirm(const EarlierAttributes& earlier);
@@ -124,6 +136,7 @@ class Inode : public std::enable_shared_from_this<Inode> {
   friend class InodeBuckets;
   friend class InodeTable;
 
+  [[nodiscard]] std::chrono::milliseconds fresh_for(MonotonicTime now) const;
   [[nodiscard]] AttributeNews settle_own_changes(MonotonicTime now);
 
   // In an order that leaves no gaps.
@@ -136,7 +149,7 @@ class Inode : public std::enable_shared_from_this<Inode> {
   MonotonicTime checked_at_;         // the same
   Attributes attributes_;            // the same
   File* file_ = nullptr;             // the same; who dies clears it
-  std::unique_ptr<OwnChanges> own_;  // the same; null while none is under way
+  std::unique_ptr<OwnChanges> own_;  // the same; null while there is nothing of that kind
   Inode* next_of_bucket_ = nullptr;  // the same; of InodeBuckets
   std::atomic<std::uint64_t> front_node_{0};
   InodeTable& table_;

@@ -64,7 +64,8 @@ class ReadRequest : public std::enable_shared_from_this<ReadRequest> {
   [[nodiscard]] Result<ReadOutcome> collect() EXCLUDES(mutex_);
   void finish_with(Result<ReadOutcome> outcome) EXCLUDES(mutex_);
   void begin_after_check();
-  void read_directly() EXCLUDES(mutex_);
+  void read_directly();
+  void read_at_server() EXCLUDES(mutex_);
   [[nodiscard]] bool caller_cancelled() const;
   void cancel() EXCLUDES(mutex_);
 

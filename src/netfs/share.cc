@@ -27,6 +27,7 @@
 #include "base/thread_annotations.h"
 #include "fscache/cache.h"
 #include "netfs/adapter.h"
+#include "netfs/answer.h"
 #include "netfs/attributes.h"
 #include "netfs/call_scope.h"
 #include "netfs/credential.h"
@@ -169,6 +170,24 @@ void Share::getattr(const InodeRef& inode, const Caller& caller, Done<FreshAttri
   const FreshAttributes known = inode->attributes();
   if (known.fresh_for.count() > 0) {
     done(known);
+    return;
+  }
+  if (!is_behind(*inode)) {
+    getattr_at_server(inode, caller, std::move(done));
+    return;
+  }
+  // First the bytes: they bring the stamps.
+  const auto answer = Answer<FreshAttributes>::for_scope(caller.scope, std::move(done));
+  catch_up(inode, [this, inode, credential = caller.credential, answer] {
+    getattr_at_server(inode, {credential, nullptr},
+                      [answer](Result<FreshAttributes> fresh) { answer->give(std::move(fresh)); });
+  });
+}
+
+void Share::getattr_at_server(const InodeRef& inode, const Caller& caller,
+                              Done<FreshAttributes> done) {
+  if (inode->server_fresh_for().count() > 0) {
+    done(inode->attributes());
     return;
   }
   context_->refresh(inode, caller,
@@ -410,6 +429,7 @@ void Share::flush(const InodeRef& inode, std::move_only_function<void(Result<>)>
 ShareStatistics Share::statistics() const {
   ShareStatistics statistics;
   statistics.known_inodes = context_->inodes.size();
+  statistics.unsafe_bytes = context_->unsafe_bytes.load();
   statistics.held_bytes = context_->held_bytes.load();
 #define NETFS_COUNTER(name, text) statistics.name = context_->counters.name.value();
 #include "netfs/stats.def"

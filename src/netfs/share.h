@@ -41,6 +41,8 @@ struct ShareOptions {
   AttributeTimes times;
   // Opens believe attributes that are still fresh, instead of asking the server (nocto).
   bool no_close_to_open = false;
+  // Every write is answered when the server has its bytes (sync).
+  bool writes_through = false;
 };
 
 struct LookupOutcome {
@@ -79,7 +81,8 @@ struct Created {
 
 struct ShareStatistics {
   std::uint64_t known_inodes = 0;
-  std::uint64_t held_bytes = 0;  // downloaded and on the cache's disk, in memory for a reader
+  std::uint64_t unsafe_bytes = 0;  // of writes that were answered, not on the server's disk yet
+  std::uint64_t held_bytes = 0;    // downloaded and on the cache's disk, in memory for a reader
 #define NETFS_COUNTER(name, text) std::uint64_t name = 0;
 #include "netfs/stats.def"
 #undef NETFS_COUNTER
@@ -156,7 +159,8 @@ class Share {
   // by name.
   void set_attributes(const InodeRef& inode, const AttributeChanges& changes, const OpenFile* open,
                       const Caller& caller, Done<FreshAttributes> done);
-  // Takes the bytes to the server; `done` with where they went. An interrupt ends the wait only.
+  // Takes the bytes, and to the server some time (through: first); `done` with where they went, or
+  // with what became of earlier ones. An interrupt ends the wait only.
   void write(const OpenFile& open, const WritePlace& place, OwnedBytes bytes, const Caller& caller,
              Done<Written> done);
   // fsync(2) and each close(2): everything written so far is on the server's disk, or what of it is
@@ -221,6 +225,7 @@ class Share {
                        CheckTicket ticket, Result<AccessReply> reply,
                        std::move_only_function<void(Result<>)> done);
   [[nodiscard]] std::shared_ptr<File> file_of(const InodeRef& inode);
+  void getattr_at_server(const InodeRef& inode, const Caller& caller, Done<FreshAttributes> done);
   void finish_open(const InodeRef& inode, const OpenIntent& intent, const Caller& caller,
                    Done<OpenFile> done);
 
@@ -247,6 +252,11 @@ class Share {
   void unhide(const Place& place, const std::string& hidden, const InodeRef& inode,
               const Caller& caller);
 
+  [[nodiscard]] static std::optional<Error> take_late_error(const OpenFile& open);
+  // Some of what was written to the file, and answered, the server may not have yet.
+  [[nodiscard]] static bool is_behind(const Inode& inode);
+  // `done` when the server has all that was written to the file so far.
+  static void catch_up(const InodeRef& inode, std::move_only_function<void()> done);
   void clear_privileges(const OpenFile& open, const Written& written,
                         const std::shared_ptr<Answer<Written>>& answer);
   void set_size(const std::shared_ptr<File>& file, const AttributeChanges& changes,

@@ -104,9 +104,14 @@ class ShareContext : public std::enable_shared_from_this<ShareContext> {
   // to come for them.
   std::atomic<std::uint64_t> held_bytes{0};
 
+  // Bytes of writes that were answered before the server had them, and that are not safe on its
+  // disk yet: lost if we end now.
+  std::atomic<std::uint64_t> unsafe_bytes{0};
+
   static constexpr int kMostPrefetches = 16;
   static constexpr std::uint64_t kMostUnwrittenBytes = std::uint64_t{128} << 20;
   static constexpr std::uint64_t kMostHeldBytes = std::uint64_t{64} << 20;
+  static constexpr std::uint64_t kMostUnsafeBytes = std::uint64_t{256} << 20;
 
  private:
   const std::shared_ptr<fscache::Cache> cache_;

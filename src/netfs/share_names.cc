@@ -1,8 +1,5 @@
 // Share: making, removing and renaming.
-#include <atomic>
 #include <cerrno>
-#include <cstddef>
-#include <cstdint>
 #include <cstring>
 #include <functional>
 #include <memory>
@@ -17,7 +14,6 @@
 #include "base/error.h"
 #include "base/result.h"
 #include "netfs/adapter.h"
-#include "netfs/answer.h"
 #include "netfs/attributes.h"
 #include "netfs/call_scope.h"
 #include "netfs/changes.h"

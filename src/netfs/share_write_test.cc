@@ -45,7 +45,9 @@ class ShareWriteTest : public ShareTest {
     return {kept, bytes_of(*kept)};
   }
 
-  Result<Written> write(const OpenFile& open, const WritePlace& place, const std::string& text) {
+  // Answered when the server has it.
+  Result<Written> write(const OpenFile& open, WritePlace place, const std::string& text) {
+    place.through = true;
     return wait<Written>([&](auto done) {
       share_->write(open, place, bytes_of_text(text), caller_, std::move(done));
     });
@@ -56,7 +58,7 @@ class ShareWriteTest : public ShareTest {
                                                               std::uint64_t offset,
                                                               const std::string& text) {
     auto answer = std::make_shared<std::optional<Result<Written>>>();
-    share_->write(open, {.offset = offset}, bytes_of_text(text), caller_,
+    share_->write(open, {.offset = offset, .through = true}, bytes_of_text(text), caller_,
                   [answer](Result<Written> written) { *answer = std::move(written); });
     return answer;
   }
@@ -208,7 +210,7 @@ TEST_F(ShareWriteTest, AppendsAtOnceLieBehindEachOther) {
   control_->hold = true;
   std::vector<std::optional<Result<Written>>> answers(5);
   for (auto& answer : answers) {
-    share_->write(*open, {.append = true}, bytes_of_text("line\n"), caller_,
+    share_->write(*open, {.append = true, .through = true}, bytes_of_text("line\n"), caller_,
                   [&answer](Result<Written> written) { answer = std::move(written); });
   }
   stepper_.run();
@@ -329,9 +331,179 @@ TEST_F(ShareWriteTest, AnInterruptEndsTheWaitForAWrite) {
   control_->hold = true;
   const Caller caller{caller_.credential, std::make_shared<CallScope>()};
   std::optional<Result<Written>> answer;
-  share_->write(*open, {}, bytes_of_text("text"), caller,
+  share_->write(*open, {.through = true}, bytes_of_text("text"), caller,
                 [&answer](Result<Written> written) { answer = std::move(written); });
   expect_interruptible(caller, answer);
+}
+
+// ---- Writes that are answered before the server has them.
+
+class ShareGatherTest : public ShareWriteTest {
+ protected:
+  // As write(2) does it.
+  Result<Written> put(const OpenFile& open, std::uint64_t offset, const std::string& text) {
+    return wait<Written>([&](auto done) {
+      share_->write(open, {.offset = offset}, bytes_of_text(text), caller_, std::move(done));
+    });
+  }
+
+  Result<Written> append(const OpenFile& open, const std::string& text) {
+    return wait<Written>([&](auto done) {
+      share_->write(open, {.append = true}, bytes_of_text(text), caller_, std::move(done));
+    });
+  }
+
+  Result<FreshAttributes> stat(const OpenFile& open) {
+    return wait<FreshAttributes>(
+        [&](auto done) { share_->getattr(open.file->inode(), caller_, std::move(done)); });
+  }
+
+  OpenFile new_file() {
+    mount();
+    auto created = create("file");
+    EXPECT_TRUE(created.has_value());
+    server_.calls.clear();
+    return created->open;
+  }
+
+  [[nodiscard]] std::string at_server() {
+    return server_.content(server_.find_name("file").value());
+  }
+};
+
+TEST_F(ShareGatherTest, SmallWritesGoTogetherAndTheLastCallMakesThemSafe) {
+  const OpenFile open = new_file();
+  std::string expected;
+  for (int i = 0; i < 100; ++i) {
+    const std::string line = "line " + std::to_string(i) + "\n";
+    ASSERT_TRUE(put(open, expected.size(), line));
+    expected += line;
+  }
+  EXPECT_EQ(server_.calls["WRITE"], 0U);
+  ASSERT_TRUE(sync(open));
+  EXPECT_EQ(server_.calls["WRITE"], 1U);
+  EXPECT_EQ(server_.calls["COMMIT"], 0U) << "the one call did it";
+  EXPECT_EQ(server_.stable_content(server_.find_name("file").value()), expected);
+  EXPECT_EQ(share_->statistics().version_changes, 0U);
+  EXPECT_EQ(share_->statistics().unsafe_bytes, 0U);
+}
+
+TEST_F(ShareGatherTest, WholePiecesAreSentAtOnce) {
+  server_.write_size = 4096;
+  const OpenFile open = new_file();
+  ASSERT_TRUE(put(open, 0, pattern(3 * 4096 + 100, 1)));
+  stepper_.run();
+  EXPECT_EQ(at_server().size(), 3U * 4096U);
+  ASSERT_TRUE(put(open, 3 * 4096 + 100, pattern(4096, 2)));
+  stepper_.run();
+  EXPECT_EQ(at_server().size(), 4U * 4096U) << "the one that was begun is full";
+  ASSERT_TRUE(sync(open));
+  EXPECT_EQ(at_server(), pattern(3 * 4096 + 100, 1) + pattern(4096, 2));
+}
+
+TEST_F(ShareGatherTest, NothingWaitsForLong) {
+  const OpenFile open = new_file();
+  ASSERT_TRUE(put(open, 0, "log line\n"));
+  stepper_.run();
+  EXPECT_EQ(at_server(), "");
+  stepper_.advance(std::chrono::seconds(2));
+  stepper_.run();
+  EXPECT_EQ(at_server(), "log line\n");
+}
+
+TEST_F(ShareGatherTest, ReadersAndStatSeeWhatWasAnswered) {
+  const OpenFile open = new_file();
+  ASSERT_TRUE(put(open, 0, "answered"));
+  EXPECT_EQ(open.file->inode()->attributes().attributes.size, 8U) << "as a LOOKUP tells it";
+  EXPECT_EQ(open.file->inode()->attributes().fresh_for.count(), 0);
+  EXPECT_EQ(read(open, {0, 100}).value(), "answered");
+  ASSERT_TRUE(put(open, 8, " too"));
+  const auto before = open.file->inode()->attributes().attributes.modified;
+  stepper_.advance(std::chrono::milliseconds(500));
+  const auto after = stat(open);
+  ASSERT_TRUE(after);
+  EXPECT_EQ(after->attributes.size, 12U);
+  EXPECT_NE(after->attributes.modified, before) << "the stamps of the write";
+  EXPECT_EQ(at_server(), "answered too");
+}
+
+TEST_F(ShareGatherTest, StampsThatAreSetAreNotOverwritten) {
+  const OpenFile open = new_file();
+  ASSERT_TRUE(put(open, 0, "copied"));
+  AttributeChanges changes;
+  changes.modified = Timestamp{1'000'000, 5};
+  const auto set = wait<FreshAttributes>([&](auto done) {
+    share_->set_attributes(open.file->inode(), changes, &open, caller_, std::move(done));
+  });
+  ASSERT_TRUE(set);
+  ASSERT_TRUE(sync(open));
+  const Timestamp expected{1'000'000, 5};
+  EXPECT_EQ(stat(open)->attributes.modified, expected);
+  EXPECT_EQ(at_server(), "copied");
+}
+
+TEST_F(ShareGatherTest, WhatIsAppendedIsNotKeptBack) {
+  const OpenFile open = new_file();
+  ASSERT_TRUE(put(open, 0, "gathered"));
+  ASSERT_EQ(append(open, ", appended")->offset, 8U);
+  EXPECT_EQ(at_server(), "gathered, appended");
+}
+
+TEST_F(ShareGatherTest, ALateErrorComesOnceWithTheNextCall) {
+  const OpenFile open = new_file();
+  server_.capacity = 10;
+  ASSERT_TRUE(put(open, 0, std::string(100, 'x')));
+  EXPECT_EQ(sync(open).error().error_number(), ENOSPC);
+  EXPECT_TRUE(sync(open));
+  EXPECT_EQ(open.file->inode()->attributes().attributes.size, 0U) << "what the server has";
+  EXPECT_EQ(put(open, 0, std::string(100, 'x')).error().error_number(), ENOSPC)
+      << "the next is not answered before it is there";
+  ASSERT_TRUE(put(open, 0, "small")) << "and this one has room";
+  ASSERT_TRUE(put(open, 5, std::string(100, 'x')));
+  stepper_.advance(std::chrono::seconds(2));
+  stepper_.run();
+  EXPECT_EQ(put(open, 5, "more").error().error_number(), ENOSPC) << "of the one before";
+  EXPECT_TRUE(sync(open));
+  EXPECT_EQ(at_server(), "small");
+  EXPECT_EQ(share_->statistics().unsafe_bytes, 0U);
+}
+
+TEST_F(ShareGatherTest, AServerThatStandsStillEndsIt) {
+  server_.write_size = 1U << 20U;
+  const OpenFile open = new_file();
+  control_->hold = true;
+  const std::string megabyte = pattern(1U << 20U, 1);
+  std::uint64_t answered = 0;
+  std::vector<std::shared_ptr<std::optional<Result<Written>>>> answers;
+  for (std::uint64_t i = 0; i < 28; ++i) {
+    auto answer = std::make_shared<std::optional<Result<Written>>>();
+    share_->write(open, {.offset = i << 20U}, bytes_of_text(megabyte), caller_,
+                  [answer](Result<Written> written) { *answer = std::move(written); });
+    answered += answer->has_value() ? 1 : 0;
+    answers.push_back(std::move(answer));
+  }
+  EXPECT_GE(answered, 4U);
+  EXPECT_LE(answered << 20U, Writer::kMostWaitingBytes + Writer::kMostUnderWayBytes);
+  control_->release();
+  stepper_.run();
+  for (const auto& answer : answers) {
+    ASSERT_TRUE(answer->has_value() && (*answer)->has_value());
+  }
+  ASSERT_TRUE(sync(open));
+  EXPECT_EQ(at_server().size(), 28U << 20U);
+  EXPECT_EQ(share_->statistics().unsafe_bytes, 0U);
+}
+
+TEST_F(ShareGatherTest, WhatAServerLostOfItIsSentAgain) {
+  const OpenFile open = new_file();
+  ASSERT_TRUE(put(open, 0, std::string(100, 'a')));
+  ASSERT_TRUE(put(open, 50, "over it"));  // not a neighbour: the first goes
+  stepper_.run();
+  server_.restart();
+  ASSERT_TRUE(sync(open));
+  std::string expected(100, 'a');
+  EXPECT_EQ(server_.stable_content(server_.find_name("file").value()),
+            expected.replace(50, 7, "over it"));
 }
 
 }  // namespace

@@ -38,8 +38,14 @@ std::uint32_t without_privileges(std::uint32_t mode) {
 void Share::write(const OpenFile& open, const WritePlace& place, OwnedBytes bytes,
                   const Caller& caller, Done<Written> done) {
   const InodeRef inode = open.file->inode();
+  if (const std::optional<Error> late = take_late_error(open)) {
+    done(fail(*late));
+    return;
+  }
   auto answer = Answer<Written>::for_scope(caller.scope, std::move(done));
-  auto send = [this, open, place, bytes = std::move(bytes), answer]() mutable {
+  WritePlace at = place;
+  at.through |= options_.writes_through;
+  auto send = [this, open, place = at, bytes = std::move(bytes), answer]() mutable {
     open.file->begin_writing()->write(place, std::move(bytes), open.credential,
                                       [this, open, place, answer](Result<Written> written) {
                                         if (written && place.clear_privileges) {
@@ -49,7 +55,7 @@ void Share::write(const OpenFile& open, const WritePlace& place, OwnedBytes byte
                                         }
                                       });
   };
-  if (!place.append || inode->attributes().fresh_for.count() > 0) {
+  if (!place.append || inode->server_fresh_for().count() > 0) {
     send();
     return;
   }
@@ -91,15 +97,41 @@ void Share::sync(const OpenFile& open, const Caller& caller, Done<void> done) {
     return;
   }
   const auto answer = Answer<void>::for_scope(caller.scope, std::move(done));
-  writer->commit(open.credential, [writer, opened = open.opened, answer] {
-    const LateErrors late = writer->late_errors();
-    const std::uint64_t seen = opened->errors_seen().exchange(late.count);
-    if (late.count > seen) {
-      answer->give(fail(*late.last));
+  writer->commit(open.credential, [open, answer] {
+    if (const std::optional<Error> late = take_late_error(open)) {
+      answer->give(fail(*late));
     } else {
       answer->give({});
     }
   });
+}
+
+// What this open file was not told of yet: some of what was written before did not reach the
+// server.
+std::optional<Error> Share::take_late_error(const OpenFile& open) {
+  const std::shared_ptr<Writer> writer = open.file->writer();
+  if (writer == nullptr) {
+    return std::nullopt;
+  }
+  const LateErrors late = writer->late_errors();
+  const std::uint64_t seen = open.opened->errors_seen().exchange(late.count);
+  return late.count > seen ? late.last : std::nullopt;
+}
+
+bool Share::is_behind(const Inode& inode) {
+  const std::shared_ptr<File> file = inode.file();
+  const std::shared_ptr<Writer> writer = file == nullptr ? nullptr : file->writer();
+  return writer != nullptr && writer->is_behind();
+}
+
+void Share::catch_up(const InodeRef& inode, std::move_only_function<void()> done) {
+  const std::shared_ptr<File> file = inode->file();
+  const std::shared_ptr<Writer> writer = file == nullptr ? nullptr : file->writer();
+  if (writer == nullptr) {
+    done();
+  } else {
+    writer->flush(std::move(done));
+  }
 }
 
 void Share::set_attributes(const InodeRef& inode, const AttributeChanges& changes,
@@ -116,7 +148,10 @@ void Share::set_attributes(const InodeRef& inode, const AttributeChanges& change
   if (changes.size && inode->type() == FileType::kRegular) {
     set_size(file_of(inode), changes, credential, std::move(finish));
   } else {
-    set_at_server(inode, changes, credential, std::move(finish));
+    // A WRITE that came behind it would stamp the file anew, or want the rights of before.
+    catch_up(inode, [this, inode, changes, credential, finish = std::move(finish)]() mutable {
+      set_at_server(inode, changes, credential, std::move(finish));
+    });
   }
 }
 

@@ -25,6 +25,19 @@
 
 namespace larder::netfs {
 
+namespace {
+
+template <class Pieces>
+std::uint64_t bytes_of_all(const Pieces& pieces) {
+  std::uint64_t bytes = 0;
+  for (const auto& piece : pieces) {
+    bytes += piece.bytes.bytes.size();
+  }
+  return bytes;
+}
+
+}  // namespace
+
 Writer::Writer(std::shared_ptr<ShareContext> share, InodeRef inode, std::function<void()> on_idle)
     : share_(std::move(share)), inode_(std::move(inode)), on_idle_(std::move(on_idle)) {}
 
@@ -48,15 +61,65 @@ void Writer::write(const WritePlace& place, OwnedBytes bytes, CredentialRef cred
   go_on();
 }
 
-// Chooses the place and cuts the bytes to pieces. `size` is the file's as far as answers have come.
+// Chooses the place. `size` is the file's as far as answers have come.
 void Writer::accept(HeldWrite write, std::uint64_t size) {
-  const Bytes bytes = write.bytes.bytes;
   const std::uint64_t begin =
       write.place.append ? std::max(size, accepted_end_) : write.place.offset;
+  ++last_sequence_;
+  accepted_end_ = std::max(accepted_end_, begin + write.bytes.bytes.size());
+  if (may_gather(write)) {
+    gather(write, begin);
+    early_answers_.push_back([written = Written{begin, write.bytes.bytes.size()},
+                              done = std::move(write.done)]() mutable { done(written); });
+  } else {
+    cut(std::move(write), begin);
+  }
+}
+
+// Not what is appended: later, the end may be somebody else's bytes.
+bool Writer::may_gather(const HeldWrite& write) const {
+  const std::uint64_t length = write.bytes.bytes.size();
+  const WritePlace& place = write.place;
+  return !place.through && !place.append && !place.clear_privileges && !cautious_ &&
+         waiting_.size() < kMostWaiting && bytes_of_all(waiting_) + length <= kMostWaitingBytes &&
+         share_->unsafe_bytes.load() + length <= ShareContext::kMostUnsafeBytes;
+}
+
+// Puts the bytes behind those that wait, if they are their neighbours; pieces end where WRITEs of
+// the whole file from its start would.
+void Writer::gather(const HeldWrite& write, std::uint64_t begin) {
+  share_->unsafe_bytes += write.bytes.bytes.size();
+  share_->counters.writes_gathered.add();
+  Bytes rest = write.bytes.bytes;
+  for (std::uint64_t at = begin; !rest.empty();) {
+    const std::uint64_t room = share_->write_size - at % share_->write_size;
+    const Bytes part = rest.first(std::min<std::size_t>(room, rest.size()));
+    const bool joins = at % share_->write_size != 0 && !waiting_.empty() &&
+                       waiting_.back().gathered != nullptr && waiting_.back().range().end() == at &&
+                       *waiting_.back().credential == *write.credential;
+    if (!joins) {
+      Piece piece;
+      piece.sequence = last_sequence_;
+      piece.offset = at;
+      piece.credential = write.credential;
+      piece.gathered = std::make_shared<std::vector<std::byte>>();
+      piece.early = true;
+      waiting_.push_back(std::move(piece));
+    }
+    Piece& last = waiting_.back();
+    last.gathered->insert(last.gathered->end(), part.begin(), part.end());
+    last.bytes = {last.gathered, *last.gathered};
+    at += part.size();
+    rest = rest.subspan(part.size());
+  }
+}
+
+// Pieces that refer to the bytes where they are, for a write that waits.
+void Writer::cut(HeldWrite write, std::uint64_t begin) {
+  const Bytes bytes = write.bytes.bytes;
   auto call = std::make_shared<Call>();
   call->written = {begin, bytes.size()};
   call->done = std::move(write.done);
-  ++last_sequence_;
   for (std::size_t at = 0; at < bytes.size(); at += share_->write_size) {
     Piece piece;
     piece.sequence = last_sequence_;
@@ -68,14 +131,23 @@ void Writer::accept(HeldWrite write, std::uint64_t size) {
     ++call->pieces;
     waiting_.push_back(std::move(piece));
   }
-  accepted_end_ = std::max(accepted_end_, begin + bytes.size());
 }
 
 void Writer::commit(CredentialRef credential, std::move_only_function<void()> done) {
   {
     const MutexLock lock(mutex_);
     commit_credential_ = std::move(credential);
-    waiters_.push_back({last_sequence_, std::move(done)});
+    wanted_sequence_ = last_sequence_;
+    waiters_.push_back({last_sequence_, true, std::move(done)});
+  }
+  go_on();
+}
+
+void Writer::flush(std::move_only_function<void()> done) {
+  {
+    const MutexLock lock(mutex_);
+    wanted_sequence_ = last_sequence_;
+    waiters_.push_back({last_sequence_, false, std::move(done)});
   }
   go_on();
 }
@@ -84,6 +156,7 @@ void Writer::hold(CredentialRef credential, std::move_only_function<void(Release
   {
     const MutexLock lock(mutex_);
     commit_credential_ = std::move(credential);
+    wanted_sequence_ = last_sequence_;
     holds_.push_back({std::move(alone), false});
     told_idle_ = false;
   }
@@ -93,6 +166,17 @@ void Writer::hold(CredentialRef credential, std::move_only_function<void(Release
 LateErrors Writer::late_errors() const {
   const MutexLock lock(mutex_);
   return late_errors_;
+}
+
+bool Writer::is_behind() const {
+  const MutexLock lock(mutex_);
+  return is_behind_now();
+}
+
+bool Writer::is_behind_now() const {
+  const auto answered = [](const Piece& piece) { return piece.call == nullptr; };
+  return std::any_of(waiting_.begin(), waiting_.end(), answered) ||
+         std::any_of(under_way_.begin(), under_way_.end(), answered);
 }
 
 bool Writer::idle() const {
@@ -123,15 +207,32 @@ void Writer::go_on() {
   for (auto& answer : work.answers) {
     answer();
   }
+  if (work.set_timer) {
+    wait_for_more();
+  }
   if (work.idle) {
     on_idle_();
   }
+}
+
+void Writer::wait_for_more() {
+  share_->executor.timers().schedule(kLongestGathering, [weak = weak_from_this()] {
+    if (const auto self = weak.lock()) {
+      {
+        const MutexLock lock(self->mutex_);
+        self->timer_set_ = false;
+        self->wanted_sequence_ = self->last_sequence_;
+      }
+      self->go_on();
+    }
+  });
 }
 
 Writer::Work Writer::next() {
   Work work;
   choose_pieces(work);
   choose_commit(work);
+  work.answers.swap(early_answers_);
   answer_waiters(work);
   if (!holds_.empty() && !holds_.front().running && !committing_ &&
       !has_pieces_before(last_sequence_)) {
@@ -141,6 +242,10 @@ Writer::Work Writer::next() {
           alone([self](std::optional<std::uint64_t> size) { self->release(size); });
         });
   }
+  tell_inode();
+  if (!timer_set_ && !waiting_.empty() && !is_ripe(std::prev(waiting_.end()))) {
+    timer_set_ = work.set_timer = true;
+  }
   if (idle_now() && !told_idle_) {
     told_idle_ = true;
     accepted_end_ = 0;
@@ -149,30 +254,58 @@ Writer::Work Writer::next() {
   return work;
 }
 
-// What waits, unless it overlaps what was accepted before it and is not answered.
+// Before the answers: whoever has one may look at the file.
+void Writer::tell_inode() {
+  const std::uint64_t end = is_behind_now() ? accepted_end_ : 0;
+  if (end != std::exchange(told_end_, end)) {
+    inode_->set_answered_end(end);
+  }
+}
+
+// Nothing more will be put behind it, or nobody may wait for that.
+bool Writer::is_ripe(Pieces::const_iterator piece) const {
+  return piece->gathered == nullptr || piece->sequence <= wanted_sequence_ ||
+         piece->range().end() % share_->write_size == 0 || std::next(piece) != waiting_.end();
+}
+
+// What waits and is ripe, unless it overlaps what was accepted before it and is not answered.
 void Writer::choose_pieces(Work& work) {
-  for (auto piece = waiting_.begin(); piece != waiting_.end();) {
+  std::uint64_t bytes = bytes_of_all(under_way_);
+  for (auto piece = waiting_.begin(); piece != waiting_.end() && bytes < kMostUnderWayBytes &&
+                                      under_way_.size() < kMostUnderWay;) {
     const auto chosen = piece++;
     const auto blocks = [&chosen](const Piece& other) {
       return other.range().overlaps(chosen->range());
     };
-    if (std::any_of(under_way_.begin(), under_way_.end(), blocks) ||
+    if (!is_ripe(chosen) || std::any_of(under_way_.begin(), under_way_.end(), blocks) ||
         std::any_of(waiting_.begin(), chosen, blocks)) {
       continue;
     }
+    bytes += chosen->bytes.bytes.size();
+    chosen->gathered = nullptr;
     under_way_.splice(under_way_.end(), waiting_, chosen);
     work.send.push_back(chosen);
   }
+  // A whole small file: one call instead of two.
+  if (work.send.size() == 1 && under_way_.size() == 1 && waiting_.empty() && unstable_.empty() &&
+      !committing_) {
+    under_way_.front().stable = under_way_.front().sequence <= awaited_on_disk();
+  }
+}
+
+std::uint64_t Writer::awaited_on_disk() const {
+  std::uint64_t wanted = holds_.empty() ? 0 : last_sequence_;
+  for (const Waiter& waiter : waiters_) {
+    wanted = std::max(wanted, waiter.safe ? waiter.sequence : 0);
+  }
+  return wanted;
 }
 
 void Writer::choose_commit(Work& work) {
   if (committing_ || unstable_.empty()) {
     return;
   }
-  std::uint64_t wanted = holds_.empty() ? 0 : last_sequence_;
-  for (const Waiter& waiter : waiters_) {
-    wanted = std::max(wanted, waiter.sequence);
-  }
+  const std::uint64_t wanted = awaited_on_disk();
   const bool asked = unstable_.front().sequence <= wanted;
   // One commit for all that is on its way, rather than one for each piece.
   const auto awaited = [wanted](const Piece& piece) { return piece.sequence <= wanted; };
@@ -191,7 +324,8 @@ void Writer::choose_commit(Work& work) {
 
 void Writer::answer_waiters(Work& work) {
   for (auto waiter = waiters_.begin(); waiter != waiters_.end();) {
-    if (has_pieces_before(waiter->sequence)) {
+    if (waiter->safe ? has_pieces_before(waiter->sequence)
+                     : has_unanswered_before(waiter->sequence)) {
       ++waiter;
     } else {
       work.answers.push_back(std::move(waiter->done));
@@ -200,17 +334,22 @@ void Writer::answer_waiters(Work& work) {
   }
 }
 
-bool Writer::has_pieces_before(std::uint64_t sequence) const {
+bool Writer::has_unanswered_before(std::uint64_t sequence) const {
   const auto before = [sequence](const Piece& piece) { return piece.sequence <= sequence; };
   return std::any_of(waiting_.begin(), waiting_.end(), before) ||
-         std::any_of(under_way_.begin(), under_way_.end(), before) ||
-         std::any_of(unstable_.begin(), unstable_.end(), before);
+         std::any_of(under_way_.begin(), under_way_.end(), before);
+}
+
+bool Writer::has_pieces_before(std::uint64_t sequence) const {
+  return has_unanswered_before(sequence) ||
+         (!unstable_.empty() && unstable_.front().sequence <= sequence);
 }
 
 void Writer::send(Pieces::iterator piece) {
   inode_->begin_own_change();
   share_->counters.bytes_written.add(piece->bytes.bytes.size());
-  share_->adapter.start_write(inode_->handle(), {piece->offset, piece->bytes.bytes},
+  const Stability stability = piece->stable ? Stability::kFileSync : Stability::kUnstable;
+  share_->adapter.start_write(inode_->handle(), {piece->offset, piece->bytes.bytes, stability},
                               piece->credential,
                               [self = shared_from_this(), piece](Result<WriteReply> reply) {
                                 self->on_written(piece, std::move(reply));
@@ -228,11 +367,15 @@ void Writer::on_written(Pieces::iterator piece, Result<WriteReply> reply) {
     answer();
   }
   go_on();
+  if (answered.lost) {
+    tell_lost();
+  }
 }
 
 void Writer::take_answer(Pieces::iterator piece, const Result<WriteReply>& reply, Work& work) {
   const std::shared_ptr<Call> call = piece->call;
   if (!reply) {
+    forget(*piece);
     under_way_.erase(piece);
     finish_piece(call, reply.error(), work);
     return;
@@ -249,12 +392,17 @@ void Writer::take_answer(Pieces::iterator piece, const Result<WriteReply>& reply
     }
     insert_in_order(waiting_, std::move(rest));
   }
+  if (call != nullptr) {
+    cautious_ = false;
+  }
   piece->call = nullptr;
+  piece->stable = false;
   piece->verifier = reply->verifier;
   piece->committing = false;
   if (std::exchange(piece->again, false)) {
     move_in_order(waiting_, under_way_, piece);
   } else if (reply->stability == Stability::kFileSync && unstable_.empty()) {
+    forget(*piece);
     under_way_.erase(piece);
   } else {
     // Also what is on the disk already, while something older is not: sent again, that would
@@ -271,6 +419,10 @@ void Writer::finish_piece(const std::shared_ptr<Call>& call, const std::optional
     if (error) {
       ++late_errors_.count;
       late_errors_.last = error;
+      work.lost = cautious_ = true;
+      if (!has_unanswered_before(last_sequence_)) {
+        accepted_end_ = 0;  // the file ends where the server says
+      }
     }
     return;
   }
@@ -287,6 +439,19 @@ void Writer::finish_piece(const std::shared_ptr<Call>& call, const std::optional
       call->done(call->written);
     }
   });
+}
+
+// What the kernel's pages show is not the file.
+void Writer::tell_lost() {
+  inode_->expire();
+  share_->tell_changed(*inode_);
+}
+
+// It is safe, or lost.
+void Writer::forget(const Piece& piece) {
+  if (piece.early) {
+    share_->unsafe_bytes -= piece.bytes.bytes.size();
+  }
 }
 
 void Writer::insert_in_order(Pieces& list, Piece piece) {
@@ -316,14 +481,18 @@ void Writer::start_commit(const CredentialRef& credential) {
 
 void Writer::on_committed(Result<CommitReply> reply) {
   share_->end_change(inode_, reply ? Result<Change>(reply->file) : fail(reply.error()));
+  bool lost = false;
   {
     const MutexLock lock(mutex_);
-    take_commit(reply);
+    lost = take_commit(reply);
   }
   go_on();
+  if (lost) {
+    tell_lost();
+  }
 }
 
-void Writer::take_commit(const Result<CommitReply>& reply) {
+bool Writer::take_commit(const Result<CommitReply>& reply) {
   committing_ = false;
   const auto lost = [&reply](const Piece& piece) {
     return piece.committing && piece.verifier != reply->verifier;
@@ -331,17 +500,22 @@ void Writer::take_commit(const Result<CommitReply>& reply) {
   if (reply && std::any_of(unstable_.begin(), unstable_.end(), lost)) {
     share_->counters.writes_sent_again.add();
     send_again();
-    return;
+    return false;
   }
   if (!reply) {
     ++late_errors_.count;
     late_errors_.last = reply.error();
+    cautious_ = true;
   }
   // What was part of it is safe now, or lost.
   unstable_.remove_if([this](const Piece& piece) REQUIRES(mutex_) {
-    unstable_bytes_ -= piece.committing ? piece.bytes.bytes.size() : 0;
+    if (piece.committing) {
+      unstable_bytes_ -= piece.bytes.bytes.size();
+      forget(piece);
+    }
     return piece.committing;
   });
+  return !reply.has_value();
 }
 
 // The server has started anew and forgot what was not on its disk. Everything goes again, in order:

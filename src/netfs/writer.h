@@ -1,11 +1,14 @@
 // Writer: the bytes of one file on their way to the server's disk.
 //
-// Bytes are sent at once, unstable and in parallel, and kept until a commit says that they are
-// safe; a server that lost them (its verifier changed) gets them again, in the order in which they
-// came. The states of a piece: waiting -> under way -> unstable -> gone; back to waiting when it is
-// lost.
+// A write is answered as soon as its bytes are here, while there is room for them. They are
+// gathered to pieces as large as one WRITE, sent unstable and in parallel when a piece is full,
+// when somebody needs them at the server, or after a second, and kept until a commit says that they
+// are safe; a server that lost them (its verifier changed) gets them again, in the order in which
+// they came. The states of a piece: waiting -> under way -> unstable -> gone; back to waiting when
+// it is lost.
 #pragma once
 
+#include <chrono>
 #include <cstddef>
 #include <cstdint>
 #include <deque>
@@ -17,6 +20,7 @@
 
 #include "base/byte_range.h"
 #include "base/bytes.h"
+#include "base/clock.h"
 #include "base/error.h"
 #include "base/mutex.h"
 #include "base/result.h"
@@ -39,6 +43,7 @@ struct WritePlace {
   std::uint64_t offset = 0;
   bool append = false;            // at the end, wherever that is: `offset` means nothing
   bool clear_privileges = false;  // suid and sgid are to go
+  bool through = false;           // not to be answered before the server has the bytes
 };
 
 // Where bytes went.
@@ -58,15 +63,27 @@ class Writer : public std::enable_shared_from_this<Writer> {
  public:
   // More than this much unstable of a file is committed without being asked.
   static constexpr std::uint64_t kMostUnstableBytes = std::uint64_t{32} << 20;
+  // What is sent and not answered: enough for 1 Gbit/s over 60 ms, and the longest that a read of
+  // another file finds before it on the line.
+  static constexpr std::uint64_t kMostUnderWayBytes = std::uint64_t{8} << 20;
+  static constexpr std::size_t kMostUnderWay = 64;
+  // With more not sent yet, writes wait: whoever needs the file's attributes waits for all of it.
+  static constexpr std::uint64_t kMostWaitingBytes = std::uint64_t{16} << 20;
+  static constexpr std::size_t kMostWaiting = 64;
+  // How long bytes wait for others to be sent with.
+  static constexpr Duration kLongestGathering = std::chrono::seconds(1);
 
   // `on_idle` runs, on any thread and without a lock, each time that nothing is left to do.
   Writer(std::shared_ptr<ShareContext> share, InodeRef inode, std::function<void()> on_idle);
 
-  // `done` when the server has the bytes, or with the first error.
+  // `done` when the bytes are accepted (what becomes of them, late_errors() tells), or, through,
+  // when the server has them, or with the first error.
   void write(const WritePlace& place, OwnedBytes bytes, CredentialRef credential,
              Done<Written> done) EXCLUDES(mutex_);
   // `done` when everything accepted before is on the server's disk, or lost: late_errors() tells.
   void commit(CredentialRef credential, std::move_only_function<void()> done) EXCLUDES(mutex_);
+  // `done` when everything accepted before was answered by the server.
+  void flush(std::move_only_function<void()> done) EXCLUDES(mutex_);
   // Runs `alone` when everything accepted before is as commit() leaves it; what comes later waits
   // until the function that it is given runs, with the size that the file has then.
   using Release = std::move_only_function<void(std::optional<std::uint64_t> size)>;
@@ -74,6 +91,8 @@ class Writer : public std::enable_shared_from_this<Writer> {
       EXCLUDES(mutex_);
 
   [[nodiscard]] LateErrors late_errors() const EXCLUDES(mutex_);
+  // Some of what was answered has not reached the server yet, for all we know.
+  [[nodiscard]] bool is_behind() const EXCLUDES(mutex_);
   // Nothing is waiting, under way, unstable or held.
   [[nodiscard]] bool idle() const EXCLUDES(mutex_);
 
@@ -92,9 +111,13 @@ class Writer : public std::enable_shared_from_this<Writer> {
     OwnedBytes bytes;
     CredentialRef credential;
     std::shared_ptr<Call> call;  // null once it was answered
-    WriteVerifier verifier{};    // of the answer
-    bool again = false;          // while it is under way: to be sent once more
-    bool committing = false;     // it was unstable when the present commit began
+    // The owner of the bytes while others may still be put behind them.
+    std::shared_ptr<std::vector<std::byte>> gathered;
+    bool early = false;        // answered before it was sent: counts in the share's unsafe bytes
+    WriteVerifier verifier{};  // of the answer
+    bool again = false;        // while it is under way: to be sent once more
+    bool stable = false;       // to be sent so that it needs no commit
+    bool committing = false;   // it was unstable when the present commit began
 
     [[nodiscard]] ByteRange range() const { return {offset, bytes.bytes.size()}; }
   };
@@ -102,7 +125,8 @@ class Writer : public std::enable_shared_from_this<Writer> {
   using Pieces = std::list<Piece>;
 
   struct Waiter {
-    std::uint64_t sequence = 0;  // up to which all must be safe
+    std::uint64_t sequence = 0;  // up to which all must be safe, or answered
+    bool safe = true;
     std::move_only_function<void()> done;
   };
 
@@ -126,15 +150,28 @@ class Writer : public std::enable_shared_from_this<Writer> {
     CredentialRef commit_credential;
     std::vector<std::move_only_function<void()>> answers;
     bool idle = false;
+    bool lost = false;       // bytes whose write was answered will never be at the server
+    bool set_timer = false;  // for what is being gathered
   };
 
   void go_on() EXCLUDES(mutex_);
   [[nodiscard]] Work next() REQUIRES(mutex_);
   void accept(HeldWrite write, std::uint64_t size) REQUIRES(mutex_);
+  [[nodiscard]] bool may_gather(const HeldWrite& write) const REQUIRES(mutex_);
+  void gather(const HeldWrite& write, std::uint64_t begin) REQUIRES(mutex_);
+  void cut(HeldWrite write, std::uint64_t begin) REQUIRES(mutex_);
+  [[nodiscard]] bool is_ripe(Pieces::const_iterator piece) const REQUIRES(mutex_);
+  [[nodiscard]] std::uint64_t awaited_on_disk() const REQUIRES(mutex_);
+  [[nodiscard]] bool is_behind_now() const REQUIRES(mutex_);
+  void tell_inode() REQUIRES(mutex_);
+  void wait_for_more();
+  void forget(const Piece& piece) REQUIRES(mutex_);
+  void tell_lost();
   void choose_pieces(Work& work) REQUIRES(mutex_);
   void choose_commit(Work& work) REQUIRES(mutex_);
   void answer_waiters(Work& work) REQUIRES(mutex_);
   [[nodiscard]] bool idle_now() const REQUIRES(mutex_);
+  [[nodiscard]] bool has_unanswered_before(std::uint64_t sequence) const REQUIRES(mutex_);
   [[nodiscard]] bool has_pieces_before(std::uint64_t sequence) const REQUIRES(mutex_);
   void send(Pieces::iterator piece);
   void on_written(Pieces::iterator piece, Result<WriteReply> reply) EXCLUDES(mutex_);
@@ -146,7 +183,8 @@ class Writer : public std::enable_shared_from_this<Writer> {
   static void move_in_order(Pieces& to, Pieces& from, Pieces::iterator piece);
   void start_commit(const CredentialRef& credential);
   void on_committed(Result<CommitReply> reply) EXCLUDES(mutex_);
-  void take_commit(const Result<CommitReply>& reply) REQUIRES(mutex_);
+  // True: bytes are lost for good.
+  [[nodiscard]] bool take_commit(const Result<CommitReply>& reply) REQUIRES(mutex_);
   void send_again() REQUIRES(mutex_);
   void release(std::optional<std::uint64_t> size) EXCLUDES(mutex_);
 
@@ -156,8 +194,9 @@ class Writer : public std::enable_shared_from_this<Writer> {
 
   mutable Mutex mutex_{LockRank::kWriter};
   std::uint64_t last_sequence_ GUARDED_BY(mutex_) = 0;
-  std::uint64_t accepted_end_ GUARDED_BY(mutex_) = 0;  // of all since it was idle
-  Pieces waiting_ GUARDED_BY(mutex_);                  // each list in order of sequence
+  std::uint64_t accepted_end_ GUARDED_BY(mutex_) = 0;     // of all since it was idle
+  std::uint64_t wanted_sequence_ GUARDED_BY(mutex_) = 0;  // up to which all is to be sent
+  Pieces waiting_ GUARDED_BY(mutex_);                     // each list in order of sequence
   Pieces under_way_ GUARDED_BY(mutex_);
   Pieces unstable_ GUARDED_BY(mutex_);
   std::uint64_t unstable_bytes_ GUARDED_BY(mutex_) = 0;
@@ -167,6 +206,10 @@ class Writer : public std::enable_shared_from_this<Writer> {
   std::deque<Hold> holds_ GUARDED_BY(mutex_);
   std::vector<HeldWrite> held_writes_ GUARDED_BY(mutex_);
   LateErrors late_errors_ GUARDED_BY(mutex_);
+  bool cautious_ GUARDED_BY(mutex_) = false;  // after an error: until a write went through
+  std::vector<std::move_only_function<void()>> early_answers_ GUARDED_BY(mutex_);
+  bool timer_set_ GUARDED_BY(mutex_) = false;
+  std::uint64_t told_end_ GUARDED_BY(mutex_) = 0;  // the inode's answered end
   bool told_idle_ GUARDED_BY(mutex_) = true;
 };
 
