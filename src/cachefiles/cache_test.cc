@@ -301,6 +301,7 @@ TEST_F(CacheTest, ManyThreadsFillAndReadOneObject) {
   {
     const auto object = open("shared", 1, size);
     std::vector<std::thread> threads;
+    threads.reserve(4);
     for (unsigned thread = 0; thread < 4; ++thread) {
       threads.emplace_back([&, thread] { write_and_read_parts(*object, right, thread); });
     }

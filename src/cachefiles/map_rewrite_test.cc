@@ -27,6 +27,7 @@ namespace {
 TEST(RewrittenRecordsTest, WhatWasDurableStaysSoAndNothingElseBecomesIt) {
   const std::uint32_t sums[] = {1, 2, 3, 4};
   std::vector<MapPiece> pieces;
+  pieces.reserve(4);
   for (std::uint64_t cell = 0; cell < 4; ++cell) {
     pieces.push_back({{cell * kCellBytes, kCellBytes}, sums[cell]});
   }

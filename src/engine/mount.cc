@@ -1,6 +1,7 @@
 #include "engine/mount.h"
 
 #include <algorithm>
+#include <chrono>
 #include <cstdint>
 #include <functional>
 #include <memory>
@@ -12,6 +13,7 @@
 
 #include "base/error.h"
 #include "base/executor.h"
+#include "base/log.h"
 #include "base/mutex.h"
 #include "base/result.h"
 #include "base/unique_fd.h"
@@ -174,6 +176,25 @@ void Mount::stop() {
   }
 }
 
+namespace {
+
+// What a program wrote while it closed the file (asynchronous I/O), or without closing it before
+// the connection was cut, is on its way for a second at most.
+void wait_for_writes(const netfs::Share& share) {
+  constexpr auto kLongest = std::chrono::seconds(5);
+  const auto deadline = std::chrono::steady_clock::now() + kLongest;
+  while (const std::uint64_t files = share.statistics().files_behind) {
+    if (std::chrono::steady_clock::now() > deadline) {
+      log_error("what was written last to {} files, and not synced, has not reached the server",
+                files);
+      return;
+    }
+    std::this_thread::sleep_for(std::chrono::milliseconds(10));
+  }
+}
+
+}  // namespace
+
 void Mount::tear_down() {
   std::unique_ptr<netfs::Adapter> failed_adapter;
   std::unique_ptr<netfs::Share> share;
@@ -191,6 +212,7 @@ void Mount::tear_down() {
     failed_adapter->shut_down();
   }
   if (share != nullptr) {
+    wait_for_writes(*share);
     share->shut_down();  // ends what waits for the server
   }
   if (session != nullptr) {

@@ -58,6 +58,7 @@ Json mount_json(const MountStatus& status) {
 #define NETFS_COUNTER(name, text) json[#name] = status.share.name;
 #include "netfs/stats.def"
 #undef NETFS_COUNTER
+  json["unsafe_bytes"] = status.share.unsafe_bytes;
   json["server_calls"] = status.adapter.calls;
   json["server_reads"] = status.adapter.reads;
   json["server_bytes_read"] = status.adapter.bytes_read;

@@ -4,7 +4,6 @@
 #include <cerrno>
 #include <cstdint>
 #include <memory>
-#include <utility>
 
 #include "base/check.h"
 #include "base/executor.h"

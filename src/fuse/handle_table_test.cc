@@ -14,7 +14,6 @@
 #include <fcntl.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
-#include <unistd.h>
 
 #include "base/error.h"
 #include "base/result.h"
@@ -124,6 +123,7 @@ TEST_F(HandleTableTest, AnFhIsNeverGivenOutTwice) {
 
 TEST_F(HandleTableTest, AFullTableSaysSoAndTakesTheNextAfterAClose) {
   std::vector<std::uint64_t> all;
+  all.reserve(kShape.capacity);
   for (std::uint32_t i = 0; i < kShape.capacity; ++i) {
     all.push_back(add(1, i));
   }
@@ -155,26 +155,27 @@ TEST_F(HandleTableTest, AMountTakesItsOpensWithIt) {
 
 TEST_F(HandleTableTest, ManyThreadsOpenAndCloseBesideEachOther) {
   constexpr int kRounds = 3000;
+  const auto open_and_close = [this](std::uint32_t mount) {
+    std::mt19937 random(mount);
+    std::vector<std::uint64_t> mine;
+    for (int round = 0; round < kRounds; ++round) {
+      if (mine.empty() || random() % 2 == 0) {
+        mine.push_back(*table_.add(handle_of(mount, mount)));
+        continue;
+      }
+      std::swap(mine.at(random() % mine.size()), mine.back());
+      ASSERT_NE(table_.find(mount, mount, mine.back()), nullptr);
+      ASSERT_NE(table_.remove(mount, mount, mine.back()), nullptr);
+      mine.pop_back();
+    }
+    for (const std::uint64_t fh : mine) {
+      ASSERT_NE(table_.remove(mount, mount, fh), nullptr);
+    }
+  };
   {
     std::vector<Thread> threads;
     for (std::uint32_t mount = 1; mount <= 4; ++mount) {
-      threads.emplace_back("opener", [this, mount] {
-        std::mt19937 random(mount);
-        std::vector<std::uint64_t> mine;
-        for (int round = 0; round < kRounds; ++round) {
-          if (mine.empty() || random() % 2 == 0) {
-            mine.push_back(*table_.add(handle_of(mount, mount)));
-          } else {
-            std::swap(mine.at(random() % mine.size()), mine.back());
-            ASSERT_NE(table_.find(mount, mount, mine.back()), nullptr);
-            ASSERT_NE(table_.remove(mount, mount, mine.back()), nullptr);
-            mine.pop_back();
-          }
-        }
-        for (const std::uint64_t fh : mine) {
-          ASSERT_NE(table_.remove(mount, mount, fh), nullptr);
-        }
-      });
+      threads.emplace_back("opener", [&open_and_close, mount] { open_and_close(mount); });
     }
   }
   EXPECT_EQ(table_.size(), 0U);

@@ -429,6 +429,7 @@ void Share::flush(const InodeRef& inode, std::move_only_function<void(Result<>)>
 ShareStatistics Share::statistics() const {
   ShareStatistics statistics;
   statistics.known_inodes = context_->inodes.size();
+  statistics.files_behind = context_->files_behind.load();
   statistics.unsafe_bytes = context_->unsafe_bytes.load();
   statistics.held_bytes = context_->held_bytes.load();
 #define NETFS_COUNTER(name, text) statistics.name = context_->counters.name.value();

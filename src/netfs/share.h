@@ -81,6 +81,7 @@ struct Created {
 
 struct ShareStatistics {
   std::uint64_t known_inodes = 0;
+  std::uint64_t files_behind = 0;  // the server may not have all that was written and answered
   std::uint64_t unsafe_bytes = 0;  // of writes that were answered, not on the server's disk yet
   std::uint64_t held_bytes = 0;    // downloaded and on the cache's disk, in memory for a reader
 #define NETFS_COUNTER(name, text) std::uint64_t name = 0;

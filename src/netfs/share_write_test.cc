@@ -15,6 +15,8 @@
 #include "base/error.h"
 #include "base/result.h"
 #include "netfs/adapter.h"
+#include "netfs/attributes.h"
+#include "netfs/call_scope.h"
 #include "netfs/changes.h"
 #include "netfs/inode.h"
 #include "netfs/share.h"
@@ -228,6 +230,7 @@ TEST_F(ShareWriteTest, OwnWritesAreNotTakenForSomebodyElses) {
   ASSERT_TRUE(open);
   control_->hold = true;
   std::vector<std::shared_ptr<std::optional<Result<Written>>>> answers;
+  answers.reserve(8);
   for (std::uint64_t i = 0; i < 8; ++i) {
     answers.push_back(start_write(*open, i * 10'000, "own"));
   }
@@ -446,6 +449,7 @@ TEST_F(ShareGatherTest, WhatIsAppendedIsNotKeptBack) {
   const OpenFile open = new_file();
   ASSERT_TRUE(put(open, 0, "gathered"));
   ASSERT_EQ(append(open, ", appended")->offset, 8U);
+  stepper_.run();
   EXPECT_EQ(at_server(), "gathered, appended");
 }
 
@@ -475,6 +479,7 @@ TEST_F(ShareGatherTest, AServerThatStandsStillEndsIt) {
   const std::string megabyte = pattern(1U << 20U, 1);
   std::uint64_t answered = 0;
   std::vector<std::shared_ptr<std::optional<Result<Written>>>> answers;
+  answers.reserve(28);
   for (std::uint64_t i = 0; i < 28; ++i) {
     auto answer = std::make_shared<std::optional<Result<Written>>>();
     share_->write(open, {.offset = i << 20U}, bytes_of_text(megabyte), caller_,

@@ -257,8 +257,15 @@ Writer::Work Writer::next() {
 // Before the answers: whoever has one may look at the file.
 void Writer::tell_inode() {
   const std::uint64_t end = is_behind_now() ? accepted_end_ : 0;
-  if (end != std::exchange(told_end_, end)) {
-    inode_->set_answered_end(end);
+  const std::uint64_t told = std::exchange(told_end_, end);
+  if (end == told) {
+    return;
+  }
+  inode_->set_answered_end(end);
+  if (told == 0) {
+    ++share_->files_behind;
+  } else if (end == 0) {
+    --share_->files_behind;
   }
 }
 

@@ -1,14 +1,10 @@
 #include "testing/fake_server.h"
 
-#include <algorithm>
 #include <array>
 #include <cerrno>
 #include <chrono>
 #include <cstddef>
 #include <cstdint>
-#include <expected>
-#include <functional>
-#include <memory>
 #include <optional>
 #include <string>
 #include <string_view>
@@ -18,10 +14,6 @@
 #include "base/bytes.h"
 #include "base/check.h"
 #include "base/endian.h"
-#include "base/error.h"
-#include "base/executor.h"
-#include "base/result.h"
-#include "netfs/adapter.h"
 #include "netfs/attributes.h"
 
 namespace larder::testing {

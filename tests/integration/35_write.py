@@ -118,6 +118,17 @@ class Everything:
             self.assertEqual((self.export / "old").read_bytes(), self.content, "there by itself")
         self.assertEqual((self.export / "old").read_bytes(), self.content)
 
+    def test_what_was_answered_arrives_though_the_connection_is_cut(self):
+        fd = os.open(self.mounted / "old", os.O_RDWR)
+        try:
+            os.pwrite(fd, b"not synced", 0)
+            larder.abort_fuse(self.mounted)
+        finally:
+            with self.assertRaises(OSError):
+                os.close(fd)
+        self.content = b"not synced" + self.content[10:]
+        wait_until(lambda: (self.export / "old").read_bytes() == self.content, 5, "the bytes are there")
+
     def test_bytes_are_at_the_server_when_a_synchronous_write_returns(self):
         with open(os.open(self.mounted / "old", os.O_RDWR | os.O_SYNC), "r+b", buffering=0) as file:
             for _ in range(50):

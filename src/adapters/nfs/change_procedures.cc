@@ -231,8 +231,9 @@ Result<netfs::WriteReply> decode_write(Bytes results, std::size_t sent) {
   if (reply.length == 0 || reply.length > sent ||
       stability > std::to_underlying(netfs::Stability::kFileSync)) {
     in.fail();
+  } else {
+    reply.stability = static_cast<netfs::Stability>(stability);
   }
-  reply.stability = static_cast<netfs::Stability>(stability);
   return if_sensible(in, "WRITE", reply);
 }
 
