@@ -22,8 +22,6 @@
 #include "fscache/cache.h"
 #include "fuse/backing_registrar.h"
 #include "fuse/filesystem.h"
-#include "fuse/handle_table.h"
-#include "fuse/node_table.h"
 #include "fuse/session.h"
 #include "handover/engine_end.h"
 #include "handover/mount_spec.h"

@@ -172,13 +172,16 @@ void DirectoryStream::on_reply(const Question& asked, Result<ReaddirReply> reply
   {
     const MutexLock lock(mutex_);
     const bool we_cancelled = !reply && reply.error().code() == Errc::kCancelled && unwanted_;
-    bool ask_again = false;
-    if (asked.round != round_ || we_cancelled) {
-      ask_again = true;  // rewound: it is about a listing that is gone; or for nobody who waits now
-    } else if (reply) {
+    // Rewound: it is about a listing that is gone; or for nobody who waits now.
+    const bool for_nobody = asked.round != round_ || we_cancelled;
+    // Names need the right to read, attributes the right to search too.
+    const bool names_only = !for_nobody && !reply && reply.error().error_number() == EACCES &&
+                            std::exchange(with_attributes_, false);
+    bool ask_again = for_nobody || names_only;
+    if (reply && !ask_again) {
       result = take(std::move(*reply));
-    } else if (reply.error().code() == Errc::kStale && reply.error().error_number() == EAGAIN &&
-               restarts_ < kMostRestarts) {
+    } else if (!ask_again && reply.error().code() == Errc::kStale &&
+               reply.error().error_number() == EAGAIN && restarts_ < kMostRestarts) {
       // The server does not know the position any more: from the start, without what was given.
       ++restarts_;
       position_ = {};
@@ -186,9 +189,7 @@ void DirectoryStream::on_reply(const Question& asked, Result<ReaddirReply> reply
         given_.insert(entry.name);
       }
       ask_again = true;
-    } else if (reply.error().error_number() == EACCES && std::exchange(with_attributes_, false)) {
-      ask_again = true;  // names need the right to read, attributes the right to search too
-    } else {
+    } else if (!ask_again) {
       result = fail(reply.error());
     }
     if (ask_again && !waiters_.empty()) {

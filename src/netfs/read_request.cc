@@ -1,6 +1,5 @@
 #include "netfs/read_request.h"
 
-#include <algorithm>
 #include <cstdint>
 #include <memory>
 #include <optional>

@@ -1,6 +1,5 @@
 #include "netfs/share.h"
 
-#include <algorithm>
 #include <cerrno>
 #include <chrono>
 #include <cstddef>
@@ -24,15 +23,16 @@
 #include "base/gate.h"
 #include "base/mutex.h"
 #include "base/result.h"
-#include "base/thread_annotations.h"
 #include "fscache/cache.h"
 #include "netfs/adapter.h"
 #include "netfs/answer.h"
 #include "netfs/attributes.h"
 #include "netfs/call_scope.h"
+#include "netfs/changes.h"
 #include "netfs/credential.h"
 #include "netfs/directory_stream.h"
 #include "netfs/file.h"
+#include "netfs/file_open.h"
 #include "netfs/inode.h"
 #include "netfs/name_cache.h"
 #include "netfs/read_request.h"
@@ -308,7 +308,7 @@ void Share::open(const InodeRef& inode, OpenIntent intent, const Caller& asking,
 }
 
 std::shared_ptr<File> Share::file_of(const InodeRef& inode) {
-  std::shared_ptr<File> file = inode->file();
+  const std::shared_ptr<File> file = inode->file();
   return file != nullptr ? file : inode->set_file(std::make_shared<File>(context_, inode));
 }
 

@@ -1,6 +1,7 @@
 // The fake keeps a server's worst promises: what was not committed is gone after a restart.
 #include "testing/fake_server.h"
 
+#include <cstddef>
 #include <cerrno>
 #include <cstdint>
 #include <memory>
