@@ -17,6 +17,7 @@
 #include "base/error.h"
 #include "base/mutex.h"
 #include "base/result.h"
+#include "base/thread_annotations.h"
 #include "netfs/adapter.h"
 #include "netfs/attributes.h"
 #include "netfs/changes.h"
