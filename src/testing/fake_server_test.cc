@@ -1,8 +1,8 @@
 // The fake keeps a server's worst promises: what was not committed is gone after a restart.
 #include "testing/fake_server.h"
 
-#include <cstddef>
 #include <cerrno>
+#include <cstddef>
 #include <cstdint>
 #include <memory>
 #include <optional>
