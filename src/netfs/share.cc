@@ -77,6 +77,7 @@ Share::Share(std::unique_ptr<Adapter> adapter, Executor& executor,
       context_(std::make_shared<ShareContext>(std::move(adapter), executor, std::move(cache),
                                               options.times, info_)),
       adapter_(context_->adapter),
+      locks_(executor.timers()),
       timers_(std::make_shared<Gate>()) {
   root_ = context_->inodes.find_or_make(info_.root, info_.root_attributes, 0);
   context_->server_time.observe(info_.root_attributes.changed, executor_.clock().now());
@@ -439,6 +440,7 @@ ShareStatistics Share::statistics() const {
 }
 
 void Share::shut_down() {
+  locks_.shut_down();
   adapter_.shut_down();
   std::list<Recent> recent;
   timers_->close_and_wait();

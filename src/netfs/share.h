@@ -30,6 +30,7 @@
 #include "netfs/file_open.h"
 #include "netfs/inode.h"
 #include "netfs/invalidation.h"
+#include "netfs/lock_table.h"
 #include "netfs/read_request.h"
 #include "netfs/share_context.h"
 #include "netfs/version.h"
@@ -172,6 +173,9 @@ class Share {
   // it may be in passthrough.
   [[nodiscard]] static bool is_for_page_cache_only(const OpenFile& open);
 
+  // What processes have locked; a front end that leaves locks to the kernel has nothing there.
+  [[nodiscard]] LockTable& locks() { return locks_; }
+
   // Nobody has the file open any more.
   void closed(const std::shared_ptr<File>& file);
 
@@ -276,6 +280,7 @@ class Share {
   const std::shared_ptr<ShareContext> context_;
   Adapter& adapter_;  // the context's
   InodeRef root_;
+  LockTable locks_;
 
   mutable Mutex mutex_{LockRank::kInode};
 
