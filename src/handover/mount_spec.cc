@@ -47,6 +47,8 @@ constexpr auto kSwitches = std::to_array<Switch>({
     {"async", &MountOptions::sync, false},
     {"soft", &MountOptions::soft, true},
     {"hard", &MountOptions::soft, false},
+    {"local_lock=all", &MountOptions::local_lock, true},
+    {"local_lock=none", &MountOptions::local_lock, false},
     {"passthrough=yes", &MountOptions::passthrough, true},
     {"passthrough=no", &MountOptions::passthrough, false},
 });
@@ -105,6 +107,11 @@ Result<> refuse(std::string_view word) {
                                             "passthrough=yes and passthrough=no are known",
                                             word));
   }
+  if (word.starts_with("local_lock=")) {
+    return fail(Errc::kInvalid, fmt::format("option {}: unknown value; local_lock, local_lock=all "
+                                            "and local_lock=none are known",
+                                            word));
+  }
   return {};
 }
 
@@ -136,6 +143,10 @@ Result<> apply_option(MountOptions& options, std::string_view word) {
       options.*entry.member = entry.value;
       return {};
     }
+  }
+  if (word == "local_lock") {
+    options.local_lock = true;
+    return {};
   }
   if (word == "profile=data" || word.empty()) {
     return {};

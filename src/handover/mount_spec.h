@@ -36,6 +36,7 @@ struct MountOptions {
   bool soft = false;
 
   bool passthrough = true;  // complete files may be handed to the kernel
+  bool local_lock = false;  // the kernel keeps locks by itself, by node (docs/writing.md)
 
   // What nobody here knows, "name" or "name=value" in order: the adapter takes or refuses it.
   std::vector<std::string> adapter;

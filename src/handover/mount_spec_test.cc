@@ -47,6 +47,7 @@ TEST(MountSpecTest, KeepsDefaultsWhereNothingWasSaid) {
   EXPECT_TRUE(again->options.nosuid);
   EXPECT_TRUE(again->options.nodev);
   EXPECT_TRUE(again->options.passthrough);
+  EXPECT_FALSE(again->options.local_lock);
 }
 
 TEST(MountSpecTest, TheLastWordCounts) {
@@ -55,6 +56,8 @@ TEST(MountSpecTest, TheLastWordCounts) {
   EXPECT_FALSE(options_of({"soft", "hard"})->soft);
   EXPECT_FALSE(options_of({"ro", "rw"})->read_only);
   EXPECT_TRUE(options_of({"rw", "ro"})->read_only);
+  EXPECT_TRUE(options_of({"local_lock"})->local_lock);
+  EXPECT_FALSE(options_of({"local_lock=all", "local_lock=none"})->local_lock);
 }
 
 TEST(MountSpecTest, NoacAndActimeoSetAllFourTimes) {
@@ -69,7 +72,8 @@ TEST(MountSpecTest, NoacAndActimeoSetAllFourTimes) {
 TEST(MountSpecTest, RefusesValuesThatMakeNoSense) {
   for (const char* const word :
        {"nconnect=0", "nconnect=17", "nconnect", "rsize=12", "rsize=1k", "timeo=", "actimeo=-1",
-        "acregmin=99999999999999999999", "passthrough=maybe", "profile=x", "passthrough"}) {
+        "acregmin=99999999999999999999", "passthrough=maybe", "profile=x", "passthrough",
+        "local_lock=posix"}) {
     const auto options = options_of({word});
     ASSERT_FALSE(options.has_value()) << word;
     EXPECT_EQ(options.error().code(), Errc::kInvalid) << word;
