@@ -138,7 +138,8 @@ Result<> Mount::serve(std::unique_ptr<netfs::Share> share) {
       std::move(*device), executor_,
       fuse::SessionOptions{.name = std::to_string(id_),
                            .threads = std::clamp(std::thread::hardware_concurrency(), 2U, 4U),
-                           .passthrough = spec_.options.passthrough});
+                           .passthrough = spec_.options.passthrough,
+                           .locks = !spec_.options.read_only && !spec_.options.local_lock});
   filesystem->attach(*session, {.read_only = spec_.options.read_only});
   fuse::Session& started = *session;
   fuse::Filesystem& handler = *filesystem;

@@ -289,7 +289,7 @@ class ReadOnlyTest : public ChangingTest {
 TEST_F(ReadOnlyTest, EveryChangeIsRefused) {
   const std::uint64_t node = lookup("small");
   const OpenOut reader = open(node);
-  EXPECT_NE(reader.open_flags & kOpenNoFlush, 0U);
+  EXPECT_NE(reader.open_flags & kOpenNoFlush, 0U) << "the kernel keeps its locks";
   const std::vector<std::uint64_t> changes = {
       kernel().open(node, O_WRONLY),
       kernel().open(node, O_RDWR),

@@ -94,6 +94,7 @@ void Filesystem::close() {
 
 void Filesystem::on_negotiated(const Negotiated& negotiated) {
   passthrough_ = negotiated.passthrough;
+  locks_ = negotiated.locks;
   prunes_ = negotiated.minor >= kPruneMinorVersion;
   if (!negotiated.passthrough) {
     const MutexLock lock(mutex_);
@@ -114,6 +115,9 @@ Filesystem::Entry Filesystem::entry_of(std::uint32_t opcode) {
     table[FUSE_READ] = {&Filesystem::read};
     table[FUSE_FLUSH] = {&Filesystem::flush};
     table[FUSE_FSYNC] = {&Filesystem::fsync};
+    table[FUSE_GETLK] = {&Filesystem::getlk};
+    table[FUSE_SETLK] = {&Filesystem::setlk};
+    table[FUSE_SETLKW] = {&Filesystem::setlk};
     table[FUSE_RELEASE] = {&Filesystem::release};
     table[FUSE_OPENDIR] = {&Filesystem::opendir};
     table[FUSE_READDIR] = {&Filesystem::readdir};

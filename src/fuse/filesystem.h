@@ -36,6 +36,7 @@
 #include "netfs/directory_stream.h"
 #include "netfs/inode.h"
 #include "netfs/invalidation.h"
+#include "netfs/lock_table.h"
 #include "netfs/share.h"
 #include "netfs/version.h"
 #include "netfs/writer.h"
@@ -101,6 +102,12 @@ class Filesystem final : public Handler {
 
   using OpeningRef = std::shared_ptr<Opening>;
 
+  struct AskedLock {
+    netfs::InodeRef inode;
+    netfs::LockOrder order;
+    bool unlocks = false;
+  };
+
   [[nodiscard]] static netfs::OpenIntent open_intent_of(std::uint32_t flags);
   [[nodiscard]] static bool opens_for_change(const Opening& opening);
   [[nodiscard]] static Entry entry_of(std::uint32_t opcode);
@@ -146,6 +153,8 @@ class Filesystem final : public Handler {
   void write(const RequestRef& request);
   void flush(const RequestRef& request);
   void fsync(const RequestRef& request);
+  void getlk(const RequestRef& request);
+  void setlk(const RequestRef& request);
 
   // The directory of a change whose first name is behind `skip` bytes; null: it was refused.
   [[nodiscard]] netfs::InodeRef directory_of(const RequestRef& request, std::size_t skip) const;
@@ -165,6 +174,9 @@ class Filesystem final : public Handler {
                    const Result<netfs::Written>& written);
   void invalidate_written(std::uint64_t nodeid, const fuse_write_in& in);
   void sync(const RequestRef& request, const HandleRef& handle);
+
+  // What a request about a lock asks; nothing: it was refused.
+  [[nodiscard]] std::optional<AskedLock> asked_lock(const RequestRef& request) const;
 
   // Refuses an open that is on its way.
   void refuse(const OpeningRef& opening, const Error& error);
@@ -208,6 +220,7 @@ class Filesystem final : public Handler {
   NodeId root_ = 0;
   std::atomic<bool> passthrough_{false};
   std::atomic<bool> prunes_{false};  // the kernel forgets on request
+  std::atomic<bool> locks_{false};   // the kernel leaves locks to us, and tells of every close
   Counter opens_passthrough_, opens_page_cache_;
   BufferPool sample_buffers_;
   std::atomic<std::uint64_t> samples_{0};

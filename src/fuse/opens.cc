@@ -370,8 +370,8 @@ void Filesystem::grant(const OpeningRef& opening, OpenMode mode, OpenWhy why, bo
   }
   OpenOut out{};
   out.fh = *fh;
-  // Who cannot write has nothing to flush when he closes.
-  out.open_flags = opens_for_change(*opening) ? 0 : kOpenNoFlush;
+  // Who cannot write has nothing to flush when he closes, unless he may have locks.
+  out.open_flags = locks_ || opens_for_change(*opening) ? 0 : kOpenNoFlush;
   if (mode == OpenMode::kPassthrough) {
     out.open_flags |= kOpenPassthrough;
     out.backing_id = backing_id;
@@ -433,6 +433,9 @@ void Filesystem::release(const RequestRef& request) {
   if (handle == nullptr) {
     request->reply_error(EBADF);
     return;
+  }
+  if (locks_ && handle->open.file != nullptr) {
+    share_.locks().close_open(*handle->open.file->inode(), in->fh);
   }
   close_node(handle->nodeid);
   request->reply_empty();

@@ -18,6 +18,8 @@ inline constexpr std::uint32_t kLeastMinorVersion = 31;
 // ---- INIT flags.
 inline constexpr std::uint64_t kInitPassthrough = 1ULL << 37;  // 7.40, Linux 6.9
 inline constexpr std::uint64_t kInitHasResend = 1ULL << 39;    // 7.41
+// Locks that are told to us; what is not, the kernel keeps.
+inline constexpr std::uint64_t kInitLocks = FUSE_POSIX_LOCKS | FUSE_FLOCK_LOCKS;
 
 // ---- Notifications.
 inline constexpr std::uint32_t kPruneMinorVersion = 45;  // 7.45, Linux 6.18

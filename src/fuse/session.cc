@@ -162,7 +162,8 @@ void Session::process(Bytes bytes) {
     const MutexLock lock(mutex_);
     ready = negotiated_;
     if (header.opcode != FUSE_INTERRUPT) {
-      under_way_.insert_or_assign(request->unique(), UnderWay{request->scope(), header.pid});
+      under_way_.insert_or_assign(
+          request->unique(), UnderWay{request->scope(), header.pid, header.opcode == FUSE_SETLKW});
     }
   }
   if (header.opcode == FUSE_INIT) {
@@ -199,7 +200,8 @@ void Session::negotiate(Request& request) {
                                     FUSE_ATOMIC_O_TRUNC | FUSE_HANDLE_KILLPRIV_V2 |
                                     FUSE_EXPLICIT_INVAL_DATA | FUSE_MAX_PAGES | FUSE_INIT_EXT |
                                     kInitHasResend;
-  const std::uint64_t wanted = kWanted | (options_.passthrough ? kInitPassthrough : 0);
+  const std::uint64_t wanted =
+      kWanted | (options_.passthrough ? kInitPassthrough : 0) | (options_.locks ? kInitLocks : 0);
   const std::uint64_t agreed = offered & wanted;
 
   InitOut out{};
@@ -214,7 +216,9 @@ void Session::negotiate(Request& request) {
   out.time_gran = 1;
   out.max_pages = kMostPages;
   out.max_stack_depth = (agreed & kInitPassthrough) != 0 ? 1 : 0;
-  handler_->on_negotiated({out.minor, (agreed & kInitPassthrough) != 0});
+  handler_->on_negotiated({.minor = out.minor,
+                           .passthrough = (agreed & kInitPassthrough) != 0,
+                           .locks = (agreed & kInitLocks) == kInitLocks});
   {
     const MutexLock lock(mutex_);
     negotiated_ = true;
@@ -242,7 +246,9 @@ void Session::interrupt(const RequestRef& request) {
     request->reply_error(EAGAIN);  // not read yet by another thread, or answered a moment ago
     return;
   }
-  if (!is_thread_ending(options_.read_proc, waiting->pid)) {
+  // A lock is waited for as on a local disk: the kernel makes of our EINTR what the signal's
+  // handler wants, which may be to begin again.
+  if (!waiting->any_signal_ends && !is_thread_ending(options_.read_proc, waiting->pid)) {
     // Only a signal that the program handles, once we have answered. It sends no second INTERRUPT
     // by itself when it is killed later.
     ask_again_later(request);

@@ -30,6 +30,7 @@ namespace larder::fuse {
 struct Negotiated {
   std::uint32_t minor = 0;
   bool passthrough = false;
+  bool locks = false;  // flock(2) and fcntl(2) locks come to us, else the kernel keeps them by node
 };
 
 // What the session hands requests to.
@@ -60,6 +61,7 @@ struct SessionOptions {
   std::string name;      // of the threads
   unsigned threads = 2;  // that read requests
   bool passthrough = true;
+  bool locks = true;
   ReadProc read_proc = read_proc_file;  // tests put their own here
 };
 
@@ -122,6 +124,7 @@ class Session final : public ReplySink {
   struct UnderWay {
     std::weak_ptr<netfs::CallScope> scope;
     std::uint32_t pid = 0;
+    bool any_signal_ends = false;  // not only one that ends the thread
   };
 
   std::unordered_map<std::uint64_t, UnderWay> under_way_ GUARDED_BY(mutex_);

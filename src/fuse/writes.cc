@@ -100,7 +100,13 @@ void Filesystem::flush(const RequestRef& request) {
   const HandleRef file = in == nullptr ? nullptr : handle(*request, in->fh);
   if (file == nullptr) {
     request->reply_error(EBADF);
-  } else if (can_write(file->open)) {
+    return;
+  }
+  if (locks_ && file->open.file != nullptr) {
+    // First: others must not wait for a server on account of one who is gone.
+    share_.locks().close_descriptor(*file->open.file->inode(), in->lock_owner, in->fh);
+  }
+  if (can_write(file->open)) {
     sync(request, file);
   } else {
     request->reply_empty();

@@ -250,9 +250,12 @@ class FakeKernel {
     return send(FUSE_WRITE, nodeid, FuseBytes().add(in).add_bytes(bytes_of(data)));
   }
 
-  [[nodiscard]] std::uint64_t flush(std::uint64_t nodeid, std::uint64_t fh) {
+  // `owner` of the locks that the process has there.
+  [[nodiscard]] std::uint64_t flush(std::uint64_t nodeid, std::uint64_t fh,
+                                    std::uint64_t owner = 0) {
     fuse_flush_in in{};
     in.fh = fh;
+    in.lock_owner = owner;
     return send(FUSE_FLUSH, nodeid, FuseBytes().add(in));
   }
 
@@ -260,6 +263,12 @@ class FakeKernel {
     fuse_fsync_in in{};
     in.fh = fh;
     return send(FUSE_FSYNC, nodeid, FuseBytes().add(in));
+  }
+
+  // GETLK, SETLK or SETLKW.
+  [[nodiscard]] std::uint64_t lock(std::uint32_t opcode, std::uint64_t nodeid,
+                                   const fuse_lk_in& in) {
+    return send(opcode, nodeid, FuseBytes().add(in));
   }
 
   void forget(std::uint64_t nodeid, std::uint64_t count) {

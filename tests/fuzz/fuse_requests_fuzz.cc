@@ -100,6 +100,8 @@ Lengths lengths_of(std::uint32_t opcode, const FuseBytes& body) {
     case FUSE_READ:
     case FUSE_READDIR:
       return {0, body.as<fuse_read_in>().size};
+    case FUSE_GETLK:
+      return exactly(sizeof(fuse_lk_out));
     case FUSE_STATFS:
       return exactly(sizeof(fuse_statfs_out));
     case FUSE_INIT:
@@ -150,6 +152,7 @@ class Run {
     // Long enough for everything that counted as fresh to be asked for anew.
     fake_.stepper.run();
     fake_.advance(std::chrono::hours(1));
+    fake_.session->cancel_all();  // who waits for a lock that somebody has
     collect();
     CHECK(fake_.kernel.waiting() == 0, "{} requests were not answered", fake_.kernel.waiting());
     check_that_it_serves();
@@ -306,15 +309,30 @@ class Run {
 
   void synchronize(Script& script) {
     const std::uint8_t which = script.byte();
-    if (which % 2 == 0) {
+    if (which >= 0xc0) {
+      lock(which, script);
+    } else if (which % 2 == 0) {
       fuse_flush_in in{};
       in.fh = handle(script);
+      in.lock_owner = which % 4;
       send(FUSE_FLUSH, node(script), FuseBytes().add(in));
     } else {
       fuse_fsync_in in{};
       in.fh = handle(script);
       send(FUSE_FSYNC, node(script), FuseBytes().add(in));
     }
+  }
+
+  void lock(std::uint8_t how, Script& script) {
+    constexpr std::array<std::uint32_t, 3> kOpcodes = {FUSE_GETLK, FUSE_SETLK, FUSE_SETLKW};
+    fuse_lk_in in{};
+    in.fh = handle(script);
+    in.owner = script.byte() % 4;
+    in.lk.start = script.number(20);
+    in.lk.end = in.lk.start + script.number(20);
+    in.lk.type = how % 8;  // of which three are known
+    in.lk_flags = (how & 8U) != 0 ? FUSE_LK_FLOCK : 0;
+    send(kOpcodes.at(how / 16 % kOpcodes.size()), node(script), FuseBytes().add(in));
   }
 
   void change_names(int what, Script& script) {

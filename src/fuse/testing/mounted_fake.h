@@ -97,8 +97,11 @@ class MountedFake {
     filesystem = std::make_unique<Filesystem>(1, *share, nodes, handles, registrar, stepper);
     session = std::make_unique<Session>(
         kernel.make_device(), stepper,
-        SessionOptions{"fake", 0, passthrough,
-                       [this](std::uint32_t, const char*) { return process_status; }});
+        SessionOptions{.name = "fake",
+                       .threads = 0,
+                       .passthrough = passthrough,
+                       .locks = !read_only,
+                       .read_proc = [this](std::uint32_t, const char*) { return process_status; }});
     filesystem->attach(*session, {.read_only = read_only});
     session->start(*filesystem, [](StopReason, const std::string&) {});
     kernel.attach([this](Bytes bytes) { session->process(bytes); });
