@@ -15,6 +15,7 @@
 #include "base/bytes.h"
 #include "base/check.h"
 #include "base/error.h"
+#include "base/log.h"
 #include "base/mutex.h"
 #include "base/result.h"
 #include "base/thread_annotations.h"
@@ -376,7 +377,7 @@ void Writer::on_written(Pieces::iterator piece, Result<WriteReply> reply) {
   }
   go_on();
   if (answered.lost) {
-    tell_lost();
+    tell_lost(answered.first_error);
   }
 }
 
@@ -427,7 +428,8 @@ void Writer::finish_piece(const std::shared_ptr<Call>& call, const std::optional
     if (error) {
       ++late_errors_.count;
       late_errors_.last = error;
-      work.lost = cautious_ = true;
+      work.lost = true;
+      work.first_error = std::exchange(cautious_, true) ? std::nullopt : error;
       if (!has_unanswered_before(last_sequence_)) {
         accepted_end_ = 0;  // the file ends where the server says
       }
@@ -450,7 +452,12 @@ void Writer::finish_piece(const std::shared_ptr<Call>& call, const std::optional
 }
 
 // What the kernel's pages show is not the file.
-void Writer::tell_lost() {
+void Writer::tell_lost(const std::optional<Error>& first) {
+  if (first && first->code() != Errc::kCancelled && first->error_number() != ESTALE) {
+    // Also for a file that nobody has open any more.
+    log_warning("what was written to file {} did not reach the server: {}",
+                inode_->attributes().attributes.fileid, first->message());
+  }
   inode_->expire();
   share_->tell_changed(*inode_);
 }
@@ -490,13 +497,15 @@ void Writer::start_commit(const CredentialRef& credential) {
 void Writer::on_committed(Result<CommitReply> reply) {
   share_->end_change(inode_, reply ? Result<Change>(reply->file) : fail(reply.error()));
   bool lost = false;
+  bool first = false;
   {
     const MutexLock lock(mutex_);
+    first = !cautious_;
     lost = take_commit(reply);
   }
   go_on();
   if (lost) {
-    tell_lost();
+    tell_lost(first ? std::optional(reply.error()) : std::nullopt);
   }
 }
 

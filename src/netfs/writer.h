@@ -150,8 +150,9 @@ class Writer : public std::enable_shared_from_this<Writer> {
     CredentialRef commit_credential;
     std::vector<std::move_only_function<void()>> answers;
     bool idle = false;
-    bool lost = false;       // bytes whose write was answered will never be at the server
-    bool set_timer = false;  // for what is being gathered
+    bool lost = false;                 // bytes whose write was answered will never be at the server
+    std::optional<Error> first_error;  // why; of several in a row the first
+    bool set_timer = false;            // for what is being gathered
   };
 
   void go_on() EXCLUDES(mutex_);
@@ -166,7 +167,7 @@ class Writer : public std::enable_shared_from_this<Writer> {
   void tell_inode() REQUIRES(mutex_);
   void wait_for_more();
   void forget(const Piece& piece) REQUIRES(mutex_);
-  void tell_lost();
+  void tell_lost(const std::optional<Error>& first);
   void choose_pieces(Work& work) REQUIRES(mutex_);
   void choose_commit(Work& work) REQUIRES(mutex_);
   void answer_waiters(Work& work) REQUIRES(mutex_);
