@@ -47,6 +47,10 @@ class OwnSize(OwnDisk):
     LIMIT = 12 * _MIB  # half of what the export holds
     options = "cachesize=12M"
 
+    def cache_status(self):
+        """Nothing yet, a moment after the start."""
+        return next(iter(self.larder.status()["caches"]), {})
+
     def cache_bytes(self):
         total = 0
         for path in self.disk.mountpoint.rglob("*"):
@@ -56,15 +60,22 @@ class OwnSize(OwnDisk):
 
     def read_all_within_the_limit(self):
         most, most_used = 0, 0
-        for path in self.export.rglob("*"):
-            if path.is_file():
-                self.read(path.relative_to(self.export))
-            most = max(most, self.cache_bytes())
-            # Also what has no name on the disk yet, which comes some seconds after the last close.
-            most_used = max(most_used, self.larder.status()["caches"][0]["used_bytes"])
-        self.assertLessEqual(most, self.LIMIT)
-        self.assertLessEqual(most_used, self.LIMIT)
-        self.assertGreater(most_used, self.LIMIT // 2, "the limit was never tried")
+        # More than once where the disk is slow: so small a cache leaves out what comes faster than
+        # its state file can be written.
+        for _ in range(20):
+            for path in self.export.rglob("*"):
+                if path.is_file():
+                    self.read(path.relative_to(self.export))
+                most = max(most, self.cache_bytes())
+                # Also what has no name on the disk yet, which comes some seconds after the last close.
+                most_used = max(most_used, self.larder.status()["caches"][0]["used_bytes"])
+            self.assertLessEqual(most, self.LIMIT)
+            self.assertLessEqual(most_used, self.LIMIT)
+            cache = self.cache_status()
+            if cache["culling"] or cache["culled_objects"] > 0:
+                return
+            larder.drop_page_cache()
+        self.fail("the limit was never tried")
 
     def test_the_size_that_a_mount_names_holds(self):
         self.assertEqual(self.larder.status()["caches"][0]["limit_bytes"], self.LIMIT)
@@ -82,7 +93,7 @@ class OwnSize(OwnDisk):
     def test_the_size_that_serve_names_holds(self):
         self.larder.restart()
         self.larder.run("serve", "--cache", self.larder.cache_directory, "--cache-size", "12M")
-        wait_until(lambda: self.larder.status()["caches"][0].get("limit_bytes"), 20, "the cache")
+        wait_until(lambda: self.cache_status().get("limit_bytes"), 20, "the cache")
         self.mount("")
         self.assertEqual(self.larder.status()["caches"][0]["limit_bytes"], self.LIMIT)
         self.read_all_within_the_limit()
@@ -90,7 +101,7 @@ class OwnSize(OwnDisk):
     def test_serve_tells_what_is_wrong_with_the_size(self):
         self.larder.restart()
         self.larder.run("serve", "--cache", self.larder.cache_directory, "--cache-size", "97M")
-        wait_until(lambda: "97M" in self.larder.status()["caches"][0]["trouble"], 20, "the sentence")
+        wait_until(lambda: "97M" in self.cache_status().get("trouble", ""), 20, "the sentence")
         self.assertNotIn("limit_bytes", self.larder.status()["caches"][0])
 
 
