@@ -143,7 +143,8 @@ Filesystem::Entry Filesystem::entry_of(std::uint32_t opcode) {
 
 void Filesystem::handle(const RequestRef& request) {
   const std::uint32_t opcode = request->header().opcode;
-  if (opcode != FUSE_OPEN) {
+  // The kernel asks for attributes before it opens, whichever way it came to the node.
+  if (opcode != FUSE_OPEN && opcode != FUSE_GETATTR) {
     stale_retries_.note_other_request(request->header().pid);
   }
   const Entry entry = entry_of(opcode);

@@ -40,7 +40,7 @@ class StaleRetries {
     return true;
   }
 
-  // The thread did something else.
+  // The thread did something else than open a node or ask for its attributes.
   void note_other_request(std::uint32_t pid) EXCLUDES(mutex_) {
     if (!any_.load(std::memory_order_relaxed)) {
       return;

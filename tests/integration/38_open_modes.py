@@ -7,7 +7,6 @@ import pathlib
 import shutil
 import subprocess
 import sys
-import unittest
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
 
@@ -322,11 +321,8 @@ class ReopenWithoutAttributeTimes(ModesCase):
         self.content = self.random.randbytes(_SIZES["complete"])
         self.write("complete", self.content)
 
-    # That OPEN is answered ESTALE once, and its repetition by the same thread is known for a reopen. But any
-    # request between the two makes the engine forget that, also the kernel's GETATTR: so open(2) fails. With
-    # the default times that GETATTR comes only where the kernel has dropped the attributes, as of a file that
-    # was just renamed over: there it fails in about half of the cases.
-    @unittest.expectedFailure
+    # The OPEN is answered ESTALE once, and its repetition by the same thread is known for a reopen: also behind
+    # the kernel's GETATTR, which comes where it has dropped the attributes, as of a file just renamed over.
     def test_the_version_held_in_passthrough_is_opened_again_by_its_descriptor(self):
         self.settle()
         self.bring_into("complete", self.mounted / "complete")
