@@ -45,4 +45,19 @@ class Answer {
   Done<T> done_ GUARDED_BY(mutex_);
 };
 
+// For work that cannot be called back when its caller's wait is interrupted: `done` gets kCancelled
+// then, and what becomes of the work nobody hears. The work itself runs for unheard(caller).
+template <class T>
+[[nodiscard]] Done<T> interruptible(const Caller& caller, Done<T> done) {
+  if (caller.scope == nullptr) {
+    return done;
+  }
+  const auto answer = Answer<T>::for_scope(caller.scope, std::move(done));
+  return [answer](Result<T> result) { answer->give(std::move(result)); };
+}
+
+[[nodiscard]] inline Caller unheard(const Caller& caller) {
+  return {caller.credential, nullptr};
+}
+
 }  // namespace larder::netfs

@@ -14,6 +14,7 @@
 #include "base/error.h"
 #include "base/result.h"
 #include "netfs/adapter.h"
+#include "netfs/answer.h"
 #include "netfs/attributes.h"
 #include "netfs/call_scope.h"
 #include "netfs/changes.h"
@@ -36,7 +37,8 @@ constexpr std::string_view kHiddenPrefix = ".nfs";
 
 void Share::create(const InodeRef& directory, std::string_view name, const CreateIntent& intent,
                    const Caller& asking, Done<Created> done) {
-  const Caller caller = caller_for(*directory, asking);
+  const Caller caller = unheard(caller_for(*directory, asking));
+  done = interruptible(asking, std::move(done));
   CreateOrder order;
   if (intent.exclusive) {
     order.mode = CreateMode::kExclusive;
@@ -106,7 +108,8 @@ void Share::open_created(LookupOutcome made, const CreateIntent& intent, const C
 
 void Share::make(const InodeRef& directory, std::string_view name, const MakeOrder& order,
                  const Caller& asking, Done<LookupOutcome> done) {
-  const Caller caller = caller_for(*directory, asking);
+  const Caller caller = unheard(caller_for(*directory, asking));
+  done = interruptible(asking, std::move(done));
   const CheckTicket ticket = begin_change(directory);
   adapter_.start_make(directory->handle(), name, order, caller.credential,
                       [this, directory, name = std::string(name), caller, ticket,
@@ -117,7 +120,8 @@ void Share::make(const InodeRef& directory, std::string_view name, const MakeOrd
 
 void Share::symlink(const InodeRef& directory, std::string_view name, std::string_view target,
                     const Caller& asking, Done<LookupOutcome> done) {
-  const Caller caller = caller_for(*directory, asking);
+  const Caller caller = unheard(caller_for(*directory, asking));
+  done = interruptible(asking, std::move(done));
   const CheckTicket ticket = begin_change(directory);
   adapter_.start_symlink(directory->handle(), name, target, {}, caller.credential,
                          [this, directory, name = std::string(name), caller, ticket,
@@ -147,7 +151,8 @@ void Share::finish_make(const InodeRef& directory, const std::string& name, cons
 
 void Share::link(const InodeRef& inode, const InodeRef& directory, std::string_view name,
                  const Caller& asking, Done<LookupOutcome> done) {
-  const Caller caller = caller_for(*directory, asking);
+  const Caller caller = unheard(caller_for(*directory, asking));
+  done = interruptible(asking, std::move(done));
   const CheckTicket ticket = begin_change(directory);
   adapter_.start_link(
       inode->handle(), directory->handle(), name, caller.credential,
@@ -168,7 +173,8 @@ void Share::link(const InodeRef& inode, const InodeRef& directory, std::string_v
 
 void Share::remove(const InodeRef& directory, std::string_view name, const Caller& asking,
                    Done<void> done) {
-  const Caller caller = caller_for(*directory, asking);
+  const Caller caller = unheard(caller_for(*directory, asking));
+  done = interruptible(asking, std::move(done));
   hide_if_open(directory, std::string(name), caller,
                [this, directory, name = std::string(name), caller,
                 done = std::move(done)](Result<Hidden> hidden) mutable {
@@ -197,7 +203,8 @@ void Share::remove_at_server(const InodeRef& directory, const std::string& name,
 
 void Share::remove_directory(const InodeRef& directory, std::string_view name, const Caller& asking,
                              Done<void> done) {
-  const Caller caller = caller_for(*directory, asking);
+  const Caller caller = unheard(caller_for(*directory, asking));
+  done = interruptible(asking, std::move(done));
   const Place place{directory, std::string(name)};
   rmdir_at_server(
       place, caller, [this, place, caller, done = std::move(done)](Result<> removed) mutable {
@@ -255,7 +262,8 @@ void Share::clear_hidden(const InodeRef& victim, const Place& place, const Calle
 void Share::rename(const InodeRef& from_directory, std::string_view from,
                    const InodeRef& to_directory, std::string_view to, const Caller& asking,
                    Done<void> done) {
-  const Caller caller = caller_for(*from_directory, asking);
+  const Caller caller = unheard(caller_for(*from_directory, asking));
+  done = interruptible(asking, std::move(done));
   find_name(from_directory, std::string(from), caller,
             [this, from_directory, from = std::string(from), to_directory, to = std::string(to),
              caller, done = std::move(done)](Result<InodeRef> moved) mutable {

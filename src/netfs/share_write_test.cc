@@ -339,6 +339,35 @@ TEST_F(ShareWriteTest, AnInterruptEndsTheWaitForAWrite) {
   expect_interruptible(caller, answer);
 }
 
+TEST_F(ShareWriteTest, AnInterruptEndsTheWaitForAChangeOfNames) {
+  server_.add_file("file", "");
+  mount();
+  ASSERT_TRUE(look_up("file"));
+  const InodeRef& root = share_->root();
+  const auto interrupted = [this](auto answer, auto start) {
+    control_->hold = true;
+    const Caller caller{caller_.credential, std::make_shared<CallScope>()};
+    start(caller, [&answer](auto result) { answer = std::move(result); });
+    expect_interruptible(caller, answer);
+    control_->release();
+    stepper_.run();
+  };
+  interrupted(std::optional<Result<LookupOutcome>>(), [&](const Caller& caller, auto done) {
+    share_->make(root, "made", {}, caller, done);
+  });
+  interrupted(std::optional<Result<Created>>(), [&](const Caller& caller, auto done) {
+    share_->create(root, "created", {}, caller, done);
+  });
+  interrupted(std::optional<Result<>>(), [&](const Caller& caller, auto done) {
+    share_->rename(root, "file", root, "renamed", caller, done);
+  });
+  interrupted(std::optional<Result<>>(), [&](const Caller& caller, auto done) {
+    share_->remove(root, "renamed", caller, done);
+  });
+  EXPECT_TRUE(server_.find_name("made") && server_.find_name("created")) << "done all the same";
+  EXPECT_FALSE(server_.find_name("file") || server_.find_name("renamed"));
+}
+
 // ---- Writes that are answered before the server has them.
 
 class ShareGatherTest : public ShareWriteTest {
