@@ -8,6 +8,9 @@ import subprocess
 _LIST = "deb-src [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] http://deb.debian.org/debian bookworm main\n"
 _SECONDS = 120
 
+# GNU hello: what fetch() takes before the directory.
+HELLO = ("hello", "2.10-3", "hello_2.10.orig.tar.gz", "31e066137a962676e89f69d1b65382de95a7ef7d914b8cb956f41ea72e0f516b")
+
 
 class Unavailable(Exception):
     """No network, no apt, or not the file that was asked for; the text says which."""

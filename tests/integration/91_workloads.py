@@ -27,7 +27,6 @@ _ROOT = (0, 0, [])
 _USERS = ((_ALICE, _ALICE, [_GROUP]), (_BOB, _BOB, [_GROUP]))
 _OLD_NS = 1_234_567_890_123_456_789
 _DAY_NS = 86_400 * 10**9
-_HELLO = ("hello", "2.10-3", "hello_2.10.orig.tar.gz", "31e066137a962676e89f69d1b65382de95a7ef7d914b8cb956f41ea72e0f516b")
 _GIT = {"GIT_CONFIG_SYSTEM": "/dev/null", "GIT_AUTHOR_NAME": "A", "GIT_AUTHOR_EMAIL": "a@b", "GIT_COMMITTER_NAME": "A",
         "GIT_COMMITTER_EMAIL": "a@b", "GIT_AUTHOR_DATE": "2001-02-03T04:05:06Z",
         "GIT_COMMITTER_DATE": "2001-02-03T04:05:06Z"}
@@ -295,7 +294,7 @@ class Workloads(WritableCase):
 
     def test_configure_make_check(self):
         try:
-            tarball = debian_source.fetch(*_HELLO, self.directory / "fetched")
+            tarball = debian_source.fetch(*debian_source.HELLO, self.directory / "fetched")
         except debian_source.Unavailable as unavailable:
             self.skipTest(f"the source of hello cannot be had: {unavailable}")
         # What is built holds the name of the directory in which it was.
