@@ -267,7 +267,7 @@ class Killed(StallCase):
             self.assertEqual(child.stdout.readline(), b"begun\n")
             self.proxy.wait_until_held(1)
             child.send_signal(signal.SIGKILL)
-            wait_until(lambda: child.poll() is not None, 10, "the process to die")
+            wait_until(lambda: child.poll() is not None, 5, "the process to die")
             self.assert_others_proceed()
         finally:
             self.proxy.release()
