@@ -94,6 +94,7 @@ _STALLING = {
     "READLINK": lambda held: os.readlink(held / "link"),
     "LOOKUP": lambda held: (held / "not there").exists(),
     "ACCESS": lambda held: os.close(os.open(held / "file", os.O_RDONLY)),
+    "FSSTAT": os.statvfs,
 }
 
 
