@@ -101,15 +101,19 @@ class Everything:
             os.unlink(mounted / "directory")
         self.assert_same()
 
+    def write_somewhere(self, fd):
+        """Random bytes at a random place, also behind the end; `content` follows."""
+        offset = self.random.randrange(len(self.content) + 5000)
+        data = self.random.randbytes(self.random.choice([1, 100, 4096, 70_000]))
+        self.assertEqual(os.pwrite(fd, data, offset), len(data))
+        self.content = self.content.ljust(offset, b"\0")
+        self.content = self.content[:offset] + data + self.content[offset + len(data):]
+
     def test_what_write_answered_everybody_here_sees(self):
         with open(self.mounted / "old", "r+b", buffering=0) as file, \
              open(self.mounted / "old", "rb", buffering=0) as other:
             for _ in range(50):
-                offset = self.random.randrange(len(self.content) + 5000)
-                data = self.random.randbytes(self.random.choice([1, 100, 4096, 70_000]))
-                self.assertEqual(os.pwrite(file.fileno(), data, offset), len(data))
-                self.content = self.content.ljust(offset, b"\0")
-                self.content = self.content[:offset] + data + self.content[offset + len(data):]
+                self.write_somewhere(file.fileno())
                 self.assertEqual(os.stat(self.mounted / "old").st_size, len(self.content))
                 self.assertEqual(os.pread(other.fileno(), len(self.content) + 1, 0), self.content)
             os.pwrite(file.fileno(), b"last", 0)
@@ -132,11 +136,7 @@ class Everything:
     def test_bytes_are_at_the_server_when_a_synchronous_write_returns(self):
         with open(os.open(self.mounted / "old", os.O_RDWR | os.O_SYNC), "r+b", buffering=0) as file:
             for _ in range(50):
-                offset = self.random.randrange(len(self.content) + 5000)
-                data = self.random.randbytes(self.random.choice([1, 100, 4096, 70_000]))
-                self.assertEqual(os.pwrite(file.fileno(), data, offset), len(data))
-                self.content = self.content.ljust(offset, b"\0")
-                self.content = self.content[:offset] + data + self.content[offset + len(data):]
+                self.write_somewhere(file.fileno())
                 self.assertEqual((self.export / "old").read_bytes(), self.content)
                 self.assertEqual(os.fstat(file.fileno()).st_size, len(self.content))
             self.assertEqual(os.pread(file.fileno(), len(self.content) + 1, 0), self.content)

@@ -12,6 +12,7 @@ import time
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
 
+from harness import files
 from harness.case import main
 from harness.larder import Larder
 from harness.processes import wait_until
@@ -22,14 +23,6 @@ _SIZES = {"small": 5_000, "large": 1 << 20, "partial": 4 << 20}
 _ALICE = 61001
 _ACTIMEO = 2
 _fork = multiprocessing.get_context("fork")
-
-
-def read_all(fd):
-    pieces, offset = [], 0
-    while piece := os.pread(fd, 1 << 20, offset):
-        pieces.append(piece)
-        offset += len(piece)
-    return b"".join(pieces)
 
 
 class Holder:
@@ -49,7 +42,7 @@ class Holder:
         commands.send("open")
         with contextlib.suppress(EOFError):
             while commands.recv() == "read":
-                commands.send((os.fstat(fd).st_size, read_all(fd)))
+                commands.send((os.fstat(fd).st_size, files.read_all(fd)))
         os._exit(0)  # nothing of the test's own is to be undone here
 
     def size_and_content(self):
@@ -152,7 +145,7 @@ class CloseToOpen(TwoClients):
                 if kind == "partial":
                     self.assertEqual(len(os.pread(file.fileno(), 4096, 2 << 20)), 4096)
                 else:
-                    self.assertTrue(read_all(file.fileno()) == self.content[kind])
+                    self.assertTrue(files.read_all(file.fileno()) == self.content[kind])
 
     def opens_in_passthrough(self):
         return self.second.status()["mounts"][0]["opens_passthrough"]
@@ -171,7 +164,7 @@ class CloseToOpen(TwoClients):
         for _ in range(2):
             with open(path, "rb", buffering=0) as file:
                 self.assertEqual(os.fstat(file.fileno()).st_size, len(expected))
-                self.assertTrue(read_all(file.fileno()) == expected, "other bytes")
+                self.assertTrue(files.read_all(file.fileno()) == expected, "other bytes")
 
     def each_change(self, kind, changes=(*_CHANGES, rename_over)):
         self.cache_all(kind)
@@ -543,7 +536,7 @@ class PingPong(TwoClients):
                 self.assertTrue(os.pread(file.fileno(), 5000, place) == expected[place:place + 5000],
                                 f"bytes of {name} at {side.name} from {place} on")
             if self.random.random() < 0.8:
-                self.assertTrue(read_all(file.fileno()) == expected, f"bytes of {name} at {side.name}")
+                self.assertTrue(files.read_all(file.fileno()) == expected, f"bytes of {name} at {side.name}")
 
     def hold(self, side, name):
         self.held.append((os.open(side / name, os.O_RDONLY), name, len(self.versions[name]) - 1))

@@ -10,20 +10,12 @@ import sys
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
 
-from harness import larder
+from harness import files, larder
 from harness.case import main
 from harness.processes import wait_until
 from harness.writable_case import WritableCase
 
 _SIZES = {"small": 5_000, "partial": 1 << 20, "complete": 1 << 20}
-
-
-def read_all(fd):
-    pieces, offset = [], 0
-    while piece := os.pread(fd, 1 << 20, offset):
-        pieces.append(piece)
-        offset += len(piece)
-    return b"".join(pieces)
 
 
 class ModesCase(WritableCase):
@@ -50,7 +42,7 @@ class ModesCase(WritableCase):
                 if kind == "partial":
                     os.pread(file.fileno(), 4096, _SIZES[kind] // 2)
                 else:
-                    read_all(file.fileno())
+                    files.read_all(file.fileno())
         if kind == "complete":
             for path in paths:
                 self.assert_opens_in_passthrough(path)
@@ -72,7 +64,7 @@ class Reader:
 
     def seen(self):
         if self._view is None:
-            return read_all(self._fd)
+            return files.read_all(self._fd)
         return self._view[:min(len(self._view), self.size())]  # behind the end there is SIGBUS
 
     def of(self, content):
@@ -359,7 +351,7 @@ class WhoGetsPassthrough(ModesCase):
                     self.assertEqual(after["opens_passthrough"], before["opens_passthrough"])
                     self.assertEqual(after["opens_page_cache"], before["opens_page_cache"] + 1)
             if reader is not None:
-                self.assertTrue(read_all(reader) == self.content)
+                self.assertTrue(files.read_all(reader) == self.content)
                 os.close(reader)
 
     def test_no_reader_does_while_somebody_can_write(self):
