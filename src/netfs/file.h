@@ -104,6 +104,10 @@ class File : public std::enable_shared_from_this<File> {
   [[nodiscard]] std::shared_ptr<Writer> begin_writing() EXCLUDES(mutex_);
   // Null: nothing was ever written.
   [[nodiscard]] std::shared_ptr<Writer> writer() EXCLUDES(mutex_);
+  // The server may not have yet all that was written here, and answered.
+  [[nodiscard]] bool is_behind() EXCLUDES(mutex_);
+  // `done` when it has all that was accepted so far.
+  void catch_up(std::move_only_function<void()> done) EXCLUDES(mutex_);
   // The file has lost its last name to this one, which goes with the last open. False: nobody has
   // it open any more.
   // unhide() takes that back; false: it was not hidden, or is removed already.

@@ -81,6 +81,19 @@ std::shared_ptr<Writer> File::writer() {
   return writer_;
 }
 
+bool File::is_behind() {
+  const std::shared_ptr<Writer> writer = this->writer();
+  return writer != nullptr && writer->is_behind();
+}
+
+void File::catch_up(std::move_only_function<void()> done) {
+  if (const std::shared_ptr<Writer> writer = this->writer()) {
+    writer->flush(std::move(done));
+  } else {
+    done();
+  }
+}
+
 std::shared_ptr<Writer> File::begin_writing() {
   std::shared_ptr<Writer> writer;
   {

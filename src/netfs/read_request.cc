@@ -21,7 +21,6 @@
 #include "netfs/file.h"
 #include "netfs/read_slice.h"
 #include "netfs/share_context.h"
-#include "netfs/writer.h"
 
 namespace larder::netfs {
 
@@ -257,9 +256,8 @@ void ReadRequest::begin_after_check() {
 // The file is being written here, or changes under every attempt: serve what the server has, and
 // let nobody keep it, but for the kernel what our own writes keep right.
 void ReadRequest::read_directly() {
-  const std::shared_ptr<Writer> writer = file_->writer();
-  if (writer != nullptr && writer->is_behind()) {
-    writer->flush([self = shared_from_this()] { self->read_at_server(); });
+  if (file_->is_behind()) {
+    file_->catch_up([self = shared_from_this()] { self->read_at_server(); });
   } else {
     read_at_server();
   }

@@ -173,15 +173,15 @@ void Share::getattr(const InodeRef& inode, const Caller& caller, Done<FreshAttri
     done(known);
     return;
   }
-  if (!is_behind(*inode)) {
+  const std::shared_ptr<File> file = inode->file();
+  if (file == nullptr || !file->is_behind()) {
     getattr_at_server(inode, caller, std::move(done));
     return;
   }
   // First the bytes: they bring the stamps.
-  const auto answer = Answer<FreshAttributes>::for_scope(caller.scope, std::move(done));
-  catch_up(inode, [this, inode, credential = caller.credential, answer] {
-    getattr_at_server(inode, {credential, nullptr},
-                      [answer](Result<FreshAttributes> fresh) { answer->give(std::move(fresh)); });
+  file->catch_up([this, inode, caller = unheard(caller),
+                  done = interruptible(caller, std::move(done))]() mutable {
+    getattr_at_server(inode, caller, std::move(done));
   });
 }
 

@@ -258,10 +258,6 @@ class Share {
               const Caller& caller);
 
   [[nodiscard]] static std::optional<Error> take_late_error(const OpenFile& open);
-  // Some of what was written to the file, and answered, the server may not have yet.
-  [[nodiscard]] static bool is_behind(const Inode& inode);
-  // `done` when the server has all that was written to the file so far.
-  static void catch_up(const InodeRef& inode, std::move_only_function<void()> done);
   void clear_privileges(const OpenFile& open, const Written& written,
                         const std::shared_ptr<Answer<Written>>& answer);
   void set_size(const std::shared_ptr<File>& file, const AttributeChanges& changes,

@@ -118,22 +118,6 @@ std::optional<Error> Share::take_late_error(const OpenFile& open) {
   return late.count > seen ? late.last : std::nullopt;
 }
 
-bool Share::is_behind(const Inode& inode) {
-  const std::shared_ptr<File> file = inode.file();
-  const std::shared_ptr<Writer> writer = file == nullptr ? nullptr : file->writer();
-  return writer != nullptr && writer->is_behind();
-}
-
-void Share::catch_up(const InodeRef& inode, std::move_only_function<void()> done) {
-  const std::shared_ptr<File> file = inode->file();
-  const std::shared_ptr<Writer> writer = file == nullptr ? nullptr : file->writer();
-  if (writer == nullptr) {
-    done();
-  } else {
-    writer->flush(std::move(done));
-  }
-}
-
 void Share::set_attributes(const InodeRef& inode, const AttributeChanges& changes,
                            const OpenFile* open, const Caller& caller, Done<FreshAttributes> done) {
   const CredentialRef credential = open != nullptr ? open->credential : caller.credential;
@@ -149,9 +133,14 @@ void Share::set_attributes(const InodeRef& inode, const AttributeChanges& change
     set_size(file_of(inode), changes, credential, std::move(finish));
   } else {
     // A WRITE that came behind it would stamp the file anew, or want the rights of before.
-    catch_up(inode, [this, inode, changes, credential, finish = std::move(finish)]() mutable {
+    auto set = [this, inode, changes, credential, finish = std::move(finish)]() mutable {
       set_at_server(inode, changes, credential, std::move(finish));
-    });
+    };
+    if (const std::shared_ptr<File> file = inode->file()) {
+      file->catch_up(std::move(set));
+    } else {
+      set();
+    }
   }
 }
 
