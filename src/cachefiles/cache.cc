@@ -34,8 +34,6 @@ namespace {
 
 // The files and directories at the top, about.
 constexpr std::uint64_t kFixedBytes = std::uint64_t{64} * 1024;
-// What may be used before the state file must say so: this, or an eighth of a small cache.
-constexpr std::uint64_t kMostHeadroom = std::uint64_t{1} << 30U;
 constexpr Duration kIdle = std::chrono::seconds(30);
 constexpr Duration kCountFor = std::chrono::milliseconds(50);
 constexpr double kMostStampSeconds = 86400;
@@ -49,6 +47,7 @@ class Cache final : public fscache::Backend {
   Cache(Bound&& bound, os::Filesystem& filesystem, const CacheOptions& options, const Clock& clock)
       : path_(options.path_for_messages),
         least_stamp_seconds_(options.least_stamp_seconds),
+        headroom_bytes_(options.headroom_bytes),
         core_(filesystem, clock, bound.limits, bound.state.generation, std::move(bound.past),
               options.most_open_files),
         fan_out_(core_, volumes_),
@@ -326,8 +325,7 @@ class Cache final : public fscache::Backend {
   // The ceiling is on the disk before use may reach it.
   Result<> store_state(bool clean) {
     const std::uint64_t used = core_.space.used_bytes();
-    const std::uint64_t headroom = std::min(kMostHeadroom, core_.space.limit_bytes() / 8);
-    const std::uint64_t ceiling = std::min(core_.space.limit_bytes(), used + headroom);
+    const std::uint64_t ceiling = std::min(core_.space.limit_bytes(), used + headroom_bytes_);
     state_.clean = clean;
     state_.durable_epoch = core_.epochs.durable_epoch();
     state_.used_bytes = used;
@@ -343,6 +341,7 @@ class Cache final : public fscache::Backend {
 
   const std::string path_;
   const double least_stamp_seconds_;
+  const std::uint64_t headroom_bytes_;
   Core core_;
   Volumes volumes_;
 

@@ -22,6 +22,10 @@ struct CacheOptions {
   Percentages files;                   // frun, fcull, fstop
   std::size_t most_open_files = 6000;  // descriptors of objects that may be closed when idle
   double least_stamp_seconds = 60;     // a stamp of last use is not written again before
+  // What may be used before the state file must say so. A cache that is smaller has its whole limit
+  // at once: what it would gain by less, room before it has been counted after a crash, is not
+  // worth what a fast reader would bring in vain before the state is stored again.
+  std::uint64_t headroom_bytes = std::uint64_t{1} << 30U;
 };
 
 // Brings the cache in `root` online: an empty directory is made one, one of ours is locked, its

@@ -144,6 +144,7 @@ class CacheOnFake : public ::testing::Test {
     options.tag = "test";
     options.path_for_messages = "/cache";
     options.size_limit_bytes = 1U << 30U;
+    options.headroom_bytes = 128 * kMega;  // less than the limit: there is a ceiling
     return options;
   }();
   std::unique_ptr<fscache::Backend> cache_;

@@ -401,5 +401,18 @@ TEST_F(LastUseTest, ManyOpenObjectsAreStampedInBatches) {
   EXPECT_EQ(stamped(), kObjects);
 }
 
+// However long the state file takes: nothing has to run before the cache may be used to its limit.
+TEST_F(CacheTest, ASmallOneIsFilledToItsLimitAtOnce) {
+  options_.size_limit_bytes = 12 * kMega;
+  options_.headroom_bytes = CacheOptions().headroom_bytes;
+  bind();
+  for (const char* key : {"one", "two", "three", "four", "five"}) {
+    keep(key, 1, 2 * kMega);
+  }
+  for (const char* key : {"one", "two", "three", "four", "five"}) {
+    EXPECT_EQ(served(key, 1, 2 * kMega), 2 * kMega) << key;
+  }
+}
+
 }  // namespace
 }  // namespace larder::cachefiles

@@ -1,6 +1,7 @@
 // File: who has it open, and the time in which it is being written.
 #include <cerrno>
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <optional>
 #include <string>
@@ -95,15 +96,16 @@ void File::catch_up(std::move_only_function<void()> done) {
 }
 
 std::shared_ptr<Writer> File::begin_writing() {
+  const auto end_if_done = [weak = weak_from_this()] {
+    if (const auto self = weak.lock()) {
+      self->end_writing_if_done();
+    }
+  };
   std::shared_ptr<Writer> writer;
   {
     const MutexLock lock(mutex_);
     if (writer_ == nullptr) {
-      writer_ = std::make_shared<Writer>(share_, inode_, [weak = weak_from_this()] {
-        if (const auto self = weak.lock()) {
-          self->end_writing_if_done();
-        }
-      });
+      writer_ = std::make_shared<Writer>(share_, inode_, end_if_done);
     }
     writer = writer_;
     if (being_written_) {

@@ -40,6 +40,7 @@ class World {
   explicit World(os::CrashSafety safety) : filesystem_(safety) {
     options_.path_for_messages = "/cache";
     options_.size_limit_bytes = 64 << 20;
+    options_.headroom_bytes = 8 << 20;
   }
 
   FakeFilesystem& filesystem() { return filesystem_; }
