@@ -105,7 +105,7 @@ class Inode : public std::enable_shared_from_this<Inode> {
   // The same for what was said a while ago. False: it is of another version than what is known, and
   // only the server can tell which of them is over.
   [[nodiscard]] bool confirm(const EarlierAttributes& earlier);
-  // Nothing known is to be believed any more.
+  // Nothing known is to be believed any more, nor what is said in answer to a question of before.
   void expire();
 
   // The open state, if somebody has the file open (or had until a moment ago).

@@ -2,6 +2,7 @@
 // when nobody holds any.
 #include "netfs/inode.h"
 
+#include <chrono>
 #include <cstdint>
 #include <memory>
 #include <random>
@@ -80,6 +81,22 @@ TEST_F(InodeTableTest, ANewTypeOfAFileThatOnlyTheTableHeldIsNoTrouble) {
   static_cast<void>(make(1));
   EXPECT_TRUE(make(1, FileType::kDirectory)->is_directory());
   EXPECT_EQ(table_.size(), 0U);
+}
+
+// A REMOVE tells nothing of the file: what was asked before it may count the name that is gone.
+TEST_F(InodeTableTest, WhatWasAskedBeforeItExpiredDoesNotMakeItFresh) {
+  const InodeRef inode = make(1);
+  const Attributes before = attributes_of(1);
+  const CheckTicket asked = table_.begin_check();
+  clock_.advance(std::chrono::milliseconds(10));
+  const EarlierAttributes listed{before, clock_.now(), table_.begin_check()};
+  inode->expire();
+  EXPECT_EQ(inode->update(before, asked), AttributeNews::kSame);
+  EXPECT_EQ(inode->attributes().fresh_for.count(), 0);
+  EXPECT_TRUE(inode->confirm(listed));
+  EXPECT_EQ(inode->attributes().fresh_for.count(), 0);
+  EXPECT_EQ(inode->update(before, table_.begin_check()), AttributeNews::kSame);
+  EXPECT_GT(inode->attributes().fresh_for.count(), 0);
 }
 
 TEST_F(InodeTableTest, ThreadsThatMakeAndDropTheSameFilesAgree) {
