@@ -132,12 +132,14 @@ void Share::set_attributes(const InodeRef& inode, const AttributeChanges& change
   if (changes.size && inode->type() == FileType::kRegular) {
     set_size(file_of(inode), changes, credential, std::move(finish));
   } else {
-    // A WRITE that came behind it would stamp the file anew, or want the rights of before.
+    // A WRITE that came behind it, or came again because the server had lost it, would stamp the
+    // file anew, or want the rights of before.
     auto set = [this, inode, changes, credential, finish = std::move(finish)]() mutable {
       set_at_server(inode, changes, credential, std::move(finish));
     };
-    if (const std::shared_ptr<File> file = inode->file()) {
-      file->catch_up(std::move(set));
+    const std::shared_ptr<File> file = inode->file();
+    if (const std::shared_ptr<Writer> writer = file == nullptr ? nullptr : file->writer()) {
+      writer->commit(nullptr, std::move(set));
     } else {
       set();
     }

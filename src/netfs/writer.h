@@ -81,6 +81,7 @@ class Writer : public std::enable_shared_from_this<Writer> {
   void write(const WritePlace& place, OwnedBytes bytes, CredentialRef credential,
              Done<Written> done) EXCLUDES(mutex_);
   // `done` when everything accepted before is on the server's disk, or lost: late_errors() tells.
+  // It is asked for with `credential`; null: with that of who wrote.
   void commit(CredentialRef credential, std::move_only_function<void()> done) EXCLUDES(mutex_);
   // `done` when everything accepted before was answered by the server.
   void flush(std::move_only_function<void()> done) EXCLUDES(mutex_);
