@@ -166,14 +166,30 @@ void ChangeCalls::create(Caller caller, const FileHandle& directory, std::string
     done(fail(name_too_long()));
     return;
   }
-  if (order.mode == netfs::CreateMode::kGuarded) {
-    start_making(std::move(caller), Procedure::kCreate, encode_create(directory, name, order),
-                 {directory, std::string(name), FileType::kRegular, {}}, std::move(done));
-    return;
+  std::vector<std::byte> arguments = encode_create(directory, name, order);
+  Made made{.directory = directory,
+            .name = std::string(name),
+            .type = FileType::kRegular,
+            .target = {},
+            .owner = {},
+            .mode = {}};
+  switch (order.mode) {
+    case netfs::CreateMode::kGuarded:
+      start_making(std::move(caller), Procedure::kCreate, std::move(arguments), std::move(made),
+                   EEXIST, std::move(done));
+      break;
+    case netfs::CreateMode::kUnchecked:
+      made.owner = caller.credential->uid;
+      made.mode = order.attributes.mode;
+      start_making(std::move(caller), Procedure::kCreate, std::move(arguments), std::move(made),
+                   EACCES, std::move(done));
+      break;
+    case netfs::CreateMode::kExclusive:
+      start<CreateReply>(
+          std::move(caller), Procedure::kCreate, std::move(arguments),
+          [](Bytes results) { return decode_create(results, "CREATE"); }, std::move(done));
+      break;
   }
-  start<CreateReply>(
-      std::move(caller), Procedure::kCreate, encode_create(directory, name, order),
-      [](Bytes results) { return decode_create(results, "CREATE"); }, std::move(done));
 }
 
 void ChangeCalls::make(Caller caller, const FileHandle& directory, std::string_view name,
@@ -190,7 +206,13 @@ void ChangeCalls::make(Caller caller, const FileHandle& directory, std::string_v
   start_making(std::move(caller), directory_wanted ? Procedure::kMkdir : Procedure::kMknod,
                directory_wanted ? encode_mkdir(directory, name, order.attributes)
                                 : encode_mknod(directory, name, order),
-               {directory, std::string(name), order.type, {}}, std::move(done));
+               {.directory = directory,
+                .name = std::string(name),
+                .type = order.type,
+                .target = {},
+                .owner = {},
+                .mode = {}},
+               EEXIST, std::move(done));
 }
 
 void ChangeCalls::symlink(Caller caller, const FileHandle& directory, std::string_view name,
@@ -200,23 +222,36 @@ void ChangeCalls::symlink(Caller caller, const FileHandle& directory, std::strin
     done(fail(name_too_long()));
     return;
   }
-  start_making(
-      std::move(caller), Procedure::kSymlink, encode_symlink(directory, name, target, attributes),
-      {directory, std::string(name), FileType::kSymlink, std::string(target)}, std::move(done));
+  start_making(std::move(caller), Procedure::kSymlink,
+               encode_symlink(directory, name, target, attributes),
+               {.directory = directory,
+                .name = std::string(name),
+                .type = FileType::kSymlink,
+                .target = std::string(target),
+                .owner = {},
+                .mode = {}},
+               EEXIST, std::move(done));
 }
 
 void ChangeCalls::start_making(Caller caller, Procedure procedure, std::vector<std::byte> arguments,
-                               Made made, Done<CreateReply> done) {
+                               Made made, int echo, Done<CreateReply> done) {
   OnceOnly<CreateReply> call;
   call.procedure = procedure;
   call.arguments = std::move(arguments);
   call.decode = [](Bytes results) { return decode_create(results, "making something new"); };
-  call.echo = EEXIST;
+  call.echo = echo;
   call.confirm = [this, made = std::move(made)](const OperationRef<CreateReply>& operation,
                                                 Error error) mutable {
     confirm_made(operation, std::move(made), std::move(error));
   };
   start_once_only(std::move(caller), std::move(call), std::move(done));
+}
+
+bool ChangeCalls::is_as_made(const netfs::Attributes& found, const Made& made) {
+  // Our file, which nobody has written to yet, is empty.
+  return found.type == made.type && (made.type != FileType::kRegular || found.size == 0) &&
+         found.uid == made.owner.value_or(found.uid) &&
+         found.mode == made.mode.value_or(found.mode);
 }
 
 void ChangeCalls::confirm_made(const OperationRef<CreateReply>& operation, Made made, Error error) {
@@ -229,9 +264,7 @@ void ChangeCalls::confirm_made(const OperationRef<CreateReply>& operation, Made 
               end<CreateReply>(operation, fail(verdict(error, found.error())));
               return;
             }
-            // Our file, which nobody has written to yet, is empty.
-            const bool fits = found->attributes->type == made.type &&
-                              (made.type != FileType::kRegular || found->attributes->size == 0);
+            const bool fits = is_as_made(*found->attributes, made);
             const CreateReply reply{found->handle, found->attributes, seen_after(*found)};
             if (!fits) {
               end<CreateReply>(operation, fail(std::move(error)));

@@ -3,12 +3,13 @@
 // A call whose answer did not come is sent again. A server remembers its latest answers and gives
 // them again, but it forgets them when it restarts. Then it answers to the repetition of what it
 // has done: the name is gone (REMOVE, RMDIR, RENAME), or the name is there (MKDIR, SYMLINK, MKNOD,
-// LINK, guarded CREATE). To such an answer, and only if the call was sent more than once, we look
-// at the names; if they are as the call wanted them, it has ended well. docs/nfs-client.md has the
-// rules, and what they cannot tell apart.
+// LINK, guarded CREATE), or that the caller may not open what is there (unchecked CREATE of a file
+// that gives its maker no rights). To such an answer, and only if the call was sent more than once,
+// we look at the names; if they are as the call wanted them, it has ended well. docs/nfs-client.md
+// has the rules, and what they cannot tell apart.
 //
-// The other calls need nothing of the kind: SETATTR without a guard, unchecked and exclusive
-// CREATE, WRITE and COMMIT may be repeated.
+// The other calls need nothing of the kind: SETATTR without a guard, exclusive CREATE, WRITE and
+// COMMIT may be repeated.
 #pragma once
 
 #include <atomic>
@@ -16,6 +17,7 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <unordered_map>
@@ -124,6 +126,9 @@ class ChangeCalls {
     std::string name;
     netfs::FileType type;
     std::string target;  // of a symlink
+    // Of a file that could have been there before: whose it must be, and what mode it must have.
+    std::optional<std::uint32_t> owner;
+    std::optional<std::uint32_t> mode;
   };
 
   template <class T>
@@ -135,9 +140,10 @@ class ChangeCalls {
   void end(const OperationRef<T>& operation, Result<T> result) EXCLUDES(mutex_);
 
   void start_making(Caller caller, Procedure procedure, std::vector<std::byte> arguments, Made made,
-                    netfs::Done<netfs::CreateReply> done);
+                    int echo, netfs::Done<netfs::CreateReply> done);
   void confirm_gone(const OperationRef<netfs::Change>& operation,
                     const netfs::FileHandle& directory, std::string_view name, Error error);
+  [[nodiscard]] static bool is_as_made(const netfs::Attributes& found, const Made& made);
   void confirm_made(const OperationRef<netfs::CreateReply>& operation, Made made, Error error);
   void confirm_target(const OperationRef<netfs::CreateReply>& operation, const std::string& target,
                       const netfs::CreateReply& found, Error error);

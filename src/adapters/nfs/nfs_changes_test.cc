@@ -235,6 +235,29 @@ TEST_F(NfsChangesTest, AGuardedFileIsOursWhileItIsEmpty) {
   EXPECT_EQ(create(netfs::CreateMode::kGuarded).error().error_number(), EEXIST);
 }
 
+// A server lets nobody take a file that is there who may not write to it, its maker neither.
+TEST_F(NfsChangesTest, AFileWithoutRightsForItsMakerIsOursIfItLooksSo) {
+  const auto create_with = [&](std::uint32_t mode, std::uint32_t uid, std::uint64_t size) {
+    sent_twice(Procedure::kCreate, EACCES);
+    netfs::Attributes attributes = test_attributes(9);
+    attributes.mode = mode;
+    attributes.uid = uid;
+    attributes.size = size;
+    script_[Procedure::kLookup] = {lookup_results(file_handle, attributes)};
+    return wait_for<netfs::CreateReply>([&](auto done) {
+      netfs::CreateOrder order;
+      order.attributes.mode = 04;
+      adapter_->start_create(dir_handle, "name", order, credential_, std::move(done));
+    });
+  };
+  EXPECT_EQ(create_with(04, credential_->uid, 0).value().handle, file_handle);
+  for (const auto& other :
+       {create_with(0, credential_->uid, 0), create_with(04, credential_->uid + 1, 0),
+        create_with(04, credential_->uid, 1)}) {
+    EXPECT_EQ(other.error().error_number(), EACCES);
+  }
+}
+
 TEST_F(NfsChangesTest, AnExclusiveFilesServerKnowsItsOwnRepetition) {
   sent_twice(Procedure::kCreate, kExists);
   EXPECT_EQ(create(netfs::CreateMode::kExclusive).error().error_number(), EEXIST);
