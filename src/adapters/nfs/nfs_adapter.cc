@@ -387,8 +387,10 @@ void NfsAdapter::on_page(const ListingRef& listing, const Result<RpcReply>& repl
                                                       : decode_readdir(reply->results, from))
                                      : fail(reply.error());
   if (!page) {
-    if (listing->plus && page.error().code() == Errc::kNotSupported) {
-      if (!lacks_readdirplus_.exchange(true)) {
+    const bool unknown = page.error().code() == Errc::kNotSupported;
+    // Who may read a directory but not search it may have its names, not what they are.
+    if (listing->plus && (unknown || page.error().error_number() == EACCES)) {
+      if (unknown && !lacks_readdirplus_.exchange(true)) {
         log_info("{} has no READDIRPLUS; listing with READDIR", name_.host);
       }
       listing->plus = false;

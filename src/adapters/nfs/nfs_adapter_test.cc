@@ -202,6 +202,27 @@ TEST_F(NfsAdapterTest, AServerWithoutReaddirplusIsAskedForItOnce) {
   EXPECT_EQ(plus_calls, 1);
 }
 
+// Readable, not searchable: some servers refuse attributes together with the names.
+TEST_F(NfsAdapterTest, ADirectoryWhoseAttributesAreRefusedIsListedWithoutThem) {
+  make_and_connect();
+  int plus_calls = 0;
+  std::uint32_t answer = EACCES;
+  on_nfs_ = [&](const SeenCall& call) -> std::optional<std::vector<std::byte>> {
+    if (call.procedure == 17) {
+      ++plus_calls;
+      return words({EACCES, 0});
+    }
+    return answer != 0 ? words({answer, 0}) : readdir_results(false, {{"a", 1, 1}}, true);
+  };
+  EXPECT_EQ(list(true).error().error_number(), EACCES) << "not readable either";
+  answer = 0;
+  const Result<netfs::ReaddirReply> page = list(true);
+  ASSERT_TRUE(page);
+  ASSERT_EQ(page->entries.size(), 1U);
+  EXPECT_FALSE(page->entries[0].attributes);
+  EXPECT_EQ(plus_calls, 2) << "others may have them";
+}
+
 TEST_F(NfsAdapterTest, PagesWithoutNamesForUsAreReadOver) {
   make_and_connect();
   on_nfs_ = [&](const SeenCall& call) -> std::optional<std::vector<std::byte>> {
