@@ -33,6 +33,13 @@ namespace {
 // cleaners know it.
 constexpr std::string_view kHiddenPrefix = ".nfs";
 
+// A change that goes by a name tells nothing of the file.
+void expire_known(const InodeRef& inode) {
+  if (inode != nullptr) {
+    inode->expire();
+  }
+}
+
 }  // namespace
 
 void Share::create(const InodeRef& directory, std::string_view name, const CreateIntent& intent,
@@ -141,8 +148,11 @@ void Share::finish_make(const InodeRef& directory, const std::string& name, cons
   context_->end_change(directory, reply ? Result<Change>(reply->directory) : fail(reply.error()));
   if (!reply) {
     done(fail(reply.error()));
-  } else if (reply->handle && reply->attributes) {
-    finish_lookup(directory, name, *reply->handle, *reply->attributes, ticket, std::move(done));
+    return;
+  }
+  const CreateReply& made = *reply;
+  if (made.handle && made.attributes) {
+    finish_lookup(directory, name, *made.handle, *made.attributes, ticket, std::move(done));
   } else {
     // NFSv3 lets a server leave them out.
     lookup_at_server(directory, name, {caller.credential, nullptr}, std::move(done));
@@ -289,11 +299,8 @@ void Share::rename_found(const Place& from, const Place& to, const InodeRef& mov
         rename_at_server(from, to, caller,
                          [this, moved, to, hidden = *hidden, caller,
                           done = std::move(done)](Result<> renamed) mutable {
-                           for (const InodeRef& inode : {moved, hidden.inode}) {
-                             if (inode != nullptr) {
-                               inode->expire();
-                             }
-                           }
+                           expire_known(moved);
+                           expire_known(hidden.inode);
                            if (!renamed && hidden.name) {
                              unhide(to, *hidden.name, hidden.inode, caller);
                            }
@@ -365,7 +372,7 @@ void Share::hide_if_open(const InodeRef& directory, const std::string& name, con
                 done(fail(found.error()));
                 return;
               }
-              const InodeRef inode = *found;
+              const InodeRef& inode = *found;
               const std::shared_ptr<File> file = inode == nullptr ? nullptr : inode->file();
               if (context_->hidden_names.contains(directory->handle(), name)) {
                 done(fail(Errc::kRemote, EBUSY, "the file was removed and is still open"));
