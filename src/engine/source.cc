@@ -47,7 +47,7 @@ Result<nfs::NfsOptions> nfs_options_of(nfs::NfsOptions options,
   TRY(apply("rsize", mount.rsize));
   TRY(apply("timeo", mount.timeo));
   TRY(apply("retrans", mount.retrans));
-  options.soft = mount.soft;
+  options.soft = options.soft || mount.soft;  // the URL may have said it
   for (const std::string& word : mount.adapter) {
     TRY(apply_to_nfs(options, word));
   }
@@ -59,6 +59,12 @@ Result<std::unique_ptr<netfs::Adapter>> make_localdir(const handover::MountSpec&
   std::string_view path = spec.source;
   if (path.starts_with(kLocaldirScheme)) {
     path.remove_prefix(kLocaldirScheme.size());
+  }
+  const handover::MountOptions& options = spec.options;
+  if (options.nconnect || options.rsize || options.timeo || options.retrans || options.soft) {
+    return fail(Errc::kInvalid,
+                "options nconnect, rsize, timeo, retrans and soft are for a server: leave them out "
+                "for a local directory");
   }
   if (!spec.options.adapter.empty()) {
     return fail(Errc::kInvalid, fmt::format("unknown mount option '{}' for a local directory",

@@ -38,7 +38,7 @@ Json cache_json(const CacheBinder::Status& status) {
   return json;
 }
 
-// Of the bytes that reads got, the share that did not come from the server.
+// Of the reads that came to the engine, the share that needed nothing from the server.
 double hit_ratio(const netfs::ShareStatistics& share) {
   const double reads = static_cast<double>(share.hits + share.misses);
   return reads == 0 ? 0 : static_cast<double>(share.hits) / reads;

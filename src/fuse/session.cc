@@ -187,7 +187,7 @@ void Session::negotiate(Request& request) {
   fuse_init_in asked{};
   std::memcpy(&asked, request.body().data(), std::min(sizeof asked, request.body().size()));
   if (asked.major != kMajorVersion || asked.minor < kLeastMinorVersion) {
-    log_error("fuse: the kernel speaks {}.{}, at least {}.{} is needed: use Linux 5.4 or newer",
+    log_error("fuse: the kernel speaks {}.{}, at least {}.{} is needed: use Linux 5.11 or newer",
               asked.major, asked.minor, kMajorVersion, kLeastMinorVersion);
     request.reply_error(EPROTO);
     return;

@@ -76,7 +76,7 @@ constexpr auto kNumbers = std::to_array<Number>({
     {"nconnect", &MountOptions::nconnect, 1, 16},
     {"rsize", &MountOptions::rsize, 4096, 1024 * 1024},
     {"timeo", &MountOptions::timeo, 1, 6000},
-    {"retrans", &MountOptions::retrans, 0, 1000},
+    {"retrans", &MountOptions::retrans, 1, 1000},
 });
 
 Result<std::uint32_t> number_of(std::string_view name, std::string_view text, std::uint32_t least,

@@ -26,7 +26,7 @@ Result<MountOptions> options_of(std::initializer_list<std::string_view> words) {
 TEST(MountSpecTest, ReadsBackWhatItWrote) {
   MountSpec spec{"nfs://host/a b", "/mnt/x\ny", "/var/cache/larder", {}};
   spec.options = options_of({"ro", "noexec", "suid", "acregmin=7", "nocto", "sync", "nconnect=4",
-                             "rsize=65536", "soft", "timeo=50", "retrans=0", "passthrough=no",
+                             "rsize=65536", "soft", "timeo=50", "retrans=1", "passthrough=no",
                              "vers=3", "fancy"})
                      .value();
   spec.cache_size = 5U << 20U;

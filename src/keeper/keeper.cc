@@ -240,7 +240,7 @@ void Keeper::on_engine_death() {
     backoff_ = std::min(backoff_ * 2, kMostBackoff);
   }
   engine_.reset();
-  const Error why(Errc::kIo, fmt::format("the engine {}: `larder log` may tell why", how));
+  const Error why(Errc::kIo, fmt::format("the engine {}: {} may tell why", how, log_file_.place()));
   for (const auto& [id, mount] : mounts_.all()) {
     answer_mount(id, &why);
   }
@@ -436,9 +436,9 @@ bool Keeper::on_mount(Client& client, handover::ReceivedRequest received) {
     refusal = Error(
         Errc::kBusy,
         fmt::format("this mount is parked for {} more minutes, because the engine died {} times "
-                    "under it: see {}/keeper.log; after `larder stop` it can be mounted at once",
+                    "under it: see {}; after `larder stop` it can be mounted at once",
                     std::chrono::ceil<std::chrono::minutes>(parked).count(), Mounts::kMostDeaths,
-                    hello_.runtime_directory));
+                    log_file_.place()));
   }
   if (refusal) {
     reply(client, &*refusal);

@@ -38,6 +38,10 @@ LogFile::LogFile(const std::string& runtime_directory) : path_(runtime_directory
           S_ISREG(used.st_mode) && named.st_dev == used.st_dev && named.st_ino == used.st_ino;
 }
 
+std::string LogFile::place() const {
+  return ours_ ? path_ : "the keeper's log (`journalctl -u larder`, if systemd started it)";
+}
+
 void LogFile::bound() const {
   struct stat status{};
   if (!ours_ || ::fstat(STDERR_FILENO, &status) != 0 || status.st_size <= kMostBytes) {

@@ -16,6 +16,9 @@ class LogFile {
 
   [[nodiscard]] bool ours() const { return ours_; }
 
+  // Where a person finds what keeper and engine said.
+  [[nodiscard]] std::string place() const;
+
   // If it has more than kMostBytes: moves them to keeper.log.1, over what is there. The file stays
   // the same, so that those who have it open go on writing to it; a line that is written meanwhile
   // may be lost.

@@ -200,7 +200,8 @@ void File::remove_hidden(const HiddenName& hidden, bool as_root) {
       hidden.directory->handle(), hidden.name, credential,
       [self = shared_from_this(), hidden, as_root](const Result<Change>& change) {
         self->share_->end_change(hidden.directory, change);
-        if (!change && !as_root && change.error().error_number() == EACCES) {
+        const int why = change ? 0 : change.error().error_number();
+        if (!as_root && (why == EACCES || why == EPERM)) {
           self->remove_hidden(hidden, true);
           return;
         }

@@ -222,6 +222,15 @@ class SoftMount(MountedCase):
                 self.proxy.heal()
 
 
+class SoftMountByUrl(SoftMount):
+    """As the query of the source says it."""
+
+    options = ""
+
+    def mount(self, options=None):
+        self.mounted = self.larder.mount(self.proxy.url(timeo=5, retrans=1) + "&soft", self.directory / "mnt")
+
+
 class Stalls(MountedCase):
     """What the server does not answer holds up only those who asked for it."""
 

@@ -489,6 +489,15 @@ class Users(MountedCase):
         as_user(_ALICE, _ALICE, [], _write, self.mounted / "home/file", b"alice's")
         self.assertEqual((self.export / "home/file").read_bytes(), b"alice's")
 
+    def test_what_is_removed_while_open_goes_though_its_remover_has_lost_the_right_to(self):
+        common = self.mounted / "common"
+        as_user(_ALICE, _ALICE, [], _write, common / "file", b"alice's")
+        with open(common / "file", "rb"):
+            os.chmod(common, 0o777)
+            as_user(_BOB, _BOB, [], os.unlink, common / "file")
+            os.chmod(common, 0o1777)  # and not his any more
+        wait_until(lambda: not list((self.export / "common").iterdir()), 10, "the hidden name to go")
+
     def test_who_makes_a_file_that_he_may_not_open_writes_to_it(self):
         def make_and_write(path):
             fd = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o400)

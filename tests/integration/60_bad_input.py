@@ -87,7 +87,7 @@ class Refusals(Case):
                 self.assert_mount_refused(self.server.url(), [mountpoint], mountpoint)
 
     def test_options_that_are_none(self):
-        for option in ("colour", "rsize=large", "actimeo=-1", "nconnect=0", "profile=tools"):
+        for option in ("colour", "rsize=large", "actimeo=-1", "nconnect=0", "profile=tools", "retrans=0"):
             with self.subTest(option):
                 self.assert_mount_refused(self.server.url(), [option.split("=")[0]], options=option)
 

@@ -106,8 +106,8 @@ Result<> apply_parameter(NfsUrl& url, std::string_view whole, std::string_view p
   if (*outcome == OptionOutcome::kUnknown) {
     return fail(
         Errc::kInvalid,
-        fmt::format("'{}': there is no parameter '{}'; known are nfsport, mountport, rsize, "
-                    "nconnect, timeo, retrans, soft, hard, resvport, noresvport",
+        fmt::format("'{}': there is no parameter '{}'; known are nfsport (or port), mountport, "
+                    "rsize, wsize, nconnect, timeo, retrans, soft, hard, resvport, noresvport",
                     whole, parameter.substr(0, parameter.find('='))));
   }
   return {};
