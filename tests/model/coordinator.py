@@ -10,7 +10,7 @@ import time
 
 from model import tree
 from model.differences import (NOT_DONE, Leniency, Situation, attributes_differ, may_refuse, opener_lost_the_right,
-                               possible_refusals, same_error)
+                               possible_refusals, same_error, same_listing)
 from model.system import System
 from model.worker import Died, Hung, Worker
 
@@ -135,6 +135,11 @@ class Coordinator:
             return "same number" if status and status["nlink"] == 0 else None
         if kind in ("chmod", "fchmod", "chown", "fchown"):
             return "mapped" if self._has_mapped else None
+        if kind == "link":
+            return "socket" if self._type_on_model(operation["path"]) == "s" else None
+        if kind in ("write", "pwrite", "copy_file_range"):
+            situation = self._situation(operation, "to_h" if kind == "copy_file_range" else "h")
+            return "answered early" if opener_lost_the_right(situation) else None
         if kind == "mmap":
             return "mapped" if opener_lost_the_right(self._situation(operation)) else None
         if kind not in ("open", "truncate"):
@@ -146,6 +151,12 @@ class Coordinator:
         if stat.S_ISCHR(status.st_mode) or stat.S_ISBLK(status.st_mode):
             return "device"
         return "same size" if kind == "truncate" and status.st_size == operation["size"] else None
+
+    def _type_on_model(self, path):
+        try:
+            return stat.filemode(os.lstat(os.path.join(self.model_root, path)).st_mode)[0]
+        except OSError:
+            return None
 
     def _model_status(self, operation, key):
         result, _ = self._workers[operation["worker"]].do("model", {"op": "fstat", "h": operation.get(key)})
@@ -167,11 +178,11 @@ class Coordinator:
         self._remember(operation, model, expected)
         return self._compare(operation, subject, model) or self._compare_seen(operation, seen, expected), model
 
-    def _situation(self, operation):
-        key = "h" if "h" in operation else "map"
-        opener, flags = self._openers.get((key, operation.get(key)), (None, ()))
+    def _situation(self, operation, handle="h"):
+        kind = "h" if handle in operation else "map"
+        opener, flags = self._openers.get((kind, operation.get(handle if kind == "h" else kind)), (None, ()))
         return Situation(operation, self._hidden_names, opener, flags,
-                         lambda: self._model_status(operation, "h") or self._status_behind(operation),
+                         lambda: self._model_status(operation, handle) or self._status_behind(operation),
                          self._model_names)
 
     def _model_names(self, directory):
@@ -224,9 +235,9 @@ class Coordinator:
             return self._compare_seen(operation, {"status": subject[1]}, {"status": model[1]})
         if model[0] == "skipped" and subject[0] != "ok":
             return None  # before it was skipped, the subject had to say what the handle is
-        if subject != model:
-            return Difference(operation, "result", subject, model)
-        return None
+        if subject == model or (operation["op"] in ("list", "list_handle") and same_listing(subject, model)):
+            return None
+        return Difference(operation, "result", subject, model)
 
     def _compare_seen(self, operation, seen, expected):
         if not expected:

@@ -96,14 +96,18 @@ NOT_DONE = {
     "same size": "truncate(2) to the size that the file has: filesystems differ in whether mtime changes",
     "mapped": "taking the right to a file that is mapped, or mapping one whose opener has lost it: an NFSv3 server "
               "refuses the pages then, and the program dies",
+    "answered early": "writing to a file whose opener has lost the right to: the server refuses it when the write was "
+                      "answered long ago, and a later call of somebody else tells",
     "nobody": "chown(-1, -1): what becomes of suid then, filesystems do not agree on",
     "same number": "a removed directory's number may be given to a new file at once, by the server",
+    "socket": "links of a socket: nfs-ganesha answers EINVAL to all about it, once one of them is removed",
     "privileges": "fallocate of a suid or sgid file: tmpfs keeps the bits, ext4 does not",
 }
 
 # Where a time is not compared, beside the rule above.
 MTIME_EXCEPTIONS = {
     "mapping": "stores through a mapping and fallocate: tmpfs stamps neither, others late; to the sequence's end",
+    "fifo": "what goes through a fifo the kernel alone sees: it stamps a local one, and asks no filesystem",
     "hidden": "a directory's time changes again when the hidden name of a removed file goes at its last close",
 }
 
@@ -124,6 +128,14 @@ def may_refuse(operation, error, situation):
 def same_error(operation, one, other):
     return one == other or any(operation["op"] in operations and {one, other} <= errnos
                                for operations, errnos, _ in SAME_ERRNOS)
+
+
+def same_listing(subject, model):
+    """"?" is the type of what may be listed but not looked at: READDIRPLUS is refused then, READDIR tells none."""
+    if subject[0] != "ok" or model[0] != "ok":
+        return False
+    types = dict(map(tuple, model[1]))
+    return [[name, types.get(name) if kind == "?" else kind] for name, kind in subject[1]] == model[1]
 
 
 @dataclasses.dataclass
@@ -174,6 +186,8 @@ def _mtimes_differ(subject, model, leniency):
         return False
     set_long_ago = model["mtime"] < leniency.earliest_now_ns
     if model["type"] == "d" and leniency.hidden_names_were and set_long_ago:
+        return False
+    if model["type"] == "p" and not set_long_ago:
         return False
     if set_long_ago and model["type"] == "l":
         return False  # some servers (nfs-ganesha's VFS) leave the times of a symlink as they are

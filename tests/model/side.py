@@ -364,8 +364,11 @@ class Side:
 
     @staticmethod
     def _type_of(entry):
-        if entry.is_symlink():
-            return "l"
+        try:
+            if entry.is_symlink():
+                return "l"
+        except PermissionError:  # the listing does not tell, and the directory may not be searched
+            return "?"
         if entry.is_dir(follow_symlinks=False):
             return "d"
         return "-" if entry.is_file(follow_symlinks=False) else "other"
