@@ -56,7 +56,7 @@ class InTrouble(ModelCase):
     # A reply that does not come is asked for again soon.
     options = "hard,timeo=3"
     OPERATIONS = 1000
-    words = ("--hang-seconds", "120", "--shrink-seconds", "0")
+    words = ("--hang-seconds", "120", "--shrink-seconds", "0", "--without-special")
 
     def assert_agrees_in(self, seconds, *kinds):
         """`seconds`: from one trouble to the next, about."""
@@ -88,6 +88,7 @@ class LinkTrouble(InTrouble):
         self.proxy.cut_all()
 
     def replies_break_off(self, chance):
+        self.proxy.heal()
         self.proxy.cut_reply_after(chance.choice(_CALLS), chance.randrange(1, 100))
 
     def server_restarts(self, _chance):

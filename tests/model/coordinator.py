@@ -11,11 +11,13 @@ import time
 from model import tree
 from model.differences import (NOT_DONE, Leniency, Situation, attributes_differ, may_refuse, opener_lost_the_right,
                                possible_refusals, same_error, same_listing)
+from model.side import attributes
 from model.system import System
 from model.worker import Died, Hung, Worker
 
 _DAY_NS = 86_400 * 10**9
 _UNSTAMPED_AFTER = frozenset({"fallocate", "mmap"})
+_SPECIAL = (stat.S_IFSOCK, stat.S_IFBLK, stat.S_IFCHR)
 _SERVER_SECONDS = 3  # a hidden name goes a moment after its last close
 
 
@@ -48,13 +50,14 @@ class Directories:
 class Coordinator:
     """Owns the workers. begin(), then run() for each operation, then finish(): any number of times."""
 
-    def __init__(self, users, workers, subject_system=None, seconds=60, hidden=None):
+    def __init__(self, users, workers, subject_system=None, seconds=60, hidden=None, without_special=False):
         """`hidden` matches names that the subject's listings may show while removed files are open."""
         systems = {"subject": (subject_system or System)(), "model": System()}
         self._users = users
         self._systems = systems
         self._seconds = seconds
         self._hidden = re.compile(hidden or r"(?!)")
+        self._without_special = without_special
         self._count = workers
         self._workers = []
         self.has_hung = False  # then the subject is not touched any more but by processes that can be left
@@ -134,9 +137,13 @@ class Coordinator:
             status = self._model_status(operation, "h")
             return "same number" if status and status["nlink"] == 0 else None
         if kind in ("chmod", "fchmod", "chown", "fchown"):
-            return "mapped" if self._has_mapped else None
+            if self._has_mapped:
+                return "mapped"
+            return "sgid directory" if kind.endswith("chown") and self._is_sgid_directory(operation) else None
         if kind == "link":
-            return "socket" if self._type_on_model(operation["path"]) == "s" else None
+            return "special" if self._type_on_model(operation["path"]) in ("s", "b", "c") else None
+        if kind == "mknod":
+            return "special" if self._without_special and stat.S_IFMT(operation["mode"]) in _SPECIAL else None
         if kind in ("write", "pwrite", "copy_file_range"):
             situation = self._situation(operation, "to_h" if kind == "copy_file_range" else "h")
             return "answered early" if opener_lost_the_right(situation) else None
@@ -157,6 +164,14 @@ class Coordinator:
             return stat.filemode(os.lstat(os.path.join(self.model_root, path)).st_mode)[0]
         except OSError:
             return None
+
+    def _is_sgid_directory(self, operation):
+        try:
+            status = self._model_status(operation, "h") if "h" in operation else \
+                attributes(os.stat(os.path.join(self.model_root, operation["path"])))
+        except OSError:
+            return False
+        return bool(status) and status["type"] == "d" and int(status["mode"], 8) & stat.S_ISGID != 0
 
     def _model_status(self, operation, key):
         result, _ = self._workers[operation["worker"]].do("model", {"op": "fstat", "h": operation.get(key)})

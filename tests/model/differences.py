@@ -100,7 +100,9 @@ NOT_DONE = {
                       "answered long ago, and a later call of somebody else tells",
     "nobody": "chown(-1, -1): what becomes of suid then, filesystems do not agree on",
     "same number": "a removed directory's number may be given to a new file at once, by the server",
-    "socket": "links of a socket: nfs-ganesha answers EINVAL to all about it, once one of them is removed",
+    "sgid directory": "chown of one: nfs-ganesha takes the bit off, as Linux does for files alone",
+    "special": "links of sockets and devices, or making them: once nfs-ganesha has forgotten what it knew of one (another "
+               "of its names was removed, or the server restarted), it answers EINVAL to all about it",
     "privileges": "fallocate of a suid or sgid file: tmpfs keeps the bits, ext4 does not",
 }
 

@@ -48,6 +48,7 @@ def arguments(words=None):
                         help="an operation that takes longer hangs (default: 60)")
     parser.add_argument("--hidden-names", metavar="REGEX",
                         help="names that the subject may list for files that are removed but open (default: none)")
+    parser.add_argument("--without-special", action="store_true", help="make no sockets and devices")
     parser.add_argument("--plant", choices=sorted(faults.FAULTS), help="a bug in the subject, to test the test")
     parser.add_argument("--quiet", action="store_true", help="no table of what was done")
     found = parser.parse_args(words)
@@ -76,7 +77,7 @@ class Lane:
         self.first_user = first_user
         self.users = users(options.users, first_user)
         self.coordinator = Coordinator(self.users, workers, faults.FAULTS.get(options.plant), options.hang_seconds,
-                                       options.hidden_names)
+                                       options.hidden_names, options.without_special)
         self.done = 0
         self.workers = workers
         self._log = log
