@@ -72,12 +72,12 @@ check-all: test check asan tsan sim fuzz  ## test, check, sanitizers, long simul
 asan: | build  ## all tests under AddressSanitizer and UBSan
 	@$(call build,asan)
 	tools/sanitized.sh build/asan -j $(JOBS) -LE 'integration|docs'
-	tools/sanitized.sh build/asan -L integration
+	tools/sanitized.sh build/asan -j $(JOBS) -L integration
 
 tsan: | build  ## all tests under ThreadSanitizer
 	@$(call build,tsan)
 	tools/sanitized.sh build/tsan -j $(JOBS) -LE 'integration|docs'
-	tools/sanitized.sh build/tsan -L integration
+	tools/sanitized.sh build/tsan -j $(JOBS) -L integration
 
 # What fits into a run of CI. The simulation and the crash tests have one thread: not for tsan.
 asan-short: | build
