@@ -16,7 +16,7 @@
 namespace larder::cachefiles {
 namespace {
 
-constexpr std::uint64_t kSize = 100;
+constexpr std::uint64_t kObjectSize = 100;
 
 class KeptDirectoriesTest : public CacheOnFake {
  protected:
@@ -36,7 +36,8 @@ class KeptDirectoriesTest : public CacheOnFake {
     for (const auto& volume : volumes) {
       for (int i = 0; i < 100; ++i) {
         const std::string key = fmt::format("file {}", i);
-        use(*volume->open_object(describe(key, 1, kSize)).value(), content_of(key, 1, kSize));
+        use(*volume->open_object(describe(key, 1, kObjectSize)).value(),
+            content_of(key, 1, kObjectSize));
       }
     }
   }
@@ -50,17 +51,17 @@ TEST_F(KeptDirectoriesTest, ManyVolumesLeaveFewOpen) {
   });
   EXPECT_EQ(cache_->status().open_directories, KeptDirectories::kMost);
   for_each_object(volumes, [](fscache::BackendObject& object, const std::vector<std::byte>& bytes) {
-    EXPECT_EQ(served_bytes(object, bytes), kSize);
+    EXPECT_EQ(served_bytes(object, bytes), kObjectSize);
   });
   EXPECT_EQ(cache_->status().open_directories, KeptDirectories::kMost);
 }
 
 TEST_F(KeptDirectoriesTest, AnObjectFindsItsDirectoryOpen) {
   bind();
-  keep("often used", 1, kSize);
+  keep("often used", 1, kObjectSize);
   const std::uint64_t kept = cache_->status().open_directories;
   EXPECT_EQ(kept, 1U);
-  EXPECT_EQ(served("often used", 1, kSize), kSize);
+  EXPECT_EQ(served("often used", 1, kObjectSize), kObjectSize);
   EXPECT_EQ(cache_->status().open_directories, kept) << "the same one";
 }
 
