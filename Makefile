@@ -74,12 +74,13 @@ asan: | build  ## all tests under AddressSanitizer and UBSan
 	tools/sanitized.sh build/asan -j $(JOBS) -LE 'integration|docs'
 	tools/sanitized.sh build/asan -j $(JOBS) -L integration
 
-tsan: | build  ## all tests under ThreadSanitizer
+# The simulation and the crash tests have one thread.
+tsan: | build  ## all tests with threads under ThreadSanitizer
 	@$(call build,tsan)
-	tools/sanitized.sh build/tsan -j $(JOBS) -LE 'integration|docs'
+	tools/sanitized.sh build/tsan -j $(JOBS) -LE 'integration|docs|sim|crash'
 	tools/sanitized.sh build/tsan -j $(JOBS) -L integration
 
-# What fits into a run of CI. The simulation and the crash tests have one thread: not for tsan.
+# What fits into a run of CI.
 asan-short: | build
 	@$(call build,asan,unit_tests sim_test cache_crash_test)
 	tools/sanitized.sh build/asan -j $(JOBS) -L 'unit|sim|crash'

@@ -70,7 +70,7 @@ function(larder_library name)
     target_link_libraries(${name}_test PRIVATE larder_${name} ${test_deps} GTest::gtest GTest::gmock
                                                GTest::gtest_main)
     add_test(NAME unit.${name} COMMAND ${name}_test)
-    set_tests_properties(unit.${name} PROPERTIES LABELS unit TIMEOUT 120)
+    set_tests_properties(unit.${name} PROPERTIES LABELS unit TIMEOUT 300)
     add_dependencies(unit_tests ${name}_test)
   endif()
 endfunction()

@@ -305,7 +305,7 @@ TEST_F(ShareTest, AReadOfAFileThatChangesAllTheTimeIsNotCutShort) {
   mount();
   const auto opened = open(look_up("file").value());
   ASSERT_TRUE(opened);
-  int round = 1;
+  unsigned round = 1;
   server_.before_read = [&] {
     stepper_.advance(std::chrono::milliseconds(10));
     server_.write_file(file, pattern(kSize, ++round));
