@@ -91,7 +91,7 @@ AttributeNews Inode::update(const Attributes& attributes, CheckTicket ticket) {
   const MonotonicTime now = table_.clock_.now();
   const MutexLock lock(table_.shard_of(handle_).mutex);
   if (same_version(attributes, attributes_)) {
-    if (ticket < changed_at_) {
+    if (ticket < expired_at_) {
       return AttributeNews::kSame;  // said before something that it may not tell of
     }
     timeout_ms_ = std::min(std::max(timeout_ms_ * 2, least_timeout(table_.times_, type_)),
@@ -198,7 +198,7 @@ bool Inode::confirm(const EarlierAttributes& earlier) {
   if (earlier.attributes.type != type_ || !same_version(earlier.attributes, attributes_)) {
     return false;
   }
-  if (earlier.at > checked_at_ && earlier.ticket >= changed_at_) {
+  if (earlier.at > checked_at_ && earlier.ticket >= expired_at_) {
     timeout_ms_ = std::max(timeout_ms_, least_timeout(table_.times_, type_));
     checked_at_ = earlier.at;
     attributes_ = earlier.attributes;
@@ -208,7 +208,7 @@ bool Inode::confirm(const EarlierAttributes& earlier) {
 
 void Inode::expire() {
   const MutexLock lock(table_.shard_of(handle_).mutex);
-  changed_at_ = table_.begin_check();
+  expired_at_ = table_.begin_check();
   timeout_ms_ = 0;
 }
 

@@ -105,7 +105,8 @@ class Inode : public std::enable_shared_from_this<Inode> {
   // The same for what was said a while ago. False: it is of another version than what is known, and
   // only the server can tell which of them is over.
   [[nodiscard]] bool confirm(const EarlierAttributes& earlier);
-  // Nothing known is to be believed any more, nor what is said in answer to a question of before.
+  // Nothing known is to be believed any more, nor an answer to a question of before that says the
+  // same; one that tells of another version is news as ever.
   void expire();
 
   // The open state, if somebody has the file open (or had until a moment ago).
@@ -146,6 +147,7 @@ class Inode : public std::enable_shared_from_this<Inode> {
   std::atomic<bool> hidden_{false};
   std::uint32_t timeout_ms_ = 0;     // guarded by the table's lock for this inode
   CheckTicket changed_at_;           // the same
+  CheckTicket expired_at_ = 0;       // the same
   MonotonicTime checked_at_;         // the same
   Attributes attributes_;            // the same
   File* file_ = nullptr;             // the same; who dies clears it

@@ -99,6 +99,16 @@ TEST_F(InodeTableTest, WhatWasAskedBeforeItExpiredDoesNotMakeItFresh) {
   EXPECT_GT(inode->attributes().fresh_for.count(), 0);
 }
 
+TEST_F(InodeTableTest, AnotherVersionIsNewsThoughItExpiredSinceItWasAsked) {
+  const InodeRef inode = make(1);
+  Attributes changed = attributes_of(1);
+  changed.size = 7;
+  const CheckTicket asked = table_.begin_check();
+  inode->expire();
+  EXPECT_EQ(inode->update(changed, asked), AttributeNews::kChanged);
+  EXPECT_EQ(inode->attributes().attributes.size, 7U);
+}
+
 TEST_F(InodeTableTest, ThreadsThatMakeAndDropTheSameFilesAgree) {
   constexpr std::uint64_t kFiles = 50;
   const auto make_and_drop = [this](unsigned seed) {
