@@ -204,9 +204,7 @@ void Share::remove_at_server(const InodeRef& directory, const std::string& name,
                         [context = context_, directory, victim,
                          done = std::move(done)](const Result<Change>& change) mutable {
                           context->end_change(directory, change);
-                          if (victim != nullptr) {
-                            victim->expire();
-                          }
+                          expire_known(victim);
                           done(change ? Result<>() : fail(change.error()));
                         });
 }

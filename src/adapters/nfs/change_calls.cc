@@ -167,12 +167,7 @@ void ChangeCalls::create(Caller caller, const FileHandle& directory, std::string
     return;
   }
   std::vector<std::byte> arguments = encode_create(directory, name, order);
-  Made made{.directory = directory,
-            .name = std::string(name),
-            .type = FileType::kRegular,
-            .target = {},
-            .owner = {},
-            .mode = {}};
+  Made made{.directory = directory, .name = std::string(name), .type = FileType::kRegular};
   switch (order.mode) {
     case netfs::CreateMode::kGuarded:
       start_making(std::move(caller), Procedure::kCreate, std::move(arguments), std::move(made),
@@ -206,13 +201,8 @@ void ChangeCalls::make(Caller caller, const FileHandle& directory, std::string_v
   start_making(std::move(caller), directory_wanted ? Procedure::kMkdir : Procedure::kMknod,
                directory_wanted ? encode_mkdir(directory, name, order.attributes)
                                 : encode_mknod(directory, name, order),
-               {.directory = directory,
-                .name = std::string(name),
-                .type = order.type,
-                .target = {},
-                .owner = {},
-                .mode = {}},
-               EEXIST, std::move(done));
+               {.directory = directory, .name = std::string(name), .type = order.type}, EEXIST,
+               std::move(done));
 }
 
 void ChangeCalls::symlink(Caller caller, const FileHandle& directory, std::string_view name,
@@ -227,9 +217,7 @@ void ChangeCalls::symlink(Caller caller, const FileHandle& directory, std::strin
                {.directory = directory,
                 .name = std::string(name),
                 .type = FileType::kSymlink,
-                .target = std::string(target),
-                .owner = {},
-                .mode = {}},
+                .target = std::string(target)},
                EEXIST, std::move(done));
 }
 

@@ -125,10 +125,10 @@ class ChangeCalls {
     netfs::FileHandle directory;
     std::string name;
     netfs::FileType type;
-    std::string target;  // of a symlink
+    std::string target{};  // of a symlink
     // Of a file that could have been there before: whose it must be, and what mode it must have.
-    std::optional<std::uint32_t> owner;
-    std::optional<std::uint32_t> mode;
+    std::optional<std::uint32_t> owner{};
+    std::optional<std::uint32_t> mode{};
   };
 
   template <class T>
