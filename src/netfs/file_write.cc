@@ -194,6 +194,7 @@ bool File::is_hidden() {
 // The user who removed it may have lost the right to the directory meanwhile: then in our own name.
 void File::remove_hidden(const HiddenName& hidden, bool as_root) {
   hidden.directory->begin_own_change();
+  inode_->begin_unhiding();
   const CredentialRef credential =
       as_root ? std::make_shared<const Credential>() : hidden.credential;
   share_->adapter.start_remove(

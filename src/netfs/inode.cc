@@ -82,6 +82,26 @@ FreshAttributes Inode::attributes() const {
   return known;
 }
 
+void Inode::set_hidden(bool hidden) {
+  const MutexLock lock(table_.shard_of(handle_).mutex);
+  hidden_ = hidden;
+  unhiding_ = false;
+}
+
+void Inode::begin_unhiding() {
+  const MutexLock lock(table_.shard_of(handle_).mutex);
+  unhiding_ = true;
+}
+
+// While a hidden name goes nobody here knows whether the server still counts it, but by the number.
+void Inode::take(const Attributes& attributes) {
+  if (unhiding_ && attributes.link_count < attributes_.link_count) {
+    hidden_ = false;
+    unhiding_ = false;
+  }
+  attributes_ = attributes;
+}
+
 bool Inode::has_other_names() const {
   const MutexLock lock(table_.shard_of(handle_).mutex);
   return hidden_ || (timeout_ms_ > 0 && attributes_.link_count > 1);
@@ -97,7 +117,7 @@ AttributeNews Inode::update(const Attributes& attributes, CheckTicket ticket) {
     timeout_ms_ = std::min(std::max(timeout_ms_ * 2, least_timeout(table_.times_, type_)),
                            most_timeout(table_.times_, type_));
     checked_at_ = now;
-    attributes_ = attributes;
+    take(attributes);
     return AttributeNews::kSame;
   }
   if (ticket < changed_at_ || (own_ != nullptr && own_->under_way > 0)) {
@@ -106,7 +126,7 @@ AttributeNews Inode::update(const Attributes& attributes, CheckTicket ticket) {
   }
   changed_at_ = table_.begin_check();
   front_outdated_ = true;
-  attributes_ = attributes;
+  take(attributes);
   checked_at_ = now;
   timeout_ms_ = least_timeout(table_.times_, type_);
   return AttributeNews::kChanged;
@@ -131,7 +151,7 @@ AttributeNews Inode::end_own_change(const Change* change) {
       own_->early.push_back({*before, *after});
     } else {
       own_->lost = true;
-      attributes_ = after.value_or(attributes_);
+      take(after.value_or(attributes_));
     }
   }
   return settle_own_changes(now);
@@ -162,7 +182,7 @@ void Inode::set_answered_end(std::uint64_t end) {
 AttributeNews Inode::settle_own_changes(MonotonicTime now) {
   for (auto next = own_->early.begin(); next != own_->early.end();) {
     if (begins_at(next->before, attributes_)) {
-      attributes_ = next->after;
+      take(next->after);
       checked_at_ = now;
       timeout_ms_ = least_timeout(table_.times_, type_);
       own_->early.erase(next);
@@ -185,7 +205,7 @@ AttributeNews Inode::settle_own_changes(MonotonicTime now) {
   // The newest is the best guess until the server was asked.
   for (const OwnChanges::Step& step : early) {
     if (step.after.changed >= attributes_.changed) {
-      attributes_ = step.after;
+      take(step.after);
     }
   }
   timeout_ms_ = 0;
@@ -201,7 +221,7 @@ bool Inode::confirm(const EarlierAttributes& earlier) {
   if (earlier.at > checked_at_ && earlier.ticket >= expired_at_) {
     timeout_ms_ = std::max(timeout_ms_, least_timeout(table_.times_, type_));
     checked_at_ = earlier.at;
-    attributes_ = earlier.attributes;
+    take(earlier.attributes);
   }
   return true;
 }

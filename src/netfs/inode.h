@@ -117,7 +117,9 @@ class Inode : public std::enable_shared_from_this<Inode> {
   void clear_file(const File& file);
 
   // It has a name that was given to it here when it was removed while open, and that nobody sees.
-  void set_hidden(bool hidden) { hidden_ = hidden; }
+  void set_hidden(bool hidden);
+  // That name is being removed: it is not there any more once the server counts fewer names.
+  void begin_unhiding();
 
   [[nodiscard]] bool is_hidden() const { return hidden_; }
 
@@ -139,13 +141,15 @@ class Inode : public std::enable_shared_from_this<Inode> {
 
   [[nodiscard]] std::chrono::milliseconds fresh_for(MonotonicTime now) const;
   [[nodiscard]] AttributeNews settle_own_changes(MonotonicTime now);
+  void take(const Attributes& attributes);
 
   // In an order that leaves no gaps.
   const FileHandle handle_;
   const FileType type_;
   std::atomic<bool> front_outdated_{false};
   std::atomic<bool> hidden_{false};
-  std::uint32_t timeout_ms_ = 0;     // guarded by the table's lock for this inode
+  bool unhiding_ = false;            // guarded by the table's lock for this inode
+  std::uint32_t timeout_ms_ = 0;     // the same
   CheckTicket changed_at_;           // the same
   CheckTicket expired_at_ = 0;       // the same
   MonotonicTime checked_at_;         // the same

@@ -109,6 +109,23 @@ TEST_F(InodeTableTest, AnotherVersionIsNewsThoughItExpiredSinceItWasAsked) {
   EXPECT_EQ(inode->attributes().attributes.size, 7U);
 }
 
+TEST_F(InodeTableTest, AHiddenNameIsNotCounted) {
+  Attributes two_names = attributes_of(1);
+  two_names.link_count = 2;
+  const InodeRef inode =
+      table_.find_or_make(handle_numbered(1), two_names, table_.begin_check());
+  inode->set_hidden(true);
+  EXPECT_EQ(inode->attributes().attributes.link_count, 1U);
+  inode->begin_unhiding();
+  EXPECT_EQ(inode->attributes().attributes.link_count, 1U) << "the answer is not there yet";
+  Attributes one_name = two_names;
+  one_name.link_count = 1;
+  one_name.changed.seconds += 1;
+  EXPECT_EQ(inode->update(one_name, table_.begin_check()), AttributeNews::kChanged);
+  EXPECT_EQ(inode->attributes().attributes.link_count, 1U) << "it went, though nobody said so";
+  EXPECT_FALSE(inode->is_hidden());
+}
+
 TEST_F(InodeTableTest, ThreadsThatMakeAndDropTheSameFilesAgree) {
   constexpr std::uint64_t kFiles = 50;
   const auto make_and_drop = [this](unsigned seed) {
