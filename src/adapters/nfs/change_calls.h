@@ -5,8 +5,8 @@
 // has done: the name is gone (REMOVE, RMDIR, RENAME), or the name is there (MKDIR, SYMLINK, MKNOD,
 // LINK, guarded CREATE), or that the caller may not open what is there (unchecked CREATE of a file
 // that gives its maker no rights). To such an answer, and only if the call was sent more than once,
-// we look at the names; if they are as the call wanted them, it has ended well. docs/nfs-client.md
-// has the rules, and what they cannot tell apart.
+// we look at the names; if they are as the call wanted them, it has ended well. (A name that is gone
+// needs no look.) docs/nfs-client.md has the rules, and what they cannot tell apart.
 //
 // The other calls need nothing of the kind: SETATTR without a guard, exclusive CREATE, WRITE and
 // COMMIT may be repeated.
@@ -141,8 +141,6 @@ class ChangeCalls {
 
   void start_making(Caller caller, Procedure procedure, std::vector<std::byte> arguments, Made made,
                     int echo, netfs::Done<netfs::CreateReply> done);
-  void confirm_gone(const OperationRef<netfs::Change>& operation,
-                    const netfs::FileHandle& directory, std::string_view name, Error error);
   [[nodiscard]] static bool is_as_made(const netfs::Attributes& found, const Made& made);
   void confirm_made(const OperationRef<netfs::CreateReply>& operation, Made made, Error error);
   void confirm_target(const OperationRef<netfs::CreateReply>& operation, const std::string& target,
