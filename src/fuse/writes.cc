@@ -38,7 +38,8 @@ netfs::WritePlace place_of(const fuse_write_in& in) {
   return {.offset = in.offset,
           .append = (in.flags & O_APPEND) != 0 && !is_written_back(in),
           .clear_privileges = (in.write_flags & FUSE_WRITE_KILL_SUIDGID) != 0,
-          .through = goes_through(in)};
+          .through = goes_through(in),
+          .of_mapping = is_written_back(in)};
 }
 
 }  // namespace
@@ -86,7 +87,8 @@ void Filesystem::reply_write(Request& request, const fuse_write_in& in,
     session_->invalidate(request.nodeid());
   }
   fuse_write_out out{};
-  out.size = static_cast<std::uint32_t>(written->length);
+  // Pages are written back whole, or lie where the file was cut off.
+  out.size = is_written_back(in) ? in.size : static_cast<std::uint32_t>(written->length);
   request.reply(out);
 }
 

@@ -190,6 +190,34 @@ TEST_F(ShareWriteTest, ATruncationComesBetweenTheWritesAroundIt) {
   EXPECT_EQ(server_.stable_content(file).size(), 10U) << "what came before is safe, and cut";
 }
 
+// The kernel drops such pages when it truncates, and can have sent them before.
+TEST_F(ShareWriteTest, ATruncationCutsWhatAMappingBroughtMeanwhile) {
+  const std::uint64_t file = server_.add_file("file", std::string(30, '.'));
+  mount();
+  const auto open = open_to_write("file");
+  ASSERT_TRUE(open);
+  control_->hold = true;
+  AttributeChanges changes;
+  changes.size = 10;
+  share_->set_attributes(open->file->inode(), changes, &*open, caller_,
+                         [](const Result<FreshAttributes>& set) { EXPECT_TRUE(set); });
+  std::vector<std::optional<Result<Written>>> answers(3);
+  for (std::uint64_t i = 0; i < 3; ++i) {
+    share_->write(*open, {.offset = i * 8, .through = true, .of_mapping = true},
+                  bytes_of_text("mmmmmm"), caller_,
+                  [&answer = answers.at(i)](Result<Written> written) { answer = written; });
+  }
+  stepper_.run();
+  EXPECT_FALSE(answers.front()) << "they wait for it";
+  control_->release();
+  stepper_.run();
+  EXPECT_EQ(server_.content(file), "mmmmmm..mm");
+  for (const auto& answer : answers) {
+    ASSERT_TRUE(answer);
+    EXPECT_TRUE(answer->has_value());
+  }
+}
+
 TEST_F(ShareWriteTest, AnAppendGoesToTheServersEnd) {
   const std::uint64_t file = server_.add_file("log", "one\n");
   ShareOptions options;

@@ -547,6 +547,13 @@ void Writer::send_again() {
   }
 }
 
+// The kernel drops the pages that a truncation cuts off, but may have sent them before it did.
+void Writer::cut_off(HeldWrite& write, std::uint64_t size) {
+  const std::uint64_t room = size - std::min(size, write.place.offset);
+  write.bytes.bytes =
+      write.bytes.bytes.first(std::min<std::size_t>(room, write.bytes.bytes.size()));
+}
+
 void Writer::release(std::optional<std::uint64_t> size) {
   std::vector<HeldWrite> held;
   {
@@ -559,6 +566,9 @@ void Writer::release(std::optional<std::uint64_t> size) {
     held.swap(held_writes_);
   }
   for (HeldWrite& one : held) {
+    if (size && one.place.of_mapping) {
+      cut_off(one, *size);
+    }
     write(one.place, std::move(one.bytes), std::move(one.credential), std::move(one.done));
   }
   go_on();

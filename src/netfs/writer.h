@@ -44,6 +44,7 @@ struct WritePlace {
   bool append = false;            // at the end, wherever that is: `offset` means nothing
   bool clear_privileges = false;  // suid and sgid are to go
   bool through = false;           // not to be answered before the server has the bytes
+  bool of_mapping = false;        // pages that a mapping changed: no longer than the file
 };
 
 // Where bytes went.
@@ -86,7 +87,8 @@ class Writer : public std::enable_shared_from_this<Writer> {
   // `done` when everything accepted before was answered by the server.
   void flush(std::move_only_function<void()> done) EXCLUDES(mutex_);
   // Runs `alone` when everything accepted before is as commit() leaves it; what comes later waits
-  // until the function that it is given runs, with the size that the file has then.
+  // until the function that it is given runs, with the size that the file has then; what waited and
+  // is of a mapping ends there.
   using Release = std::move_only_function<void(std::optional<std::uint64_t> size)>;
   void hold(CredentialRef credential, std::move_only_function<void(Release)> alone)
       EXCLUDES(mutex_);
@@ -189,6 +191,7 @@ class Writer : public std::enable_shared_from_this<Writer> {
   [[nodiscard]] bool take_commit(const Result<CommitReply>& reply) REQUIRES(mutex_);
   void send_again() REQUIRES(mutex_);
   void release(std::optional<std::uint64_t> size) EXCLUDES(mutex_);
+  static void cut_off(HeldWrite& write, std::uint64_t size);
 
   const std::shared_ptr<ShareContext> share_;
   const InodeRef inode_;
