@@ -112,8 +112,7 @@ TEST_F(InodeTableTest, AnotherVersionIsNewsThoughItExpiredSinceItWasAsked) {
 TEST_F(InodeTableTest, AHiddenNameIsNotCounted) {
   Attributes two_names = attributes_of(1);
   two_names.link_count = 2;
-  const InodeRef inode =
-      table_.find_or_make(handle_numbered(1), two_names, table_.begin_check());
+  const InodeRef inode = table_.find_or_make(handle_numbered(1), two_names, table_.begin_check());
   inode->set_hidden(true);
   EXPECT_EQ(inode->attributes().attributes.link_count, 1U);
   inode->begin_unhiding();

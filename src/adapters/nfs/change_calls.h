@@ -5,8 +5,8 @@
 // has done: the name is gone (REMOVE, RMDIR, RENAME), or the name is there (MKDIR, SYMLINK, MKNOD,
 // LINK, guarded CREATE), or that the caller may not open what is there (unchecked CREATE of a file
 // that gives its maker no rights). To such an answer, and only if the call was sent more than once,
-// we look at the names; if they are as the call wanted them, it has ended well. (A name that is gone
-// needs no look.) docs/nfs-client.md has the rules, and what they cannot tell apart.
+// we look at the names; if they are as the call wanted them, it has ended well. (A name that is
+// gone needs no look.) docs/nfs-client.md has the rules, and what they cannot tell apart.
 //
 // The other calls need nothing of the kind: SETATTR without a guard, exclusive CREATE, WRITE and
 // COMMIT may be repeated.
