@@ -220,12 +220,13 @@ class ManyCalls(StallCase):
         for name in directories:
             os.lstat(self.mounted / name / "file")
         remaining, jobs = list(directories), []
-        for procedure, what in kinds.items():
-            self.proxy.hold_calls(procedure, count=self.EACH)
-            for _ in range(self.EACH):
-                jobs.append(Job(what, _STALLING[what], self.mounted / remaining.pop()))
         try:
-            self.proxy.wait_until_held(len(directories), 30)
+            for procedure, what in kinds.items():
+                self.proxy.hold_calls(procedure, count=self.EACH)
+                for _ in range(self.EACH):
+                    jobs.append(Job(what, _STALLING[what], self.mounted / remaining.pop()))
+                # Before the next kind is held: who writes cuts the file off first, by a SETATTR.
+                self.proxy.wait_until_held(len(jobs), 30)
             for _ in range(3):
                 self.assert_others_proceed()
             self.assertEqual([job.name for job in jobs if job.is_over()], [])
