@@ -65,13 +65,32 @@ std::chrono::milliseconds Inode::fresh_for(MonotonicTime now) const {
 std::chrono::milliseconds Inode::server_fresh_for() const {
   const MonotonicTime now = table_.clock_.now();
   const MutexLock lock(table_.shard_of(handle_).mutex);
-  return fresh_for(now);
+  return has_parked_changes() ? std::chrono::milliseconds(0) : fresh_for(now);
+}
+
+// Answered changes of ours whose place in the chain is not known yet.
+bool Inode::has_parked_changes() const {
+  return own_ != nullptr && !own_->early.empty();
+}
+
+// The best guess until their place is known, or the server was asked.
+const Attributes& Inode::newest() const {
+  const Attributes* newest = &attributes_;
+  if (own_ != nullptr) {
+    for (const OwnChanges::Step& step : own_->early) {
+      newest = step.after.changed >= newest->changed ? &step.after : newest;
+    }
+  }
+  return *newest;
 }
 
 FreshAttributes Inode::attributes() const {
   const MonotonicTime now = table_.clock_.now();
   const MutexLock lock(table_.shard_of(handle_).mutex);
-  FreshAttributes known{attributes_, fresh_for(now)};
+  FreshAttributes known{newest(), fresh_for(now)};
+  if (has_parked_changes()) {
+    known.fresh_for = {};
+  }
   if (hidden_ && known.attributes.link_count > 0) {
     --known.attributes.link_count;
   }
@@ -195,18 +214,14 @@ AttributeNews Inode::settle_own_changes(MonotonicTime now) {
     return AttributeNews::kOwn;
   }
   const bool lost = std::exchange(own_->lost, false);
-  const std::vector<OwnChanges::Step> early = std::exchange(own_->early, {});
+  const bool torn = has_parked_changes();
+  take(newest());
+  own_->early.clear();
   if (own_->answered_end == 0) {
     own_.reset();
   }
-  if (!lost && early.empty()) {
+  if (!lost && !torn) {
     return AttributeNews::kOwn;
-  }
-  // The newest is the best guess until the server was asked.
-  for (const OwnChanges::Step& step : early) {
-    if (step.after.changed >= attributes_.changed) {
-      take(step.after);
-    }
   }
   timeout_ms_ = 0;
   front_outdated_ = true;

@@ -57,8 +57,8 @@ enum class AttributeNews : std::uint8_t {
   kOwn,      // what our own change made of the version that we knew
 };
 
-// Our changes of an inode that are under way, and those whose replies came before the replies of
-// earlier ones: each leads from the stamps of its "before" to its "after".
+// Our changes of an inode that are under way, and those (parked ones) whose replies came before the
+// replies of earlier ones: each leads from the stamps of its "before" to its "after".
 struct OwnChanges {
   struct Step {
     BeforeChange before;
@@ -66,8 +66,8 @@ struct OwnChanges {
   };
 
   unsigned under_way = 0;
-  bool lost = false;  // a reply told too little, or nobody knows whether the change was made
-  std::vector<Step> early;
+  bool lost = false;        // a reply told too little, or nobody knows whether the change was made
+  std::vector<Step> early;  // the parked ones, in the order of their replies
   std::uint64_t answered_end = 0;  // see Inode::set_answered_end
 };
 
@@ -140,6 +140,8 @@ class Inode : public std::enable_shared_from_this<Inode> {
   friend class InodeTable;
 
   [[nodiscard]] std::chrono::milliseconds fresh_for(MonotonicTime now) const;
+  [[nodiscard]] bool has_parked_changes() const;
+  [[nodiscard]] const Attributes& newest() const;
   [[nodiscard]] AttributeNews settle_own_changes(MonotonicTime now);
   void take(const Attributes& attributes);
 

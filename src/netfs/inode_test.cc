@@ -125,6 +125,32 @@ TEST_F(InodeTableTest, AHiddenNameIsNotCounted) {
   EXPECT_FALSE(inode->is_hidden());
 }
 
+// A WRITE and a chmod behind it, whose answer comes first.
+TEST_F(InodeTableTest, AnAnsweredChangeIsSeenThoughOneBeforeItIsNot) {
+  const InodeRef inode = make(1);
+  const Attributes before = inode->attributes().attributes;
+  Attributes written = before;
+  written.size = 5;
+  written.changed.seconds += 1;
+  Attributes mode_set = written;
+  mode_set.mode = 0640;
+  mode_set.changed.seconds += 1;
+  const auto stamps_of = [](const Attributes& attributes) {
+    return BeforeChange{attributes.size, attributes.modified, attributes.changed};
+  };
+  inode->begin_own_change();
+  inode->begin_own_change();
+  const Change second{stamps_of(written), mode_set};
+  EXPECT_EQ(inode->end_own_change(&second), AttributeNews::kOwn);
+  EXPECT_EQ(inode->attributes().attributes, mode_set);
+  EXPECT_EQ(inode->attributes().fresh_for.count(), 0) << "what else happened, nobody knows";
+  EXPECT_EQ(inode->server_fresh_for().count(), 0);
+  const Change first{stamps_of(before), written};
+  EXPECT_EQ(inode->end_own_change(&first), AttributeNews::kOwn);
+  EXPECT_EQ(inode->attributes().attributes, mode_set);
+  EXPECT_GT(inode->attributes().fresh_for.count(), 0);
+}
+
 TEST_F(InodeTableTest, ThreadsThatMakeAndDropTheSameFilesAgree) {
   constexpr std::uint64_t kFiles = 50;
   const auto make_and_drop = [this](unsigned seed) {
