@@ -10,6 +10,7 @@
 #include <gtest/gtest.h>
 
 #include "base/bytes.h"
+#include "base/error.h"
 #include "fuse/protocol.h"
 #include "fuse/testing/changing_test.h"
 #include "testing/fake_kernel.h"
@@ -197,11 +198,12 @@ TEST_F(WritesTest, WhatIsWrittenBackOfAMappingIsNeverAppended) {
 TEST_F(WritesTest, PagesThatCouldNotBeWrittenBackAreDropped) {
   const std::uint64_t node = lookup("small");
   const OpenOut opened = open(node, O_RDWR);
-  fake_.server.capacity = 0;
-  const std::string longer(50'000, 'x');
-  EXPECT_EQ(error_of(kernel().write(node, opened.fh, 0, longer, 0, FUSE_WRITE_CACHE)), ENOSPC);
+  fake_.control->errors.emplace_back(Errc::kRemote, ENOSPC, "the server refuses");
+  EXPECT_EQ(error_of(kernel().write(node, opened.fh, 0, "FIRST", 0, FUSE_WRITE_CACHE)), ENOSPC);
   fake_.stepper.run();
   EXPECT_THAT(invalidated(), Contains(node));
+  fake_.server.capacity = 0;
+  const std::string longer(50'000, 'x');
   EXPECT_EQ(error_of(kernel().write(node, opened.fh, 0, longer)), 0) << "accepted";
   EXPECT_EQ(error_of(kernel().fsync(node, opened.fh)), ENOSPC);
   EXPECT_EQ(fake_.server.content(small_), "first content");

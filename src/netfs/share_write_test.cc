@@ -218,6 +218,23 @@ TEST_F(ShareWriteTest, ATruncationCutsWhatAMappingBroughtMeanwhile) {
   }
 }
 
+// What a mapping wrote lies within the file that the kernel knew.
+TEST_F(ShareWriteTest, PagesOfAMappingDoNotMakeAFileLonger) {
+  const std::uint64_t file = server_.add_file("file", std::string(10, '.'));
+  mount();
+  const auto open = open_to_write("file");
+  ASSERT_TRUE(open);
+  const WritePlace beyond{.offset = 50, .through = true, .of_mapping = true};
+  EXPECT_TRUE(write(*open, beyond, "mmm"));
+  EXPECT_EQ(server_.content(file).size(), 10U);
+  EXPECT_TRUE(write(*open, {.offset = 8, .through = true, .of_mapping = true}, "mmm"));
+  EXPECT_EQ(server_.content(file), "........mm");
+  // Also of what was answered and is not at the server yet.
+  EXPECT_TRUE(write(*open, {.offset = 20}, "early"));
+  EXPECT_TRUE(write(*open, {.offset = 23, .through = true, .of_mapping = true}, "mmm"));
+  EXPECT_EQ(server_.content(file).substr(20), "earmm");
+}
+
 TEST_F(ShareWriteTest, AnAppendGoesToTheServersEnd) {
   const std::uint64_t file = server_.add_file("log", "one\n");
   ShareOptions options;

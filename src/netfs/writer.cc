@@ -49,6 +49,7 @@ void Writer::write(const WritePlace& place, OwnedBytes bytes, CredentialRef cred
     done(Written{place.offset, 0});
     return;
   }
+  const bool size_is_sure = inode_->server_fresh_for().count() > 0;
   const std::uint64_t size = inode_->attributes().attributes.size;
   HeldWrite write{place, std::move(bytes), std::move(credential), std::move(done)};
   {
@@ -58,7 +59,15 @@ void Writer::write(const WritePlace& place, OwnedBytes bytes, CredentialRef cred
       held_writes_.push_back(std::move(write));
       return;
     }
-    accept(std::move(write), size);
+    if (write.place.of_mapping && size_is_sure) {
+      cut_off(write, std::max(size, accepted_end_));
+    }
+    if (write.bytes.bytes.empty()) {
+      early_answers_.push_back(
+          [place, done = std::move(write.done)]() mutable { done(Written{place.offset, 0}); });
+    } else {
+      accept(std::move(write), size);
+    }
   }
   go_on();
 }
