@@ -111,6 +111,13 @@ void ContentMap::mark_verified(ByteRange piece) {
   }
 }
 
+void ContentMap::doubt() {
+  for (Piece& piece : pieces_) {
+    piece.verified = false;
+  }
+  unverified_ = pieces_.size();
+}
+
 bool ContentMap::has_unverified(ByteRange range) const {
   if (unverified_ == 0) {
     return false;

@@ -40,6 +40,8 @@ class ContentMap {
   void clear();
   // The checksum of these bytes was looked at since the cache was bound.
   void mark_verified(ByteRange piece);
+  // All are to be looked at again.
+  void doubt();
 
   [[nodiscard]] const RangeSet& present() const { return present_; }
 

@@ -83,6 +83,19 @@ class DamageTest : public CacheOnFake {
     EXPECT_EQ(cache_->status().trouble, "");
   }
 
+  // One byte of a file that was served already.
+  void expect_touch_noticed(std::uint64_t size) {
+    const auto object = open("file", 1, size);
+    const auto content = content_of("file", 1, size);
+    EXPECT_EQ(served_bytes(*object, content), size);
+    ASSERT_TRUE(file_of("file", "cache")->write_at(1000, bytes_of("x")));
+    served_bytes(*object, content);
+    EXPECT_FALSE(object->complete());
+    EXPECT_EQ(served_bytes(*object, content), size == kSmallSize ? 0 : size - 65'536);
+    ASSERT_TRUE(fill(*object, content));
+    EXPECT_EQ(served_bytes(*object, content), size);
+  }
+
   // Made anew, with a log of three records: header, present, sealed.
   void make_again(const std::string& key, std::uint64_t size) {
     bind();
@@ -217,6 +230,53 @@ TEST_F(DamageTest, NothingIsRegisteredUnverifiedThatWasTouched) {
   ASSERT_TRUE(file_of("large", "cache")->write_at(200'000, bytes_of("x")));
   bind();
   EXPECT_EQ(open("large", 1, kLargeSize)->open_for_passthrough().error().code(), Errc::kCorrupt);
+}
+
+// Its checksums were looked at before, or it was written in this life.
+TEST_F(DamageTest, WhatIsTouchedWhileItIsInUseIsCheckedAgain) {
+  for (const bool loaded : {false, true}) {
+    for (const std::uint64_t size : {kSmallSize, kLargeSize}) {
+      SCOPED_TRACE(size);
+      make_again("file", size);
+      bind();
+      if (!loaded) {
+        ASSERT_TRUE(volume_->discard("file"));
+        keep("file", 1, size);
+        close_epoch();
+      }
+      expect_touch_noticed(size);
+      withdraw();
+    }
+  }
+}
+
+TEST_F(DamageTest, WhatIsTouchedWhileItIsInUseIsNotRegistered) {
+  bind();
+  ASSERT_TRUE(volume_->discard("large"));
+  keep("large", 1, kLargeSize);
+  close_epoch();
+  const auto object = open("large", 1, kLargeSize);
+  EXPECT_EQ(served_bytes(*object, content_of("large", 1, kLargeSize)), kLargeSize);
+  EXPECT_EQ(object->open_for_passthrough().error().code(), Errc::kNotSupported);
+  ASSERT_TRUE(file_of("large", "cache")->write_at(200'000, bytes_of("x")));
+  EXPECT_EQ(object->open_for_passthrough().error().code(), Errc::kCorrupt);
+  EXPECT_FALSE(object->complete());
+}
+
+// Its length, while it is in use.
+TEST_F(DamageTest, WhatIsCutShortOrGrowsWhileItIsInUse) {
+  bind();
+  const auto content = content_of("large", 1, kLargeSize);
+  for (const std::uint64_t size : {std::uint64_t{100'000}, kLargeSize + 5}) {
+    SCOPED_TRACE(size);
+    const auto object = open("large", 1, kLargeSize);
+    EXPECT_EQ(served_bytes(*object, content), kLargeSize);
+    ASSERT_TRUE(file_of("large", "cache")->set_size(size));
+    EXPECT_EQ(served_bytes(*object, content), size < kLargeSize ? 0 : kLargeSize);
+    EXPECT_NE(object->open_for_passthrough().error().code(), Errc::kNotSupported);
+    ASSERT_TRUE(fill(*object, content));
+    EXPECT_EQ(served_bytes(*object, content), kLargeSize);
+  }
 }
 
 TEST_F(DamageTest, AfterAnUncleanBootAllIsVerifiedBeforeItIsRegistered) {

@@ -110,16 +110,12 @@ Result<> Object::read(std::uint64_t offset, MutableBytes into) {
     return fail(Errc::kCacheDead, "the cache was given up");
   }
   const ByteRange range{offset, into.size()};
-  std::vector<MapPiece> to_check;
   std::uint64_t drops = 0;
   {
     const MutexLock lock(mutex_);
     if (!map_.present().contains(range)) {
       return fail(Errc::kNotFound, "not in the cache");
     }
-    // The disk may fail to take what we wrote, and nobody is told before the next syncfs.
-    to_check =
-        core_.epochs.durable(newest_data_) ? map_.unverified_in(range) : map_.pieces_in(range);
     drops = drops_;
   }
   const Result<std::shared_ptr<os::File>> file = file_.get();
@@ -137,6 +133,7 @@ Result<> Object::read(std::uint64_t offset, MutableBytes into) {
     lose_file("the backing file is too short");
     return fail(Errc::kCorrupt, "the backing file is too short");
   }
+  const std::vector<MapPiece> to_check = TRY(pieces_to_check(**file, range));
   TRY(check_pieces(**file, to_check, range, into));
   const MutexLock lock(mutex_);
   if (drops_ != drops && !map_.present().contains(range)) {
@@ -146,6 +143,27 @@ Result<> Object::read(std::uint64_t offset, MutableBytes into) {
     return fail(Errc::kCorrupt, "dropped and fetched again while it was read");
   }
   return {};
+}
+
+// After the reading: what was changed before it shows in the time of change.
+Result<std::vector<MapPiece>> Object::pieces_to_check(os::File& file, ByteRange range) {
+  const Result<os::FileStat> stat = file.stat();
+  if (!stat) {
+    return fail(core_.note(stat.error()));
+  }
+  const MutexLock lock(mutex_);
+  doubt_if_touched(*stat);
+  // The disk may fail to take what we wrote, and nobody is told before the next syncfs.
+  return core_.epochs.durable(newest_data_) ? map_.unverified_in(range) : map_.pieces_in(range);
+}
+
+void Object::doubt_if_touched(const os::FileStat& stat) {
+  if (!known_modified_ || *known_modified_ == stat.modified) {
+    return;
+  }
+  log_warning("{}: somebody changed the cache's copy; its checksums are looked at again", name_);
+  known_modified_ = stat.modified;
+  map_.doubt();
 }
 
 // What is checked is what is handed out: where a piece reaches beyond `into`, it is read again as a
@@ -242,6 +260,7 @@ void Object::lose_file(std::string_view why) {
     complete_ = false;
     sealed_ = false;
     has_file_ = false;
+    known_modified_.reset();
     linked = naming_ == Naming::kLinked;
     if (linked) {
       core_.accounts.unlinked(account_, charged_);
@@ -316,6 +335,7 @@ Result<> Object::write_missing(ByteRange run, Bytes from) {
   {
     const MutexLock lock(mutex_);
     incarnation = incarnation_;
+    known_modified_.reset();
   }
   const Epochs::Lease lease = core_.epochs.begin(run.length);
   const Result<std::shared_ptr<os::File>> file = file_for_writing();

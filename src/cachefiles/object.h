@@ -95,6 +95,11 @@ class Object final : public fscache::BackendObject {
   [[nodiscard]] bool give_up_name() EXCLUDES(mutex_);
 
   // ---- Reading.
+  // Of `range`, after it was read.
+  [[nodiscard]] Result<std::vector<MapPiece>> pieces_to_check(os::File& file, ByteRange range)
+      EXCLUDES(mutex_);
+  // If somebody else wrote to the backing file, all of its checksums are to be looked at again.
+  void doubt_if_touched(const os::FileStat& stat) REQUIRES(mutex_);
   [[nodiscard]] Result<> check_pieces(os::File& file, const std::vector<MapPiece>& pieces,
                                       ByteRange range, MutableBytes into);
   [[nodiscard]] Result<> check_piece(os::File& file, const MapPiece& piece, MutableBytes bytes,
@@ -164,6 +169,8 @@ class Object final : public fscache::BackendObject {
   bool written_ GUARDED_BY(mutex_) = false;  // since it was opened
   bool sealed_ GUARDED_BY(mutex_) = false;   // nothing was written since seal_
   MapRecord seal_ GUARDED_BY(mutex_);
+  // Of the backing file when we had last written to it; nothing while we write.
+  std::optional<os::FileTime> known_modified_ GUARDED_BY(mutex_);
   Stamp label_stamp_ GUARDED_BY(mutex_);
   Stamp newest_data_ GUARDED_BY(mutex_);  // of the data in the map
   Stamp loaded_data_ GUARDED_BY(mutex_);  // of what was there when it was opened

@@ -103,6 +103,9 @@ Result<> Object::commit_claimed() {
   {
     const MutexLock lock(mutex_);
     naming_ = Naming::kLinked;
+    if (small_) {
+      known_modified_ = stat.modified;  // it is complete
+    }
     core_.accounts.linked(account_, charged_);
     linked_bytes_ = charged_;
   }
@@ -238,6 +241,7 @@ Result<> Object::seal(bool complete) {
   const MutexLock lock(mutex_);
   sealed_ = true;
   seal_ = record;
+  known_modified_ = stat.modified;
   return {};
 }
 
@@ -353,6 +357,10 @@ Result<UniqueFd> Object::open_for_passthrough() {
   if (stat->size != description_.size) {
     lose_file("the backing file has another size than the file");
     return fail(Errc::kCorrupt, "the backing file has another size than the file");
+  }
+  {
+    const MutexLock lock(mutex_);
+    doubt_if_touched(*stat);
   }
   const bool trusted = !small_ && sealed && seal_record.modified == stat->modified &&
                        !core_.epochs.needs_verification(seal_record.stamp);

@@ -188,6 +188,7 @@ Result<bool> Object::load_file(const std::shared_ptr<os::Directory>& directory,
     complete_ = label.complete;
   }
   loaded_data_ = newest_data_;
+  known_modified_ = stat->modified;
   has_file_ = true;
   naming_ = Naming::kLinked;
   label_stamp_ = label.stamp;
