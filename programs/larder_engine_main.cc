@@ -4,7 +4,6 @@
 
 #include <signal.h>
 
-#include "base/fault_point.h"
 #include "base/log.h"
 #include "base/result.h"
 #include "base/unique_fd.h"
@@ -17,10 +16,6 @@ namespace {
 larder::Result<> run() {
   // A server or a client that hangs up is an error of a write, not the end of every mount.
   static_cast<void>(::signal(SIGPIPE, SIG_IGN));
-  // NOLINTNEXTLINE(concurrency-mt-unsafe): there is one thread so far
-  if (const char* const faults = std::getenv("LARDER_FAULTS")) {
-    TRY(larder::arm_fault_points(faults));
-  }
   auto keeper = TRY(
       larder::handover::EngineEnd::adopt(larder::UniqueFd(larder::handover::kChannelDescriptor)));
   larder::engine::Engine engine(std::move(keeper));

@@ -15,7 +15,6 @@
 #include "base/byte_range.h"
 #include "base/bytes.h"
 #include "base/error.h"
-#include "base/fault_point.h"
 #include "base/log.h"
 #include "base/mutex.h"
 #include "base/result.h"
@@ -287,7 +286,6 @@ Result<> Object::write(std::uint64_t offset, Bytes from) {
   if (superseded_) {
     return fail(Errc::kStale, "there is a newer version");
   }
-  TRY(fault_point("cachefiles.write"));
   const ByteRange run = ByteRange{offset, from.size()}.intersection({0, description_.size});
   std::vector<ByteRange> missing;
   bool name_it = false;

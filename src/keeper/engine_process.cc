@@ -47,7 +47,7 @@ struct LaunchPlan {
 std::vector<std::string> engine_environment() {
   std::vector<std::string> environment{"PATH=/usr/sbin:/usr/bin:/sbin:/bin", "LANG=C.UTF-8"};
   for (const char* const name :
-       {"JOURNAL_STREAM", "LARDER_FAULTS", "ASAN_OPTIONS", "UBSAN_OPTIONS", "TSAN_OPTIONS"}) {
+       {"JOURNAL_STREAM", "ASAN_OPTIONS", "UBSAN_OPTIONS", "TSAN_OPTIONS"}) {
     // NOLINTNEXTLINE(concurrency-mt-unsafe): the keeper has one thread when it looks
     if (const char* const value = std::getenv(name)) {
       environment.push_back(fmt::format("{}={}", name, value));
