@@ -1,6 +1,7 @@
 #include "cachefiles/cache.h"
 
 #include <algorithm>
+#include <array>
 #include <chrono>
 #include <cstddef>
 #include <cstdint>
@@ -153,6 +154,7 @@ class Cache final : public fscache::Backend {
     status.culled_bytes = core_.counters.culled_bytes.value();
     status.open_directories = core_.kept_directories.size();
     status.corrupt_ranges = core_.counters.corrupt_ranges.value();
+    status.damaged_objects = core_.counters.damaged_objects.value();
     return status;
   }
 
@@ -175,7 +177,23 @@ class Cache final : public fscache::Backend {
     core_.space.note_filesystem(TRY(core_.root->space()));
     TRY(lock_->set_accessed_now());
     core_.set_file_time(TRY(lock_->stat()).accessed);
+    core_.forget_partial_trouble();
+    if (was_removed()) {
+      core_.set_partial_trouble(
+          fmt::format("the cache's directory {} was removed while it was in use: nothing new is "
+                      "cached; restart larder to make it anew",
+                      path_));
+    }
     return {};
+  }
+
+  // We hold it open, and all that we hold of it works as before; but it takes no new names.
+  [[nodiscard]] bool was_removed() const {
+    return std::ranges::any_of(std::array{kCacheDirectory, kMapsDirectory},
+                               [this](std::string_view name) {
+                                 const Result<os::FileStat> found = core_.root->stat(name);
+                                 return !found && found.error().code() == Errc::kNotFound;
+                               });
   }
 
   Result<Duration> maintain() {

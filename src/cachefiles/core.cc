@@ -38,8 +38,17 @@ Error Core::note(Error error) {
   if (error.code() == Errc::kNoSpace) {
     space.note_disk_full();
     wake();
+  } else if (error.code() == Errc::kNotFound) {
+    if (!missing_.exchange(true)) {
+      wake();
+    }
   } else if (error.error_number() == EROFS) {
     set_partial_trouble("the cache's filesystem is read-only: nothing new is cached");
+  } else if (error.error_number() == EACCES || error.error_number() == EPERM) {
+    set_partial_trouble(fmt::format(
+        "the engine may not change the cache's directory any more ({}): nothing new is cached; "
+        "give it back to its owner, then restart larder",
+        error.message()));
   } else if (is_shortage(error.error_number())) {
     log_warning("the cache: {}", error.message());
   } else if (error.code() == Errc::kIo) {
@@ -66,6 +75,15 @@ std::string Core::trouble() const {
 void Core::set_partial_trouble(std::string sentence) {
   const MutexLock lock(mutex_);
   partial_trouble_ = std::move(sentence);
+  partial_trouble_lasts_ = true;
+}
+
+void Core::forget_partial_trouble() {
+  missing_ = false;
+  const MutexLock lock(mutex_);
+  if (!std::exchange(partial_trouble_lasts_, false)) {
+    partial_trouble_.clear();
+  }
 }
 
 void Core::set_wake(std::move_only_function<void()> wake) {

@@ -72,11 +72,14 @@ struct Core {
   [[nodiscard]] bool usable() const { return !dead_.load(std::memory_order_acquire); }
 
   // Looks at an error of the disk. An I/O error ends the cache's use, with a sentence for the
-  // status; a full disk starts culling. Returns it, for `return fail(core.note(error))`.
+  // status; a full disk starts culling; where something is missing, maintenance looks whether all
+  // of the cache is. Returns it, for `return fail(core.note(error))`.
   Error note(Error error) EXCLUDES(mutex_);
   [[nodiscard]] std::string trouble() const EXCLUDES(mutex_);
-  // A sentence about something that stopped only part of the work; "" takes it back.
+  // A sentence about something that stopped only part of the work. It is taken back by the second
+  // call of forget_partial_trouble() after it was last set.
   void set_partial_trouble(std::string sentence) EXCLUDES(mutex_);
+  void forget_partial_trouble() EXCLUDES(mutex_);
 
   void set_wake(std::move_only_function<void()> wake) EXCLUDES(mutex_);
   // Has no effect in maintenance itself, which says when it wants to run again: else a disk that
@@ -110,10 +113,12 @@ struct Core {
 
  private:
   std::atomic<bool> dead_{false};
+  std::atomic<bool> missing_{false};  // since forget_partial_trouble()
   std::atomic<std::uint64_t> buried_{0};
   mutable Mutex mutex_{LockRank::kStats};
   std::string trouble_ GUARDED_BY(mutex_);
   std::string partial_trouble_ GUARDED_BY(mutex_);
+  bool partial_trouble_lasts_ GUARDED_BY(mutex_) = false;
   std::shared_ptr<std::move_only_function<void()>> wake_ GUARDED_BY(mutex_);
   os::FileTime file_time_ GUARDED_BY(mutex_);
   MonotonicTime file_time_taken_ GUARDED_BY(mutex_);

@@ -436,6 +436,47 @@ TEST_F(FaultTest, AFullDiskStopsFillingNotReading) {
   keep("new", 1, kSmallSize);
 }
 
+TEST_F(FaultTest, ADiskThatMayNotBeWrittenToStopsFillingNotReading) {
+  for (const auto& [error_number, words] :
+       std::map<int, std::string>{{EROFS, "read-only"}, {EACCES, "may not change"}}) {
+    SCOPED_TRACE(words);
+    bind_faulty();
+    faulty_.faults().fail_all(testing::FileCall::kWrite, error_number);
+    {
+      const auto object = open("new", 1, kSmallSize);
+      EXPECT_FALSE(fill(*object, content_of("new", 1, kSmallSize)));
+    }
+    EXPECT_TRUE(cache_->usable());
+    EXPECT_EQ(served("small", 1, kSmallSize), kSmallSize);
+    EXPECT_NE(cache_->status().trouble.find(words), std::string::npos) << cache_->status().trouble;
+    faulty_.faults().set_hook(nullptr);
+    (void)cache_->run_maintenance();
+    (void)cache_->run_maintenance();
+    EXPECT_EQ(cache_->status().trouble, "");
+    keep("new", 1, kSmallSize);
+    ASSERT_TRUE(volume_->discard("new"));
+    drop();
+  }
+}
+
+TEST_F(DamageTest, ADirectoryThatWasRemovedIsTold) {
+  bind();
+  bool woken = false;
+  cache_->set_maintenance_wake([&] { woken = true; });
+  const auto root = filesystem_.open_root("/").value();
+  for (const std::string_view name : {kCacheDirectory, kMapsDirectory}) {
+    ASSERT_TRUE(root->rename(name, *root, "elsewhere"));
+    (void)cache_->run_maintenance();
+    const std::string trouble = cache_->status().trouble;
+    EXPECT_NE(trouble.find("/cache was removed"), std::string::npos) << trouble;
+    ASSERT_TRUE(root->rename("elsewhere", *root, name));
+    (void)cache_->run_maintenance();
+    (void)cache_->run_maintenance();
+    EXPECT_EQ(cache_->status().trouble, "");
+  }
+  EXPECT_FALSE(woken);
+}
+
 // A disk that hangs holds the threads that need it, and nobody who asks what memory knows.
 TEST_F(FaultTest, AHangingDiskDoesNotHoldThePlans) {
   bind_faulty();

@@ -94,6 +94,10 @@ Result<> Object::commit_claimed() {
     TRY(core_.bury(*directory, name_));
     linked = directory->link(*file, name_);
   }
+  if (!linked && linked.error().code() == Errc::kNotFound) {
+    volume_.forget_fan_out(
+        index_);  // somebody removed the directory; a file without a name is none
+  }
   if (!linked) {
     log_.reset();  // the pieces are in the map: the next try writes a new one
     return linked;

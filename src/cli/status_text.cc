@@ -48,6 +48,10 @@ constexpr auto kMountColumns = std::to_array<Column>({
     {"FROM SERVER", "bytes_from_server", Shape::kBytes},
 });
 
+// What is wrong with a cache or a mount, each a sentence or "".
+constexpr auto kTroubleKeys =
+    std::to_array<const char*>({"trouble", "damage", "passthrough_trouble"});
+
 // What comes from elsewhere must not steer a terminal.
 std::string printable(std::string text) {
   std::ranges::replace_if(
@@ -76,6 +80,17 @@ std::string cell(const Json& object, const Column& column) {
   }
 }
 
+std::vector<std::string> troubles_of(const Json& row) {
+  std::vector<std::string> troubles;
+  for (const char* const key : kTroubleKeys) {
+    const auto found = row.find(key);
+    if (found != row.end() && found->is_string() && !found->get<std::string>().empty()) {
+      troubles.push_back(found->get<std::string>());
+    }
+  }
+  return troubles;
+}
+
 // A table with columns as wide as their widest cell, and below each row what is wrong with it.
 void append_table(std::string& text, const Json& rows, std::span<const Column> columns) {
   if (!rows.is_array() || rows.empty()) {
@@ -85,7 +100,7 @@ void append_table(std::string& text, const Json& rows, std::span<const Column> c
   for (const Column& column : columns) {
     cells[0].emplace_back(column.title);
   }
-  std::vector<std::string> troubles(1);
+  std::vector<std::vector<std::string>> troubles(1);
   for (const Json& row : rows) {
     if (!row.is_object()) {
       continue;
@@ -94,9 +109,7 @@ void append_table(std::string& text, const Json& rows, std::span<const Column> c
     for (const Column& column : columns) {
       line.push_back(cell(row, column));
     }
-    const auto trouble = row.find("trouble");
-    troubles.push_back(trouble != row.end() && trouble->is_string() ? trouble->get<std::string>()
-                                                                    : "");
+    troubles.push_back(troubles_of(row));
   }
   std::vector<std::size_t> widths(columns.size());
   for (const auto& line : cells) {
@@ -110,8 +123,8 @@ void append_table(std::string& text, const Json& rows, std::span<const Column> c
       text += fmt::format("{:{}}  ", cells[row][i], widths[i]);
     }
     text += cells[row].back() + '\n';
-    if (!troubles[row].empty()) {
-      text += fmt::format("  ! {}\n", printable(troubles[row]));
+    for (const std::string& trouble : troubles[row]) {
+      text += fmt::format("  ! {}\n", printable(trouble));
     }
   }
 }

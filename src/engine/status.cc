@@ -2,6 +2,7 @@
 
 #include <string>
 
+#include <fmt/format.h>
 #include <nlohmann/json.hpp>
 #include <unistd.h>
 
@@ -16,6 +17,17 @@ namespace larder::engine {
 namespace {
 
 using Json = nlohmann::ordered_json;
+
+// What works on, but should not have happened; "" if it did not.
+std::string damage_of(const fscache::BackendStatus& backend) {
+  if (backend.corrupt_ranges == 0 && backend.damaged_objects == 0) {
+    return "";
+  }
+  return fmt::format(
+      "{} objects and {} ranges of bytes were not as they were written and are fetched again: the "
+      "disk fails, or somebody changed files in the cache's directory",
+      backend.damaged_objects, backend.corrupt_ranges);
+}
 
 Json cache_json(const CacheBinder::Status& status) {
   Json json;
@@ -34,6 +46,8 @@ Json cache_json(const CacheBinder::Status& status) {
     json["culled_bytes"] = backend.culled_bytes;
     json["open_directories"] = backend.open_directories;
     json["corrupt_ranges"] = backend.corrupt_ranges;
+    json["damaged_objects"] = backend.damaged_objects;
+    json["damage"] = damage_of(backend);
   }
   return json;
 }
@@ -68,7 +82,9 @@ Json mount_json(const MountStatus& status) {
   json["opens_passthrough"] = status.filesystem.opens_passthrough;
   json["opens_page_cache"] = status.filesystem.opens_page_cache;
   json["backing_ids"] = status.filesystem.backing_ids;
-  json["passthrough_trouble"] = status.filesystem.passthrough_trouble;
+  // Who turned it off knows why.
+  json["passthrough_trouble"] =
+      status.spec.options.passthrough ? status.filesystem.passthrough_trouble : "";
   return json;
 }
 

@@ -137,6 +137,7 @@ struct BackendStatus {
   std::uint64_t culled_bytes = 0;
   std::uint64_t open_directories = 0;  // kept open between uses
   std::uint64_t corrupt_ranges = 0;    // checksums that did not fit
+  std::uint64_t damaged_objects = 0;   // labels, lengths, map logs or types that made no sense
 };
 
 // One cache, online since it was made.

@@ -35,10 +35,12 @@ class OwnDisk(MountedCase):
     def assert_reads_equal(self):
         self.assert_same_tree(self.export, self.mounted)
 
+    def trouble(self):
+        return self.larder.status()["caches"][0]["trouble"]
+
     def assert_trouble_is_told(self):
         """In a sentence of `larder status`, for each cache that does not work."""
-        trouble = self.larder.status()["caches"][0]["trouble"]
-        self.assertRegex(trouble, r"\w+ \w+ \w+", "no sentence")
+        self.assertRegex(self.trouble(), r"\w+ \w+ \w+", "no sentence")
 
 
 class OwnSize(OwnDisk):
@@ -109,6 +111,7 @@ class BrokenDisk(OwnDisk):
     def test_a_disk_that_is_full_from_the_start(self):
         self.disk.fill()
         self.assert_reads_equal()
+        self.assertIn("too full", self.trouble())
         larder.drop_page_cache()
         self.assert_reads_equal()
 
@@ -148,6 +151,17 @@ class BrokenDisk(OwnDisk):
         self.disk.remount("ro")
         self.mount()
         self.assert_reads_equal()
+        self.assert_trouble_is_told()
+
+
+    def test_a_disk_that_becomes_read_only(self):
+        """As after an error that its filesystem met."""
+        self.read("large0")
+        self.settle()
+        self.disk.remount("abort")
+        larder.drop_page_cache()
+        self.assert_reads_equal()
+        wait_until(lambda: self.trouble() != "", 40, "the sentence")
         self.assert_trouble_is_told()
 
 
@@ -216,6 +230,7 @@ class Vandalism(MountedCase):
     def setUp(self):
         super().setUp()
         self.settle()
+        self.damage = ""
         self.expected = trees.digest(self.export)
         self.assert_same_tree(self.expected, self.mounted)
 
@@ -227,12 +242,29 @@ class Vandalism(MountedCase):
         for _ in range(2):
             larder.drop_page_cache()
             self.assert_same_tree(self.expected, self.mounted)
+        self.damage = self.cache_status()["damage"]  # the next engine counts anew
         self.remount()
         self.assert_same_tree(self.expected, self.mounted)
 
+    def cache_status(self):
+        return self.larder.status()["caches"][0]
+
+    def assert_damage_is_told(self):
+        now = self.cache_status()["damage"]
+        self.assertRegex(self.damage or now, r"[1-9].* were not as they were written")
+        self.assertIn(now, self.larder.run("status"))
+
     def test_the_cache_is_removed_while_in_use(self):
         larder.remove_cache(self.larder.cache_directory)
+        (self.mounted / "new file").write_bytes(b"new")
+        self.settle()
+        self.expected = trees.digest(self.export)
+        for _ in range(2):
+            larder.drop_page_cache()
+            self.assert_same_tree(self.expected, self.mounted)
+        wait_until(lambda: "was removed" in self.cache_status()["trouble"], 10, "the sentence")
         self.assert_right_now_and_after_a_restart()
+        self.assertEqual(self.cache_status()["trouble"], "")
 
     def test_the_cache_is_moved_away_while_in_use(self):
         os.rename(self.larder.cache_directory, self.directory / "away")
@@ -265,6 +297,7 @@ class Vandalism(MountedCase):
                 label = self.random.randbytes(self.random.randrange(1, 80))
             os.setxattr(path, _LABEL, bytes(label))
         self.assert_right_now_and_after_a_restart()
+        self.assert_damage_is_told()
 
     def test_map_logs_are_damaged_cut_or_exchanged(self):
         files = self.files_in_cache("maps")
@@ -276,24 +309,57 @@ class Vandalism(MountedCase):
                 content[self.random.randrange(len(content))] ^= 1 << self.random.randrange(8)
             path.write_bytes(content[:self.random.randrange(len(content) + 1)])
         self.assert_right_now_and_after_a_restart()
+        self.assert_damage_is_told()
 
-    def test_bytes_are_changed_while_nobody_looks(self):
-        self.larder.restart()
+    def change_a_byte_of_each_file(self):
         for path in self.files_in_cache("cache"):
             if size := path.stat().st_size:
                 with open(path, "r+b") as file:
                     offset = self.random.randrange(size)
                     byte = os.pread(file.fileno(), 1, offset)
                     os.pwrite(file.fileno(), bytes([byte[0] ^ 0xff]), offset)
+
+    def test_bytes_are_changed_while_nobody_looks(self):
+        self.larder.restart()
+        self.change_a_byte_of_each_file()
         self.mount()
         self.assert_same_tree(self.expected, self.mounted)
+        self.assert_damage_is_told()
+
+    def test_bytes_are_changed_while_the_cache_is_in_use(self):
+        """Whose checksums were looked at before, through the engine and in passthrough."""
+        for options in ("passthrough=no", ""):
+            with self.subTest(options):
+                self.remount(options)
+                self.assert_same_tree(self.expected, self.mounted)
+                self.settle()
+                self.change_a_byte_of_each_file()
+                larder.drop_page_cache()
+                self.assert_same_tree(self.expected, self.mounted)
+                self.assert_damage_is_told()
+                self.settle()
+
+    def change_lengths(self):
+        for path in self.files_in_cache("cache"):
+            os.truncate(path, self.random.choice([0, path.stat().st_size // 2, path.stat().st_size + 5000]))
 
     def test_lengths_are_changed_while_nobody_looks(self):
         self.larder.restart()
-        for path in self.files_in_cache("cache"):
-            os.truncate(path, self.random.choice([0, path.stat().st_size // 2, path.stat().st_size + 5000]))
+        self.change_lengths()
         self.mount()
         self.assert_same_tree(self.expected, self.mounted)
+        self.assert_damage_is_told()
+
+    def test_lengths_are_changed_while_the_cache_is_in_use(self):
+        for options in ("passthrough=no", ""):
+            with self.subTest(options):
+                self.remount(options)
+                self.assert_same_tree(self.expected, self.mounted)
+                self.settle()
+                self.change_lengths()
+                larder.drop_page_cache()
+                self.assert_same_tree(self.expected, self.mounted)
+                self.settle()
 
     def test_files_are_replaced_by_directories_and_special_files(self):
         for path in self.files_in_cache("cache") + self.files_in_cache("maps"):

@@ -1,10 +1,6 @@
 """Model in trouble: the same random operations, while the link, the server and the cache fail at random.
 
 A hard mount shows nothing of it but time: results, bytes and trees agree with the local directory as ever.
-
-Known to fail, about once in 100,000 operations while connections break:
-- a removal ends with ENOENT although it was done (seen where whole trees are removed);
-- open(2) with O_TRUNC leaves what a mapping had changed before, because the kernel's WRITE of it comes after the OPEN.
 """
 
 import contextlib
@@ -14,6 +10,7 @@ import random
 import shutil
 import sys
 import threading
+import time
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
 
@@ -70,6 +67,8 @@ class InTrouble(ModelCase):
             self.assert_agrees("--parallel", *self.words)
         finally:
             trouble.stop()
+            if trouble.error is not None:
+                print(f"    trouble itself had some: {trouble.error!r}", file=sys.stderr)
         if trouble.error is not None:
             raise trouble.error
         print(f"    {trouble.done}", file=sys.stderr)
@@ -96,7 +95,15 @@ class LinkTrouble(InTrouble):
         self.proxy.cut_reply_after(chance.choice(_CALLS), chance.randrange(1, 100))
 
     def server_restarts(self, _chance):
+        """It has forgotten answers that were lost. But it is not killed in the middle of a call: nfs-ganesha makes a
+        file and notes its verifier in two steps, and refuses to repeat an exclusive CREATE that died in between."""
+        self.proxy.drop_replies("*")
+        time.sleep(0.02)
+        self.proxy.hold_calls("*")
+        time.sleep(0.05)
         self.server.restart()
+        self.proxy.heal()
+        self.proxy.release()
 
     def test_replies_and_calls_are_lost(self):
         self.assert_agrees_in(0.1, self.replies_are_lost, self.calls_are_lost)

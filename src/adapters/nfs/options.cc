@@ -16,7 +16,7 @@ namespace larder::nfs {
 
 namespace {
 
-constexpr std::uint32_t kMostTimeo = 36'000;  // an hour
+constexpr std::uint32_t kMostTimeo = 6000;  // ten minutes
 constexpr std::uint32_t kMostRetrans = 1000;
 
 struct Limits {
