@@ -67,7 +67,7 @@ clang: | build  ## everything with clang 19, whose thread-safety analysis reads 
 tidy: | build  ## clang-tidy on all sources that are not known to be clean as they are
 	tools/tidy.py
 
-check-all: test check asan tsan sim fuzz  ## test, check, sanitizers, long simulation, fuzzers
+check-all: test check asan tsan sim fuzz demo soak bench  ## all of it in full: some hours
 
 asan: | build  ## all tests under AddressSanitizer and UBSan
 	@$(call build,asan)

@@ -145,6 +145,18 @@ TEST_F(CacheTest, UseIsGivenBackToTheByte) {
   EXPECT_EQ(cache_->status().used_bytes, before + directories);
 }
 
+TEST_F(CacheTest, WhatLostItsNameCountsUntilItIsClosed) {
+  bind();
+  {
+    const auto object = open("large", 1, 5 * kMega);
+    ASSERT_TRUE(fill(*object, content_of("large", 1, 5 * kMega)));
+    ASSERT_TRUE(volume_->discard("large"));
+    EXPECT_GE(cache_->status().used_bytes, 5 * kMega);
+    EXPECT_EQ(cache_->status().objects, 0U);
+  }
+  EXPECT_LT(cache_->status().used_bytes, kMega);
+}
+
 // After an unclean start the count must find what is there.
 TEST_F(CacheTest, TheCountAgreesWithTheBooks) {
   bind();

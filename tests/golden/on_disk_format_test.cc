@@ -6,6 +6,7 @@
 #include <fstream>
 #include <map>
 #include <memory>
+#include <set>
 #include <sstream>
 #include <string>
 #include <string_view>
@@ -16,6 +17,7 @@
 
 #include "base/bytes.h"
 #include "base/endian.h"
+#include "cachefiles/cache_fixture_test.h"
 #include "cachefiles/checksum.h"
 #include "cachefiles/key.h"
 #include "cachefiles/label.h"
@@ -149,6 +151,90 @@ TEST(OnDiskFormatTest, StateIsTheDocuments) {
   ASSERT_TRUE(decoded.has_value());
   EXPECT_EQ(decoded->state, state);
   EXPECT_EQ(decoded->sequence, 21U);
+}
+
+// What is at `directory` and below: path, mode, bytes of files.
+void list_tree(os::Directory& directory, const std::string& path, std::set<std::string>& lines) {
+  EXPECT_TRUE(directory.list([&](const os::DirectoryEntry& entry) {
+    const std::string name = path + entry.name;
+    const os::FileStat stat = directory.stat(entry.name).value();
+    if (stat.type == os::NodeType::kDirectory) {
+      lines.insert(fmt::format("{}/ {:04o}", name, stat.mode & 07777U));
+      list_tree(*directory.open_directory(entry.name).value(), name + "/", lines);
+    } else {
+      lines.insert(fmt::format("{} {:04o} {}", name, stat.mode & 07777U, stat.size));
+    }
+    return true;
+  }));
+}
+
+class CacheTreeTest : public CacheOnFake {
+ protected:
+  // A small file, and one with a map log, in the volume of the page.
+  void keep_example(std::uint64_t size) {
+    const auto object = volume_->open_object(example(size)).value();
+    ASSERT_TRUE(fill(*object, std::vector<std::byte>(size)));
+  }
+
+  std::unique_ptr<os::Directory> root_ = filesystem_.open_root("/").value();
+};
+
+TEST_F(CacheTreeTest, TheTreeIsTheDocuments) {
+  bind();
+  keep_example(200'000);
+  keep("small", 1, 14);
+  const std::string long_key = "larder,1,nfs,server,," + std::string(300, 'e') + ",0";
+  {
+    const auto shortened = cache_->open_volume(long_key).value();
+  }
+  withdraw();
+  std::set<std::string> lines;
+  list_tree(*root_, "", lines);
+  std::string text;
+  for (const std::string& line : lines) {
+    text += line + "\n";
+  }
+  EXPECT_EQ(text, blocks_of_document()["tree"]);
+}
+
+std::vector<std::byte> bytes_of_hex(const std::string& text) {
+  std::istringstream words(text);
+  std::vector<std::byte> bytes;
+  for (unsigned byte = 0; words >> std::hex >> byte;) {
+    bytes.push_back(static_cast<std::byte>(byte));
+  }
+  return bytes;
+}
+
+// Written by hand as the document says, it is a cache.
+TEST_F(CacheTreeTest, ACacheMadeOfTheDocumentIsRead) {
+  auto blocks = blocks_of_document();
+  const auto write = [this](const std::string& name, std::uint64_t at, Bytes bytes) {
+    const auto file = root_->open_file(name, os::OpenMode::kReadWrite);
+    const auto place = file ? nullptr : root_->create_file(name, kFileMode).value();
+    EXPECT_TRUE((file ? *file : place)->write_at(at, bytes));
+  };
+  write("format", 0, bytes_of(blocks["format"]));
+  std::vector<std::byte> slot = bytes_of_hex(blocks["state"]);
+  slot.insert(slot.end() - 4, 4096 - slot.size(), std::byte{});
+  write("state", 4096, slot);
+  auto directory = filesystem_.open_root("/").value();
+  std::istringstream path(blocks["path"]);
+  std::string name;
+  while (std::getline(path, name, '/') && !name.starts_with("E")) {
+    ASSERT_TRUE(directory->make_directory(name, kDirectoryMode));
+    directory = directory->open_directory(name).value();
+  }
+  name.pop_back();  // the end of the line
+  const auto data = directory->create_file(name, kFileMode).value();
+  ASSERT_TRUE(data->write_at(0, bytes_of("hello, larder\n")));
+  ASSERT_TRUE(data->set_xattr(kLabelName, bytes_of_hex(blocks["label"])));
+  bind();
+  const auto object = volume_->open_object(example(14)).value();
+  EXPECT_TRUE(object->complete());
+  std::vector<std::byte> got(14);
+  ASSERT_TRUE(object->read(0, got));
+  EXPECT_EQ(text_of(got), "hello, larder\n");
 }
 
 }  // namespace
