@@ -263,6 +263,40 @@ TEST_F(DamageTest, WhatIsTouchedWhileItIsInUseIsNotRegistered) {
   EXPECT_FALSE(object->complete());
 }
 
+// Between two writes of its filling, and before one of a later life.
+TEST_F(DamageTest, WhatIsTouchedBeforeItIsCompleteIsNotSealed) {
+  const std::uint64_t size = 3 * kMega;
+  const auto content = content_of("filling", 1, size);
+  const auto touch = [&] {
+    ASSERT_TRUE(file_of("filling", "cache")->write_at(200'000, bytes_of("x")));
+  };
+  for (const bool in_a_later_life : {false, true}) {
+    SCOPED_TRACE(in_a_later_life);
+    bind();
+    auto object = open("filling", 1, size);
+    ASSERT_TRUE(object->write(0, Bytes(content).first(2 * kMega)));
+    if (in_a_later_life) {
+      object.reset();
+      withdraw();
+      touch();
+      bind();
+      object = open("filling", 1, size);
+      EXPECT_TRUE(object->plan_read({0, size}).source == fscache::Source::kCache);
+    } else {
+      touch();
+    }
+    ASSERT_TRUE(object->write(2 * kMega, Bytes(content).subspan(2 * kMega)));
+    EXPECT_EQ(object->mark_complete().error().code(), Errc::kCorrupt);
+    EXPECT_FALSE(object->complete());
+    EXPECT_EQ(served_bytes(*object, content), size - 65'536);
+    ASSERT_TRUE(fill(*object, content));
+    EXPECT_EQ(served_bytes(*object, content), size);
+    object.reset();
+    ASSERT_TRUE(volume_->discard("filling"));
+    withdraw();
+  }
+}
+
 // Its length, while it is in use.
 TEST_F(DamageTest, WhatIsCutShortOrGrowsWhileItIsInUse) {
   bind();

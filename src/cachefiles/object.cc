@@ -110,12 +110,14 @@ Result<> Object::read(std::uint64_t offset, MutableBytes into) {
   }
   const ByteRange range{offset, into.size()};
   std::uint64_t drops = 0;
+  std::uint64_t doubts = 0;
   {
     const MutexLock lock(mutex_);
     if (!map_.present().contains(range)) {
       return fail(Errc::kNotFound, "not in the cache");
     }
     drops = drops_;
+    doubts = doubts_;
   }
   const Result<std::shared_ptr<os::File>> file = file_.get();
   if (!file) {
@@ -133,7 +135,7 @@ Result<> Object::read(std::uint64_t offset, MutableBytes into) {
     return fail(Errc::kCorrupt, "the backing file is too short");
   }
   const std::vector<MapPiece> to_check = TRY(pieces_to_check(**file, range));
-  TRY(check_pieces(**file, to_check, range, into));
+  TRY(check_pieces(**file, to_check, range, into, doubts));
   const MutexLock lock(mutex_);
   if (drops_ != drops && !map_.present().contains(range)) {
     return fail(Errc::kNotFound, "dropped while it was read");
@@ -144,31 +146,27 @@ Result<> Object::read(std::uint64_t offset, MutableBytes into) {
   return {};
 }
 
-// After the reading: what was changed before it shows in the time of change.
+void Object::doubt() {
+  log_warning("{}: somebody changed the cache's copy; its checksums are looked at again", name_);
+  const MutexLock lock(mutex_);
+  ++doubts_;
+  map_.doubt();
+}
+
 Result<std::vector<MapPiece>> Object::pieces_to_check(os::File& file, ByteRange range) {
-  const Result<os::FileStat> stat = file.stat();
+  const Result<os::FileStat> stat = watch_.look(file);
   if (!stat) {
     return fail(core_.note(stat.error()));
   }
   const MutexLock lock(mutex_);
-  doubt_if_touched(*stat);
   // The disk may fail to take what we wrote, and nobody is told before the next syncfs.
   return core_.epochs.durable(newest_data_) ? map_.unverified_in(range) : map_.pieces_in(range);
-}
-
-void Object::doubt_if_touched(const os::FileStat& stat) {
-  if (!known_modified_ || *known_modified_ == stat.modified) {
-    return;
-  }
-  log_warning("{}: somebody changed the cache's copy; its checksums are looked at again", name_);
-  known_modified_ = stat.modified;
-  map_.doubt();
 }
 
 // What is checked is what is handed out: where a piece reaches beyond `into`, it is read again as a
 // whole and its part copied from there.
 Result<> Object::check_pieces(os::File& file, const std::vector<MapPiece>& pieces, ByteRange range,
-                              MutableBytes into) {
+                              MutableBytes into, std::uint64_t doubts) {
   std::vector<std::byte> whole;
   for (const MapPiece& piece : pieces) {
     const auto part_of = [](ByteRange inner, ByteRange outer, MutableBytes bytes) {
@@ -176,43 +174,40 @@ Result<> Object::check_pieces(os::File& file, const std::vector<MapPiece>& piece
                            static_cast<std::size_t>(inner.length));
     };
     if (range.contains(piece.range)) {
-      const Result<> fits = check_piece(file, piece, part_of(piece.range, range, into), true);
-      if (!fits) {
-        return fits;
-      }
+      TRY(check_piece(piece, part_of(piece.range, range, into), doubts));
       continue;
     }
     whole.resize(static_cast<std::size_t>(piece.range.length));
-    const Result<> fits = check_piece(file, piece, whole, false);
-    if (!fits) {
-      return fits;
-    }
+    TRY(read_piece(file, piece, whole));
+    TRY(check_piece(piece, whole, doubts));
     const ByteRange shared = range.intersection(piece.range);
     std::ranges::copy(part_of(shared, piece.range, whole), part_of(shared, range, into).begin());
   }
   return {};
 }
 
-Result<> Object::check_piece(os::File& file, const MapPiece& piece, MutableBytes bytes,
-                             bool already_read) {
-  if (!already_read) {
-    const Result<std::size_t> got =
-        file.read_at(piece.range.offset, bytes, os::ReadHint::kDropBehind);
-    if (!got) {
-      return fail(core_.note(got.error()));
-    }
-    if (*got < bytes.size()) {
-      lose_file("the backing file is too short");
-      return fail(Errc::kCorrupt, "the backing file is too short");
-    }
+Result<> Object::read_piece(os::File& file, const MapPiece& piece, MutableBytes into) {
+  const Result<std::size_t> got = file.read_at(piece.range.offset, into, os::ReadHint::kDropBehind);
+  if (!got) {
+    return fail(core_.note(got.error()));
   }
+  if (*got < into.size()) {
+    lose_file("the backing file is too short");
+    return fail(Errc::kCorrupt, "the backing file is too short");
+  }
+  return {};
+}
+
+Result<> Object::check_piece(const MapPiece& piece, Bytes bytes, std::uint64_t doubts) {
   if (crc32c(bytes) != piece.checksum) {
     drop_corrupt(piece.range);
     return fail(Errc::kCorrupt,
                 fmt::format("{}: the checksum at {} does not fit", name_, piece.range.offset));
   }
   const MutexLock lock(mutex_);
-  map_.mark_verified(piece.range);
+  if (doubts == doubts_) {
+    map_.mark_verified(piece.range);
+  }
   return {};
 }
 
@@ -259,7 +254,6 @@ void Object::lose_file(std::string_view why) {
     complete_ = false;
     sealed_ = false;
     has_file_ = false;
-    known_modified_.reset();
     linked = naming_ == Naming::kLinked;
     if (linked) {
       core_.accounts.unlinked(account_, charged_);
@@ -276,6 +270,7 @@ void Object::lose_file(std::string_view why) {
     }
   }
   log_.reset();
+  watch_.forget();
   file_.close();
 }
 
@@ -333,11 +328,11 @@ Result<> Object::write_missing(ByteRange run, Bytes from) {
   {
     const MutexLock lock(mutex_);
     incarnation = incarnation_;
-    known_modified_.reset();
   }
   const Epochs::Lease lease = core_.epochs.begin(run.length);
   const Result<std::shared_ptr<os::File>> file = file_for_writing();
-  const Result<> put = file ? (*file)->write_at(run.offset, from) : Result<>(fail(file.error()));
+  const Result<> put =
+      file ? write_watched(**file, run.offset, from) : Result<>(fail(file.error()));
   if (!put) {
     uncharge(room);
     return fail(core_.note(put.error()));
@@ -367,6 +362,13 @@ Result<> Object::write_missing(ByteRange run, Bytes from) {
     }
   }
   return {};
+}
+
+Result<> Object::write_watched(os::File& file, std::uint64_t offset, Bytes from) {
+  const std::uint64_t life = TRY(watch_.begin_write(file));
+  const Result<> written = file.write_at(offset, from);
+  const Result<> ended = watch_.end_write(file, life);
+  return written ? ended : written;
 }
 
 Result<std::shared_ptr<os::File>> Object::file_for_writing() {

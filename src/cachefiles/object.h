@@ -25,6 +25,7 @@
 #include "cachefiles/object_log.h"
 #include "cachefiles/open_files.h"
 #include "cachefiles/stamp.h"
+#include "cachefiles/touch_watch.h"
 #include "cachefiles/volume.h"
 #include "fscache/backend.h"
 #include "os/filesystem.h"
@@ -95,15 +96,17 @@ class Object final : public fscache::BackendObject {
   [[nodiscard]] bool give_up_name() EXCLUDES(mutex_);
 
   // ---- Reading.
+  // Somebody else wrote to the backing file: all of its checksums are to be looked at again.
+  void doubt() EXCLUDES(mutex_);
   // Of `range`, after it was read.
   [[nodiscard]] Result<std::vector<MapPiece>> pieces_to_check(os::File& file, ByteRange range)
       EXCLUDES(mutex_);
-  // If somebody else wrote to the backing file, all of its checksums are to be looked at again.
-  void doubt_if_touched(const os::FileStat& stat) REQUIRES(mutex_);
+  // `doubts`: those there were before anything was read.
   [[nodiscard]] Result<> check_pieces(os::File& file, const std::vector<MapPiece>& pieces,
-                                      ByteRange range, MutableBytes into);
-  [[nodiscard]] Result<> check_piece(os::File& file, const MapPiece& piece, MutableBytes bytes,
-                                     bool already_read);
+                                      ByteRange range, MutableBytes into, std::uint64_t doubts);
+  [[nodiscard]] Result<> read_piece(os::File& file, const MapPiece& piece, MutableBytes into);
+  [[nodiscard]] Result<> check_piece(const MapPiece& piece, Bytes bytes, std::uint64_t doubts)
+      EXCLUDES(mutex_);
   void drop_corrupt(ByteRange piece) EXCLUDES(mutex_);
   // The backing file is not what the label says: begin anew.
   void lose_file(std::string_view why) EXCLUDES(mutex_);
@@ -114,6 +117,7 @@ class Object final : public fscache::BackendObject {
 
   // ---- Writing.
   [[nodiscard]] Result<> write_missing(ByteRange run, Bytes from) EXCLUDES(mutex_);
+  [[nodiscard]] Result<> write_watched(os::File& file, std::uint64_t offset, Bytes from);
   [[nodiscard]] Result<std::shared_ptr<os::File>> file_for_writing() EXCLUDES(mutex_);
   [[nodiscard]] Result<std::shared_ptr<os::File>> make_file();
   [[nodiscard]] Result<> charge(std::uint64_t bytes) EXCLUDES(mutex_);
@@ -132,7 +136,9 @@ class Object final : public fscache::BackendObject {
   // By the holder of the claim, when nobody else uses the object any more.
   [[nodiscard]] Result<> rewrite_log() EXCLUDES(mutex_);
   bool rewrite_log_if_long() EXCLUDES(mutex_);  // true: the bytes of the log may be others now
-  [[nodiscard]] Result<> seal(bool complete) EXCLUDES(mutex_);
+  // With the time of change that the backing file had when it was last looked at.
+  [[nodiscard]] Result<> seal(os::FileTime modified) EXCLUDES(mutex_);
+  [[nodiscard]] Result<> verify_and_seal() EXCLUDES(mutex_);
   void finish() EXCLUDES(mutex_);
   void correct_charge() EXCLUDES(mutex_);
 
@@ -154,6 +160,7 @@ class Object final : public fscache::BackendObject {
   std::atomic<std::int64_t> last_use_{0};  // ns: as its file says, or when it was last written
   std::atomic<std::uint64_t> linked_bytes_{0};
   BackingFile file_;
+  TouchWatch watch_{[this] { doubt(); }};
   ObjectLog log_;
 
   mutable Mutex mutex_{LockRank::kObject};
@@ -161,6 +168,7 @@ class Object final : public fscache::BackendObject {
   ContentMap map_ GUARDED_BY(mutex_);
   RangeSet writing_ GUARDED_BY(mutex_);               // being written by some thread
   std::uint64_t drops_ GUARDED_BY(mutex_) = 0;        // times that something left the map
+  std::uint64_t doubts_ GUARDED_BY(mutex_) = 0;       // times that all became unverified
   std::uint64_t incarnation_ GUARDED_BY(mutex_) = 0;  // backing files that it has lost
   bool has_file_ GUARDED_BY(mutex_) = false;
   bool creating_ GUARDED_BY(mutex_) = false;
@@ -169,8 +177,6 @@ class Object final : public fscache::BackendObject {
   bool written_ GUARDED_BY(mutex_) = false;  // since it was opened
   bool sealed_ GUARDED_BY(mutex_) = false;   // nothing was written since seal_
   MapRecord seal_ GUARDED_BY(mutex_);
-  // Of the backing file when we had last written to it; nothing while we write.
-  std::optional<os::FileTime> known_modified_ GUARDED_BY(mutex_);
   Stamp label_stamp_ GUARDED_BY(mutex_);
   Stamp newest_data_ GUARDED_BY(mutex_);  // of the data in the map
   Stamp loaded_data_ GUARDED_BY(mutex_);  // of what was there when it was opened

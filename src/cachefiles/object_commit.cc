@@ -107,9 +107,6 @@ Result<> Object::commit_claimed() {
   {
     const MutexLock lock(mutex_);
     naming_ = Naming::kLinked;
-    if (small_) {
-      known_modified_ = stat.modified;  // it is complete
-    }
     core_.accounts.linked(account_, charged_);
     linked_bytes_ = charged_;
   }
@@ -232,21 +229,26 @@ bool Object::rewrite_log_if_long() {
   return true;
 }
 
-Result<> Object::seal(bool complete) {
-  const std::shared_ptr<os::File> file = TRY(file_.get());
-  const os::FileStat stat = TRY(file->stat());
+Result<> Object::seal(os::FileTime modified) {
   const Epochs::Lease lease = core_.epochs.begin(kMapRecordBytes);
   MapRecord record;
   record.type = MapRecordType::kSealed;
   record.stamp = lease.stamp();
-  record.complete = complete;
-  record.modified = stat.modified;
+  record.complete = true;
+  record.modified = modified;
   TRY(log_.append({record}));
   const MutexLock lock(mutex_);
   sealed_ = true;
   seal_ = record;
-  known_modified_ = stat.modified;
   return {};
+}
+
+// What is sealed is registered unseen: also what an earlier life of the object has left.
+Result<> Object::verify_and_seal() {
+  const std::shared_ptr<os::File> file = TRY(file_.get());
+  const os::FileStat stat = TRY(watch_.look(*file));
+  TRY(verify_everything(*file));
+  return seal(stat.modified);
 }
 
 Result<> Object::mark_complete() {
@@ -277,7 +279,7 @@ Result<> Object::mark_complete() {
     done = file ? write_label(**file, stamp) : Result<>(fail(file.error()));
   }
   if (done && !small_) {
-    done = seal(true);
+    done = verify_and_seal();
   }
   if (!done) {
     const MutexLock lock(mutex_);
@@ -324,14 +326,17 @@ bool Object::on_disk() const {
 
 Result<> Object::verify_everything(os::File& file) {
   std::vector<MapPiece> pieces;
+  std::uint64_t doubts = 0;
   {
     const MutexLock lock(mutex_);
     pieces = map_.unverified_in({0, description_.size});
+    doubts = doubts_;
   }
   std::vector<std::byte> bytes;
   for (const MapPiece& piece : pieces) {
     bytes.resize(static_cast<std::size_t>(piece.range.length));
-    TRY(check_piece(file, piece, bytes, false));
+    TRY(read_piece(file, piece, bytes));
+    TRY(check_piece(piece, bytes, doubts));
   }
   return {};
 }
@@ -354,7 +359,7 @@ Result<UniqueFd> Object::open_for_passthrough() {
     return fail(Errc::kBusy, "the disk may not have taken all of it yet");
   }
   const std::shared_ptr<os::File> file = TRY(file_.get());
-  const Result<os::FileStat> stat = file->stat();
+  const Result<os::FileStat> stat = watch_.look(*file);
   if (!stat) {
     return fail(core_.note(stat.error()));
   }
@@ -362,16 +367,12 @@ Result<UniqueFd> Object::open_for_passthrough() {
     lose_file("the backing file has another size than the file");
     return fail(Errc::kCorrupt, "the backing file has another size than the file");
   }
-  {
-    const MutexLock lock(mutex_);
-    doubt_if_touched(*stat);
-  }
   const bool trusted = !small_ && sealed && seal_record.modified == stat->modified &&
                        !core_.epochs.needs_verification(seal_record.stamp);
   if (!trusted) {
     TRY(verify_everything(*file));
     if (!small_) {
-      const Result<> sealed_again = seal(true);
+      const Result<> sealed_again = seal(stat->modified);
       if (!sealed_again) {
         return fail(core_.note(sealed_again.error()));
       }
@@ -419,9 +420,9 @@ void Object::finish() {
     {
       const MutexLock lock(mutex_);
       written = written_;
-      seal_it = !small_ && written_ && !sealed_ && naming_ == Naming::kLinked;
+      seal_it = !small_ && complete_ && !sealed_ && naming_ == Naming::kLinked;
     }
-    const Result<> sealed = seal_it ? seal(complete()) : Result<>();
+    const Result<> sealed = seal_it ? verify_and_seal() : Result<>();
     if (!sealed) {
       (void)core_.note(sealed.error());
     }

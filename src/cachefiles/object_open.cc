@@ -174,6 +174,7 @@ Result<bool> Object::load_file(const std::shared_ptr<os::Directory>& directory,
   }
   file_.set(file);
   file_.set_name(directory, name_, *stat);
+  watch_.begin(stat->modified);
   loaded_ = true;
   last_use_ = nanoseconds_of(stat->accessed);
   const std::uint64_t log_bytes = log_.allocated();
@@ -188,7 +189,6 @@ Result<bool> Object::load_file(const std::shared_ptr<os::Directory>& directory,
     complete_ = label.complete;
   }
   loaded_data_ = newest_data_;
-  known_modified_ = stat->modified;
   has_file_ = true;
   naming_ = Naming::kLinked;
   label_stamp_ = label.stamp;
