@@ -78,7 +78,7 @@ class Simulation {
     server_.read_size = pick<std::uint32_t>({4096, 32768, 50'000, 1024 * 1024});
     server_.clock_offset_seconds = pick<std::int64_t>({-3600, 0, 3600});
     for (int i = 0; i < kFiles; ++i) {
-      server_.add_file(name_of(i), random_bytes(random_, random_size()));
+      files_.push_back(server_.add_file(name_of(i), random_bytes(random_, random_size())));
     }
     advance(std::chrono::seconds(pick<int>({0, 100})));
     mount();
@@ -152,8 +152,23 @@ class Simulation {
            random_() % 3;
   }
 
-  std::uint64_t fileid(int file) const {
-    return FakeServer::kRoot + 1 + static_cast<std::uint64_t>(file);
+  [[nodiscard]] std::uint64_t fileid(int file) const {
+    return files_.at(static_cast<std::size_t>(file));
+  }
+
+  // What had the name before, and when it went.
+  struct Removed {
+    MonotonicTime at;
+    std::vector<FakeServer::Moment> history;
+  };
+
+  static std::uint64_t fileid(const Open& open) {
+    return open.open.file->inode()->attributes().attributes.fileid;
+  }
+
+  [[nodiscard]] const std::vector<FakeServer::Moment>& history(const Open& open) const {
+    const auto removed = removed_.find(fileid(open));
+    return removed == removed_.end() ? server_.history(fileid(open)) : removed->second.history;
   }
 
   void mount() {
@@ -279,17 +294,31 @@ class Simulation {
   void change() {
     const int file = static_cast<int>(random_() % kFiles);
     const std::string& before = server_.content(fileid(file));
-    switch (random_() % 3) {
-      case 0:  // equal size, and perhaps equal stamps
-        server_.write_file(fileid(file), random_bytes(random_, before.size()));
+    switch (random_() % 5) {
+      case 0:
+        replace(file);
         break;
       case 1:
+        server_.write_file(fileid(file), before.substr(0, random_() % (before.size() + 1)));
+        break;
+      case 2:  // equal size, and perhaps equal stamps
+        server_.write_file(fileid(file), random_bytes(random_, before.size()));
+        break;
+      case 3:
         server_.write_file(fileid(file), random_bytes(random_, random_size()));
         break;
       default:
         server_.append(fileid(file), random_bytes(random_, 1 + random_() % 5000));
         break;
     }
+  }
+
+  // Another file gets the name, as editors and package managers do it.
+  void replace(int file) {
+    removed_[fileid(file)] = {stepper_.clock().now(), server_.history(fileid(file))};
+    server_.remove(name_of(file));
+    files_.at(static_cast<std::size_t>(file)) =
+        server_.add_file(name_of(file), random_bytes(random_, random_size()));
   }
 
   void open(int file) {
@@ -328,7 +357,7 @@ class Simulation {
       return;
     }
     Open& open = opens_[random_() % opens_.size()];
-    const std::uint64_t size = server_.content(fileid(open.file)).size();
+    const std::uint64_t size = history(open).back().content.size();
     const std::uint64_t begin = chance(50) ? open.next : random_() % (size + 1000);
     const ByteRange range{begin, 1 + random_() % pick<std::uint64_t>({4096, 131'072, 1'048'576})};
     open.next = range.end();
@@ -368,7 +397,10 @@ class Simulation {
       got += text_of(slice.bytes);
     }
     ++reads_checked_;
-    const auto& history = server_.history(fileid(open.file));
+    const auto& history = this->history(open);
+    const auto removed = removed_.find(fileid(open));
+    EXPECT_TRUE(removed == removed_.end() || removed->second.at >= open.since)
+        << "a name was opened that had gone to another file before";
     // Contents with equal stamps cannot be told apart while they are young: they count as one
     // version, of which a read may have a piece of each. They need not follow each other: a file
     // that changes its size and then changes it back within one tick of the server's clock has
@@ -443,6 +475,8 @@ class Simulation {
   std::shared_ptr<FakeAdapter::Control> control_;
   std::unique_ptr<netfs::Share> share_;
   const netfs::Caller caller_{std::make_shared<const netfs::Credential>(), nullptr};
+  std::vector<std::uint64_t> files_;  // by number
+  std::map<std::uint64_t, Removed> removed_;
   std::vector<Open> opens_;
   unsigned reads_under_way_ = 0;
   std::uint64_t reads_checked_ = 0;

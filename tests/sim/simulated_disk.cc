@@ -15,6 +15,7 @@
 #include "testing/fake_filesystem.h"
 #include "testing/faulty_filesystem.h"
 #include "testing/memory_backend.h"
+#include "vandal.h"
 
 namespace larder {
 namespace {
@@ -88,9 +89,14 @@ class SimulatedDirectory final : public SimulatedDisk {
   }
 
   void disturb() override {
-    switch (random_() % 5) {
+    switch (random_() % 6) {
       case 0:
         calm();
+        break;
+      case 5:
+        if (!power_failed_) {  // else nothing reaches the disk
+          vandalise(*filesystem_.open_root("/").value(), random_);
+        }
         break;
       case 1:  // one call fails
         faulty_.faults().fail_at(faulty_.faults().calls() + 1 + random_() % 300, EIO);
