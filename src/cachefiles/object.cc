@@ -174,7 +174,10 @@ Result<> Object::check_pieces(os::File& file, const std::vector<MapPiece>& piece
                            static_cast<std::size_t>(inner.length));
     };
     if (range.contains(piece.range)) {
-      TRY(check_piece(piece, part_of(piece.range, range, into), doubts));
+      const Result<> fits = check_piece(piece, part_of(piece.range, range, into), doubts);
+      if (!fits) {
+        return fits;
+      }
       continue;
     }
     whole.resize(static_cast<std::size_t>(piece.range.length));

@@ -22,7 +22,7 @@ void TouchWatch::forget() {
 
 Result<std::uint64_t> TouchWatch::begin_write(os::File& file) {
   const MutexLock lock(mutex_);
-  if (writes_ == 0 && known_) {
+  if (writes_ == 0 && known_) {  // else the look would be for nothing
     compare(TRY(file.stat()).modified);
     known_.reset();
   }
@@ -41,14 +41,12 @@ Result<> TouchWatch::end_write(os::File& file, std::uint64_t life) {
 Result<os::FileStat> TouchWatch::look(os::File& file) {
   const MutexLock lock(mutex_);
   const os::FileStat stat = TRY(file.stat());
-  if (known_) {
-    compare(stat.modified);
-  }
+  compare(stat.modified);
   return stat;
 }
 
 void TouchWatch::compare(os::FileTime modified) {
-  if (*known_ != modified) {
+  if (known_ && *known_ != modified) {
     on_touched_();
     known_ = modified;
   }
