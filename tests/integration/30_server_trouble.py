@@ -8,7 +8,6 @@ import signal
 import statistics
 import subprocess
 import sys
-import threading
 import time
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
@@ -16,6 +15,7 @@ sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
 from harness import larder, processes, rpc_proxy, trees
 from harness.case import main
 from harness.ganesha import Export
+from harness.job import Job
 from harness.mounted_case import MountedCase
 from harness.nfs3_client import Nfs3Client
 from harness.processes import wait_until
@@ -36,32 +36,6 @@ print(os.stat(sys.argv[1]).st_size)
 """
 
 
-class Reader:
-    """Reads a file in a thread; `content()` waits for it and raises what the read raised."""
-
-    def __init__(self, path):
-        self._content, self._error = None, None
-        self._thread = threading.Thread(target=self._read, args=(path,), daemon=True)
-        self._thread.start()
-
-    def _read(self, path):
-        try:
-            self._content = path.read_bytes()
-        except OSError as error:
-            self._error = error
-
-    def is_reading(self):
-        return self._thread.is_alive()
-
-    def content(self, seconds=90):
-        self._thread.join(seconds)
-        if self._thread.is_alive():
-            raise processes.TookTooLong(f"a read is not over after {seconds} s")
-        if self._error:
-            raise self._error
-        return self._content
-
-
 class HardMount(MountedCase):
     """The default: reads wait until the server is back, and the bytes are right."""
 
@@ -71,16 +45,19 @@ class HardMount(MountedCase):
         self.content = self.random.randbytes(24 * _MIB + 5)
         self.write("file", self.content)
 
+    def start_reading(self):
+        return Job("reading the file", self.read, "file")
+
     @contextlib.contextmanager
     def in_the_middle_of_a_read(self):
         """The block runs when some megabytes have come, and the read must come out right after it."""
         self.proxy.rate(400, direction="replies")
-        reader = Reader(self.mounted / "file")
+        reader = self.start_reading()
         wait_until(lambda: self.proxy.counts()["read_bytes"] > 4 * _MIB, 20, "the read to be under way")
-        self.assertTrue(reader.is_reading())
+        self.assertFalse(reader.is_over())
         yield
         self.proxy.rate(0)
-        self.assertTrue(reader.content() == self.content, "the bytes differ")
+        self.assertTrue(reader.result(90) == self.content, "the bytes differ")
 
     def test_the_server_is_restarted(self):
         with self.in_the_middle_of_a_read():
@@ -164,23 +141,23 @@ class HardMount(MountedCase):
 
     def test_a_mount_whose_server_is_gone_can_be_unmounted(self):
         self.proxy.swallow()
-        reader = Reader(self.mounted / "file")
+        reader = self.start_reading()
         subprocess.run(["umount", "--lazy", self.mounted], check=True, timeout=20)
         self.larder.mountpoints.clear()
         self.larder.run("stop", seconds=30)
         with contextlib.suppress(OSError):
-            reader.content(20)
+            reader.result(20)
 
     def test_a_refusing_server_costs_no_processor_time(self):
         self.proxy.cut_all()
         self.proxy.refuse()
-        reader = Reader(self.mounted / "file")
+        reader = self.start_reading()
         engine = self.larder.engine_pid()
         before = processes.cpu_seconds(engine)
         time.sleep(3)
         self.assertLess(processes.cpu_seconds(engine) - before, 0.5)
         self.proxy.refuse(False)
-        self.assertTrue(reader.content() == self.content, "the bytes differ")
+        self.assertTrue(reader.result(90) == self.content, "the bytes differ")
 
 
 class SoftMount(MountedCase):
@@ -273,13 +250,10 @@ class Stalls(MountedCase):
         self.assert_all_wait()
 
     def start(self, function, arguments):
-        for argument in arguments:
-            thread = threading.Thread(target=function, args=(argument,), daemon=True)
-            thread.start()
-            self.stalled.append(thread)
+        self.stalled += [Job(str(argument), function, argument) for argument in arguments]
 
     def assert_all_wait(self):
-        self.assertEqual([thread.name for thread in self.stalled if not thread.is_alive()], [], "they should wait")
+        self.assertEqual([job.name for job in self.stalled if job.is_over()], [], "they should wait")
 
     @contextlib.contextmanager
     def stalling(self, reads=READS):
@@ -291,12 +265,14 @@ class Stalls(MountedCase):
 
     def release(self):
         self.proxy.release()
-        for thread in self.stalled:
-            thread.join(60)
-            self.assertFalse(thread.is_alive(), "a stalled call did not come back after the release")
+        for job in self.stalled:
+            job.result(60)
 
     def seconds_of_reads(self, path, content):
         """Of an open and a read each, with nothing in the page cache."""
+        return Job(f"reading {path}", self.time_reads, path, content).result()
+
+    def time_reads(self, path, content):
         seconds = []
         for _ in range(20):
             with open(path, "rb", buffering=0) as file:

@@ -8,44 +8,16 @@ import signal
 import stat
 import subprocess
 import sys
-import threading
 import time
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
 
 from harness.case import main
-from harness.processes import TookTooLong, wait_until
+from harness.job import Job
+from harness.processes import wait_until
 from harness.writable_case import WritableCase
 
 _MIB = 1 << 20
-_SECONDS = 30  # much less than the timeo of 60 s, after which a call that is held would be sent again
-
-
-class Job:
-    """Something done in a thread; `result()` waits for it, and raises what it raised."""
-
-    def __init__(self, name, function, *arguments):
-        self.name = name
-        self._value, self._error = None, None
-        self._thread = threading.Thread(target=self._run, args=(function, arguments), daemon=True)
-        self._thread.start()
-
-    def _run(self, function, arguments):
-        try:
-            self._value = function(*arguments)
-        except Exception as error:  # pylint: disable=broad-except
-            self._error = error
-
-    def is_over(self):
-        return not self._thread.is_alive()
-
-    def result(self, seconds=_SECONDS):
-        self._thread.join(seconds)
-        if self._thread.is_alive():
-            raise TookTooLong(f"not over after {seconds} s: {self.name}")
-        if self._error is not None:
-            raise self._error
-        return self._value
 
 
 def write_synchronously(path):
