@@ -34,6 +34,10 @@ class TunDelay:
         for namespace in self._namespaces:
             namespace.run(["ip", "link", "set", DEVICE, "down"])
 
+    def swallow(self):
+        """As down(), but the first namespace notices nothing: it has a route, and what it sends vanishes."""
+        self._namespaces[1].run(["ip", "link", "set", DEVICE, "down"])
+
     def stop(self):
         self._process.end()
 

@@ -17,11 +17,14 @@ from harness.case import main
 from harness.ganesha import Export
 from harness.job import Job
 from harness.mounted_case import MountedCase
+from harness.netns import Namespace
 from harness.nfs3_client import Nfs3Client
 from harness.processes import wait_until
+from harness.tun_delay import SECOND_ADDRESS, TunDelay
 
 _MIB = 1 << 20
-
+_HALF = 12 * _MIB  # of a file, farther than is read ahead of somebody at its start
+_OUTAGES = ("swallow", "down")
 
 # stat(2) by ctypes, because Python's own begins again after EINTR.
 _STAT_UNDER_SIGNALS = """
@@ -34,6 +37,12 @@ if libc.open(sys.argv[1].encode(), os.O_RDONLY) < 0:
 signal.setitimer(signal.ITIMER_REAL, 0)
 print(os.stat(sys.argv[1]).st_size)
 """
+
+
+def let_pages_go(path):
+    """What is read next of the file comes from the engine, or from the cache's disk."""
+    with open(path, "rb", buffering=0) as file:
+        os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
 
 
 class HardMount(MountedCase):
@@ -166,6 +175,8 @@ class SoftMount(MountedCase):
 
     def fill(self):
         self.write("file", b"content" * 10_000)
+        self.large = self.random.randbytes(24 * _MIB)
+        self.write("large", self.large)
 
     def assert_fails_in_time(self):
         start = time.monotonic()
@@ -187,6 +198,33 @@ class SoftMount(MountedCase):
         self.proxy.refuse(False)
         self.assertEqual(self.read("file"), b"content" * 10_000)
 
+    def read_large(self, file, offset):
+        return os.pread(file.fileno(), len(self.large) - offset, offset)
+
+    def assert_fails_in_the_middle(self, trouble):
+        """A descriptor that has read something gets an error instead of the rest, and the rest afterwards."""
+        with open(self.mounted / "large", "rb", buffering=0) as file:
+            self.assertTrue(file.read(_MIB) == self.large[:_MIB])
+            trouble()
+            with self.assertRaises(OSError) as raised:
+                Job("reading on", self.read_large, file, _HALF).result()
+            self.assertIn(raised.exception.errno, (errno.EIO, errno.ETIMEDOUT))
+            self.proxy.heal()
+            wait_until(lambda: self.is_back(file), 20, "the server to be heard again")
+            self.assertTrue(self.read_large(file, 0) == self.large, "the bytes differ")
+
+    def is_back(self, file):
+        try:
+            return self.read_large(file, _HALF) == self.large[_HALF:]
+        except OSError:
+            return False
+
+    def test_a_server_that_falls_silent_in_the_middle_of_a_file_is_an_error_until_it_is_back(self):
+        self.assert_fails_in_the_middle(self.proxy.swallow)
+
+    def test_reads_that_are_lost_in_the_middle_of_a_file_are_errors_although_all_else_is_answered(self):
+        self.assert_fails_in_the_middle(lambda: self.proxy.drop_calls("READ"))
+
     def test_errors_of_the_server_are_told_as_they_are(self):
         self.read("file")
         for status, expected in ((rpc_proxy.NFS3ERR_IO, errno.EIO),
@@ -207,6 +245,130 @@ class SoftMountByUrl(SoftMount):
 
     def mount(self, options=None):
         self.mounted = self.larder.mount(self.proxy.url(timeo=5, retrans=1) + "&soft", self.directory / "mnt")
+
+
+class OverALink(MountedCase):
+    """The server is in another network: what is lost between them is lost to TCP as well."""
+
+    def fill(self):
+        self.content = self.random.randbytes(24 * _MIB)
+        for name in ("cached", "begun0", "begun1", "new0", "new1"):
+            self.write(name, self.content)
+
+    def serve(self, *exports, **options):
+        self.here, self.there = self.begin(Namespace("here")), self.begin(Namespace("there"))
+        self.link = self.begin(TunDelay(self.here, self.there, self.directory / "tun.log", delay_ms=1))
+        return super().serve(*exports, address=SECOND_ADDRESS, namespace=self.there, **options)
+
+    def proxy_to(self, server):
+        return self.begin(rpc_proxy.RpcProxy(self.directory / "proxy", server, SECOND_ADDRESS, self.there))
+
+    def mount(self, options=None):
+        with self.here.entered():
+            super().mount(options)
+
+    def end_trouble(self):
+        self.link.up()
+        super().end_trouble()
+
+    @contextlib.contextmanager
+    def outage(self, kind):
+        """`swallow` or `down`: packets vanish, or have no way to go."""
+        getattr(self.link, kind)()
+        try:
+            yield
+        finally:
+            self.link.up()
+
+    def start_reading(self, fd, offset=0):
+        """The bytes from there to the end of the file."""
+        return Job(f"reading from {offset}", os.pread, fd, len(self.content) - offset, offset)
+
+
+class HardOverALink(OverALink):
+
+    options = "timeo=10,actimeo=600,nocto"
+
+    def setUp(self):
+        super().setUp()
+        self.settle()
+        self.read("cached")
+
+    def test_reads_wait_until_packets_flow_again(self):
+        """One had begun before, one opens the file only then."""
+        for number, kind in enumerate(_OUTAGES):
+            with self.subTest(kind), open(self.mounted / f"begun{number}", "rb", buffering=0) as file:
+                self.assertTrue(os.pread(file.fileno(), 4096, 0) == self.content[:4096])
+                with self.outage(kind):
+                    reading = self.start_reading(file.fileno(), _HALF)
+                    opening = Job("reading", self.read, f"new{number}")
+                    time.sleep(4)  # several times timeo
+                    self.assertFalse(reading.is_over() or opening.is_over(), "it should wait")
+                self.assertTrue(reading.result() == self.content[_HALF:], "the bytes differ")
+                self.assertTrue(opening.result() == self.content, "the bytes differ")
+
+    def test_a_reader_that_waits_can_be_killed(self):
+        for kind in _OUTAGES:
+            with self.subTest(kind), self.outage(kind):
+                child = subprocess.Popen(["cat", self.mounted / "new0"], stdout=subprocess.DEVNULL)
+                time.sleep(2)
+                self.assertIsNone(child.poll(), "it should wait")
+                child.kill()
+                child.wait(5)
+
+    def test_what_is_cached_and_fresh_is_read_meanwhile(self):
+        for kind in _OUTAGES:
+            let_pages_go(self.mounted / "cached")
+            with self.subTest(kind), self.outage(kind):
+                waiting = Job("reading", self.read, "new0")
+                reading = Job("reading what is cached", self.read, "cached")
+                self.assertTrue(reading.result(5) == self.content, "the bytes differ")
+                self.assertFalse(waiting.is_over(), "it should wait")
+            waiting.result()
+            self.larder.flush(self.mounted / "new0")
+
+    def test_what_is_held_open_is_read_meanwhile_with_close_to_open(self):
+        self.remount("timeo=10")
+        with open(self.mounted / "cached", "rb", buffering=0) as file:
+            for kind in _OUTAGES:
+                with self.subTest(kind), self.outage(kind):
+                    larder.drop_clean_pages()
+                    opening = Job("reading", self.read, "cached")
+                    self.assertTrue(self.start_reading(file.fileno()).result(5) == self.content, "the bytes differ")
+                    self.assertFalse(opening.is_over(), "it should ask the server")
+                self.assertTrue(opening.result() == self.content, "the bytes differ")
+
+
+class SoftOverALink(OverALink):
+
+    options = "soft,timeo=10,retrans=2"
+
+    def assert_times_out(self, job):
+        begin = time.monotonic()
+        with self.assertRaises(OSError) as raised:
+            job.result()
+        self.assertIn(raised.exception.errno, (errno.EIO, errno.ETIMEDOUT))
+        self.assertLess(time.monotonic() - begin, 10)
+
+    def test_reads_are_errors_after_the_deadline_until_packets_flow_again(self):
+        for number, kind in enumerate(_OUTAGES):
+            with self.subTest(kind), open(self.mounted / f"begun{number}", "rb", buffering=0) as file:
+                self.assertTrue(os.pread(file.fileno(), 4096, 0) == self.content[:4096])
+                with self.outage(kind):
+                    reading = self.start_reading(file.fileno(), _HALF)
+                    opening = Job("reading", self.read, f"new{number}")
+                    time.sleep(1)
+                    self.assertFalse(reading.is_over() or opening.is_over(), "it should wait for a while")
+                    self.assert_times_out(reading)
+                    self.assert_times_out(opening)
+                wait_until(lambda: self.is_read(f"new{number}"), 20, "packets to flow again")
+                self.assertTrue(os.pread(file.fileno(), len(self.content), 0) == self.content, "the bytes differ")
+
+    def is_read(self, name):
+        try:
+            return self.read(name) == self.content
+        except OSError:
+            return False
 
 
 class Stalls(MountedCase):
@@ -275,8 +437,7 @@ class Stalls(MountedCase):
     def time_reads(self, path, content):
         seconds = []
         for _ in range(20):
-            with open(path, "rb", buffering=0) as file:
-                os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+            let_pages_go(path)
             start = time.monotonic()
             with open(path, "rb", buffering=0) as file:
                 self.assertTrue(os.pread(file.fileno(), len(content), 0) == content)
