@@ -14,14 +14,15 @@ _LEAST_BYTES = {"xfs": 300 << 20}
 class LoopFs:
     """A loop-mounted image; `mountpoint` is where its files are. Created and mounted by its constructor."""
 
-    def __init__(self, directory, size_bytes, kind="ext4", mkfs_options=(), mount_options="noatime"):
+    def __init__(self, directory, size_bytes, kind="ext4", mkfs_options=(), mount_options="noatime",
+                 mountpoint=None):
         if size_bytes < _LEAST_BYTES.get(kind, 0):
             raise ValueError(f"mkfs.{kind} needs at least {_LEAST_BYTES[kind]} bytes")
         self.directory = pathlib.Path(directory)
         self.directory.mkdir(parents=True)
         self.image = self.directory / "image"
-        self.mountpoint = self.directory / "mnt"
-        self.mountpoint.mkdir()
+        self.mountpoint = pathlib.Path(mountpoint or self.directory / "mnt")
+        self.mountpoint.mkdir(exist_ok=True)
         self._mount_options = mount_options
         self.size_bytes = size_bytes
         with open(self.image, "wb") as image:

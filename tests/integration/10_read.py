@@ -6,10 +6,11 @@ import pathlib
 import shutil
 import subprocess
 import sys
+import time
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
 
-from harness import larder, trees
+from harness import larder, loopfs, trees
 from harness.case import main
 from harness.mounted_case import MountedCase
 
@@ -142,6 +143,96 @@ class Files(MountedCase):
                 larder.drop_page_cache()
                 self.assertEqual(self.read("file"), self.content)
         self.assertLessEqual(seen.read_bytes, 2 * len(self.content))  # once more if it was racy
+
+
+class Options(MountedCase):
+    """What is given to the command line takes effect."""
+
+    def fill(self):
+        self.content = self.random.randbytes(8 * _MIB)
+        self.write("file", self.content)
+
+    def setUp(self):
+        super().setUp()
+        self.settle()
+
+    def read_file(self):
+        self.assertTrue(self.read("file") == self.content, "the bytes differ")
+
+    def mount_after_opens(self, options):
+        """Its status, after several opens of a file that the cache has all of, and has had before."""
+        self.remount(options)
+        for _ in range(5):
+            self.read_file()
+        mount = self.larder.status()["mounts"][0]
+        self.assertEqual((mount["opens"], mount["bytes_from_server"]), (5, 0))
+        return mount
+
+    def test_without_passthrough_no_file_is_handed_to_the_kernel(self):
+        self.read_file()
+        self.assertEqual(self.mount_after_opens("passthrough=no")["opens_passthrough"], 0)
+        mount = self.mount_after_opens("")
+        if mount["passthrough_trouble"]:
+            self.skipTest(mount["passthrough_trouble"])
+        self.assertGreater(mount["opens_passthrough"], 0)
+
+    def test_no_read_asks_for_more_than_rsize(self):
+        self.remount("rsize=65536")
+        with self.proxy.counting() as seen:
+            self.read_file()
+        self.assertEqual(seen.read_bytes, len(self.content))
+        self.assertGreaterEqual(seen["READ"], len(self.content) // 65536)
+        self.assertLess(seen["READ"], 2 * len(self.content) // 65536)
+
+    def test_nconnect_is_the_number_of_connections(self):
+        for count in (1, 4):
+            with self.subTest(count):
+                self.remount(f"nconnect={count}")
+                self.larder.flush(self.mounted / "file")
+                self.read_file()
+                self.assertEqual(self.proxy.counts()["connections"], count)
+
+
+class Submounts(MountedCase):
+    """A filesystem below another one in one export of the server: both have files of the same numbers."""
+
+    NAMES = ("small", "large")
+
+    def fill(self):
+        begin = time.time()
+        for name, mountpoint in (("outer", self.export), ("inner", self.export / "below")):
+            self.begin(loopfs.LoopFs(self.directory / name, 32 * _MIB, mountpoint=mountpoint))
+            (mountpoint / "below").mkdir()
+            for file, size in zip(self.NAMES, (10_000, 2 * _MIB)):
+                (mountpoint / file).write_bytes(self.random.randbytes(size))
+                os.utime(mountpoint / file, (begin, begin))
+
+    @staticmethod
+    def pairs(root):
+        """(device, number) of each file and of its namesake on the other filesystem."""
+        return {name: [(status.st_dev, status.st_ino)
+                       for status in (os.stat(root / name), os.stat(root / "below" / name))]
+                for name in Submounts.NAMES}
+
+    def test_files_of_the_same_number_are_not_taken_for_each_other(self):
+        for (_, outer), (_, inner) in self.pairs(self.export).values():
+            self.assertEqual(outer, inner, "the test needs the same numbers")
+        shown = [pair for pairs in self.pairs(self.mounted).values() for pair in pairs]
+        self.assertEqual(len(set(shown)), len(shown))
+        self.assert_same_tree(self.export, self.mounted)
+        for name in self.NAMES:
+            self.assertFalse(os.path.samefile(self.mounted / name, self.mounted / "below" / name))
+
+    def test_each_filesystem_has_a_volume_of_its_own_that_is_warm_after_a_restart(self):
+        self.settle()
+        expected = trees.digest(self.export)
+        self.assert_same_tree(expected, self.mounted)
+        volumes = [path for path in (self.larder.cache_directory / "cache").iterdir() if any(path.iterdir())]
+        self.assertEqual(len(volumes), 2, volumes)
+        self.remount()
+        with self.proxy.counting() as seen:
+            self.assert_same_tree(expected, self.mounted)
+        self.assertEqual((seen["READ"], seen.read_bytes), (0, 0))
 
 
 class ManyNames(MountedCase):

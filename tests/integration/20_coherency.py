@@ -104,6 +104,55 @@ class Changes(MountedCase):
         wait_until(lambda: os.stat(self.mounted / "small").st_mode & 0o777 == 0o600, 5, "the mode")
 
 
+class CloseToOpen(MountedCase):
+    """Whether an open asks the server although the attributes are fresh."""
+
+    ACTIMEO = 4
+
+    def fill(self):
+        for name, size in _SIZES.items():
+            self.write(name, _filled("a", size))
+
+    def remount(self, options=None):
+        super().remount(options)
+        self.settle()
+        for name, size in _SIZES.items():
+            for _ in range(2):
+                self.assertEqual(self.read(name), _filled("a", size))
+
+    def calls_of_opens(self, name, opens=5):
+        with self.proxy.counting() as seen:
+            for _ in range(opens):
+                self.assertEqual(self.read(name), _filled("a", _SIZES[name]))
+        self.assertEqual(seen["READ"], 0)
+        return seen
+
+    def test_every_open_asks_the_server(self):
+        self.remount("actimeo=600")
+        for name in _SIZES:
+            with self.subTest(name):
+                seen = self.calls_of_opens(name)
+                self.assertGreaterEqual(seen["ACCESS"] + seen["GETATTR"], 5)
+
+    def test_with_nocto_no_open_asks_the_server_while_attributes_are_fresh(self):
+        self.remount("actimeo=600,nocto")
+        for name in _SIZES:
+            with self.subTest(name):
+                self.assertEqual(self.calls_of_opens(name).calls, {})
+
+    def test_with_nocto_a_change_is_seen_when_the_attributes_are_old(self):
+        self.remount(f"actimeo={self.ACTIMEO},nocto")
+        time.sleep(self.ACTIMEO)
+        for name, size in _SIZES.items():
+            with self.subTest(name):
+                self.assertEqual(self.read(name), _filled("a", size))  # attributes are fresh from here on
+                begin = time.monotonic()
+                self.write(name, _filled("b", size))
+                self.assertEqual(self.read(name), _filled("a", size))
+                wait_until(lambda: self.read(name) == _filled("b", size), 2 * self.ACTIMEO, "the new content")
+                self.assertGreater(time.monotonic() - begin, self.ACTIMEO / 2)
+
+
 class Replacement(MountedCase):
 
     ROUNDS = 200
