@@ -12,7 +12,7 @@ import time
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
 
-from harness import larder, processes, rpc_proxy, trees
+from harness import larder, paths, processes, rpc_proxy, trees
 from harness.case import main
 from harness.ganesha import Export
 from harness.job import Job
@@ -167,6 +167,41 @@ class HardMount(MountedCase):
         self.assertLess(processes.cpu_seconds(engine) - before, 0.5)
         self.proxy.refuse(False)
         self.assertTrue(reader.result(90) == self.content, "the bytes differ")
+
+
+class IdleMount(MountedCase):
+    """Nobody uses it when its server falls silent, for longer than attributes are believed."""
+
+    options = "hard,timeo=10,acdirmin=1,acdirmax=1"
+
+    def fill(self):
+        self.write("file", b"content")
+
+    def assert_is_unmounted_at_once(self, command):
+        subprocess.run([*command, self.mounted], check=True, timeout=5)
+        self.assertFalse(larder.is_mounted(self.mounted))
+        self.larder.mountpoints.remove(self.mounted)
+
+    def assert_unmounts(self, *command):
+        for trouble in (self.proxy.swallow, self.proxy.freeze):
+            with self.subTest(trouble.__name__):
+                self.read("file")
+                trouble()
+                time.sleep(1.2)
+                try:
+                    self.assert_is_unmounted_at_once(command)
+                finally:
+                    self.end_trouble()
+                self.mount()
+
+    def test_larder_umount_does_not_wait_for_the_server(self):
+        self.assert_unmounts(paths.LARDER, "--runtime-dir", self.larder.runtime_directory, "umount")
+
+    def test_umount_as_systemd_calls_it_does_not_wait_for_the_server(self):
+        self.assert_unmounts("umount", "--no-canonicalize")
+
+    def test_umount_by_force_does_not_wait_for_the_server(self):
+        self.assert_unmounts("umount", "--force")
 
 
 class SoftMount(MountedCase):
