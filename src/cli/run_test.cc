@@ -153,9 +153,9 @@ TEST_F(RunTest, EveryRefusalIsOneSentenceAndLeavesNothing) {
   refused("/nonexistent", "the source /nonexistent does not exist");
 }
 
-TEST_F(RunTest, ABusyMountIsNotStopped) {
+TEST_F(RunTest, StopEndsAnEngineThatShowsNoMounts) {
   ASSERT_EQ(mount("ready").code, 0);
-  // The scripted engine shows no mounts, so stop has nothing to unmount and ends them as they are.
+  // As the scripted one: there is nothing to unmount.
   EXPECT_EQ(larder("stop").code, 0);
   EXPECT_THAT(larder("status").output, HasSubstr("no keeper runs"));
   EXPECT_THAT(mount("ready").output, HasSubstr("mount of larder"));  // the dead one is still there

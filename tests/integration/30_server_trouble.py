@@ -343,24 +343,23 @@ class HardOverALink(OverALink):
                 self.assertTrue(opening.result() == self.content, "the bytes differ")
 
     def test_a_reader_that_waits_can_be_killed(self):
-        for kind in _OUTAGES:
+        for number, kind in enumerate(_OUTAGES):
             with self.subTest(kind), self.outage(kind):
-                child = subprocess.Popen(["cat", self.mounted / "new0"], stdout=subprocess.DEVNULL)
+                child = subprocess.Popen(["cat", self.mounted / f"new{number}"], stdout=subprocess.DEVNULL)
                 time.sleep(2)
                 self.assertIsNone(child.poll(), "it should wait")
                 child.kill()
                 child.wait(5)
 
     def test_what_is_cached_and_fresh_is_read_meanwhile(self):
-        for kind in _OUTAGES:
+        for number, kind in enumerate(_OUTAGES):
             let_pages_go(self.mounted / "cached")
             with self.subTest(kind), self.outage(kind):
-                waiting = Job("reading", self.read, "new0")
+                waiting = Job("reading", self.read, f"new{number}")
                 reading = Job("reading what is cached", self.read, "cached")
                 self.assertTrue(reading.result(5) == self.content, "the bytes differ")
                 self.assertFalse(waiting.is_over(), "it should wait")
             waiting.result()
-            self.larder.flush(self.mounted / "new0")
 
     def test_what_is_held_open_is_read_meanwhile_with_close_to_open(self):
         self.remount("timeo=10")
