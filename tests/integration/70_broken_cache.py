@@ -262,7 +262,7 @@ class Vandalism(MountedCase):
         for _ in range(2):
             larder.drop_page_cache()
             self.assert_same_tree(self.expected, self.mounted)
-        wait_until(lambda: "was removed" in self.cache_status()["trouble"], 10, "the sentence")
+        wait_until(lambda: "was removed" in self.cache_status()["trouble"], 45, "the sentence")
         self.assert_right_now_and_after_a_restart()
         self.assertEqual(self.cache_status()["trouble"], "")
 

@@ -1,0 +1,85 @@
+"""Install: what `cmake --install` puts where works as the README says, mount(8) and fstab included."""
+
+import os
+import pathlib
+import stat
+import subprocess
+import sys
+
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
+
+from harness import paths
+from harness.case import main
+from harness.larder import is_mounted
+from harness.mounted_case import MountedCase
+
+_PREFIX = "/usr/local"
+
+# In a mount namespace of its own, where the machine has what was installed; nothing of the machine changes.
+_AS_INSTALLED = """
+set -eu
+mount --make-rprivate /
+mount -t overlay overlay -o lowerdir="$DESTDIR$PREFIX":$PREFIX $PREFIX
+mount -t overlay overlay -o lowerdir="$DESTDIR/sbin":/usr/sbin /usr/sbin
+mount --bind "$DESTDIR/fstab" /etc/fstab
+trap 'umount "$MOUNTPOINT" || true; larder --runtime-dir "$RUNTIME" stop' EXIT
+"""
+
+
+class Installed(MountedCase):
+
+    def fill(self):
+        self.write("file", b"content")
+
+    def setUp(self):
+        super().setUp()
+        self.root = self.directory / "root"
+        subprocess.run(["cmake", "--install", paths.BUILD, "--prefix", _PREFIX], check=True,
+                       env=os.environ | {"DESTDIR": str(self.root)}, capture_output=True)
+        self.mountpoint = self.directory / "installed mnt"
+        self.mountpoint.mkdir()
+        self.options = f"ro,cache={self.directory}/installed-cache,runtime_dir={self.directory}/installed-run"
+
+    def as_installed(self, script):
+        """What the shell script prints there."""
+        environment = os.environ | {
+            "DESTDIR": str(self.root), "PREFIX": _PREFIX, "MOUNTPOINT": str(self.mountpoint),
+            "RUNTIME": f"{self.directory}/installed-run", "SOURCE": self.proxy.url(), "OPTIONS": self.options,
+            "PATH": f"{_PREFIX}/bin:/usr/sbin:/usr/bin:/sbin:/bin"}
+        (self.root / "fstab").touch()
+        done = subprocess.run(["unshare", "--mount", "sh", "-c", _AS_INSTALLED + script], env=environment,
+                              check=False, capture_output=True, text=True, timeout=60)
+        self.assertEqual(done.returncode, 0, done.stderr)
+        self.assertFalse(is_mounted(self.mountpoint))
+        return done.stdout
+
+    def test_everything_is_where_the_manual_says(self):
+        modes = {"bin/larder": 0o755, "libexec/larder/larder-engine": 0o755,
+                 "lib/systemd/system/larder.service": 0o644, "share/man/man8/larder.8": 0o644}
+        for name, mode in modes.items():
+            with self.subTest(name):
+                self.assertEqual(stat.S_IMODE(os.stat(f"{self.root}{_PREFIX}/{name}").st_mode), mode)
+        self.assertEqual(os.readlink(self.root / "sbin/mount.larder"), f"{_PREFIX}/bin/larder")
+        unit = pathlib.Path(f"{self.root}{_PREFIX}/lib/systemd/system/larder.service").read_text()
+        self.assertIn(f"{_PREFIX}/bin/larder", unit)
+        version = subprocess.run([f"{self.root}{_PREFIX}/bin/larder", "version"], check=True, capture_output=True)
+        self.assertRegex(version.stdout, rb"larder \d+\.\d+")
+
+    def test_mount_finds_the_helper(self):
+        printed = self.as_installed('mount -t larder "$SOURCE" "$MOUNTPOINT" -o "$OPTIONS"\n'
+                                    'cat "$MOUNTPOINT/file"; findmnt -n -o FSTYPE "$MOUNTPOINT"\n')
+        self.assertEqual(printed, "contentfuse.larder\n")
+
+    def test_a_line_of_fstab(self):
+        self.root.joinpath("fstab").write_text(
+            f"{self.proxy.url()} {str(self.mountpoint).replace(' ', chr(92) + '040')} larder "
+            f"{self.options},_netdev 0 0\n")
+        printed = self.as_installed('mount "$MOUNTPOINT"; cat "$MOUNTPOINT/file"\n')
+        self.assertEqual(printed, "content")
+
+
+del MountedCase  # not to be run itself
+
+
+if __name__ == "__main__":
+    main()
