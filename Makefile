@@ -6,7 +6,7 @@
 JOBS ?= $(shell nproc)
 FUZZ_SECONDS ?= 30
 SIM_RUNS ?= 20000
-TIDY_SECONDS ?= 200
+TIDY_SECONDS ?= 150
 PREFIX ?= /usr/local
 
 # A compiler cache is used if there is one.

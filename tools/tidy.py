@@ -31,6 +31,7 @@ BUILD = ROOT / "build/clang"
 TOOL = os.environ.get("CLANG_TIDY", "clang-tidy-19")
 KNOWN = pathlib.Path(os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache") / "larder-tidy"
 KEPT_SECONDS = 30 * 24 * 3600
+LONGEST_FILE_SECONDS = 60  # that what was begun in time may still take
 CORE = re.compile(r"src/(handover|culling|control)/|src/netfs/coherency\.cc"
                   r"|src/cachefiles/(label|map_log|state_file)\.cc"
                   r"|src/adapters/nfs/(xdr|reply_reader|rpc_message|procedures|mount)\.cc")
@@ -115,10 +116,16 @@ def extra_arguments(name):
     return [NOT_IN_TESTS] if name.endswith("_test.cc") else []
 
 
-def look_at(name):
-    """What there is to say about it; empty: nothing."""
+def look_at(name, seconds):
+    """What there is to say about it; empty: nothing. None: there was no time for it."""
+    if seconds <= 0:
+        return None
     command = [TOOL, "-p", BUILD, "--quiet", *extra_arguments(name), name]
-    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    try:
+        result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True,
+                                timeout=seconds + LONGEST_FILE_SECONDS if seconds < float("inf") else None)
+    except subprocess.TimeoutExpired:
+        return None
     said = [line for line in (result.stdout + result.stderr).splitlines() if not NOISE.match(line)]
     return "\n".join(said) or (f"{name}: {TOOL} ended with {result.returncode}" if result.returncode else "")
 
@@ -129,7 +136,7 @@ def look_at_all(names, states, commands, deadline):
     with concurrent.futures.ThreadPoolExecutor(int(os.environ.get("JOBS") or os.cpu_count())) as pool:
         def one(name):
             begun = time.monotonic()
-            said = look_at(name) if begun < deadline else None
+            said = look_at(name, deadline - begun)
             return name, said, time.monotonic() - begun
         for done in concurrent.futures.as_completed([pool.submit(one, name) for name in names]):
             name, said, seconds = done.result()
