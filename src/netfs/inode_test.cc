@@ -14,6 +14,7 @@
 #include "base/bytes.h"
 #include "base/thread.h"
 #include "netfs/attributes.h"
+#include "netfs/changes.h"
 #include "testing/manual_clock.h"
 
 namespace larder::netfs {
