@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cerrno>
+#include <chrono>
 #include <cstddef>
 #include <cstdint>
 #include <memory>
@@ -16,6 +17,7 @@
 #include "adapters/nfs/procedures.h"
 #include "adapters/nfs/rpc_call.h"
 #include "base/bytes.h"
+#include "base/clock.h"
 #include "base/error.h"
 #include "base/mutex.h"
 #include "base/result.h"
@@ -35,6 +37,14 @@ using netfs::FileType;
 using netfs::LinkReply;
 using netfs::LookupReply;
 using netfs::RenameReply;
+
+// How often more, and how much later each time, we look at a name that is not as it should be.
+constexpr unsigned kMostMoreLooks = 3;
+constexpr std::chrono::milliseconds kFirstPause{20};
+
+Duration pause_before(unsigned looks) {
+  return looks == 0 ? Duration::zero() : kFirstPause * (1U << (looks - 1));
+}
 
 bool too_long(std::string_view name) {
   return name.size() > kMostNameBytes;
@@ -101,12 +111,13 @@ void ChangeCalls::end(const OperationRef<T>& operation, Result<T> result) {
 }
 
 void ChangeCalls::send(const OperationBaseRef& operation, Procedure procedure,
-                       std::vector<std::byte> arguments, Done<RpcReply> done) {
+                       std::vector<std::byte> arguments, Done<RpcReply> done, Duration pause) {
   const netfs::CallId id = operation->caller.id;
   RpcRequest request;
   request.procedure = std::to_underlying(procedure);
   request.credential = operation->caller.credential;
   request.arguments = std::move(arguments);
+  request.pause = pause;
   request.done = std::move(done);
   carrier_.submit(id, std::move(request));
   // A cancel() that came between two calls found none to end.
@@ -124,33 +135,48 @@ void ChangeCalls::cancel(netfs::CallId id) {
 }
 
 void ChangeCalls::look_up(const OperationBaseRef& operation, const FileHandle& directory,
-                          std::string_view name, Done<LookupReply> done) {
-  send(operation, Procedure::kLookup, encode_lookup(directory, name),
-       [done = std::move(done)](Result<RpcReply> reply) mutable {
-         done(reply ? decode_lookup(reply->results) : fail(std::move(reply).error()));
-       });
+                          std::string_view name, Duration pause, Done<LookupReply> done) {
+  send(
+      operation, Procedure::kLookup, encode_lookup(directory, name),
+      [done = std::move(done)](Result<RpcReply> reply) mutable {
+        done(reply ? decode_lookup(reply->results) : fail(std::move(reply).error()));
+      },
+      pause);
+}
+
+void ChangeCalls::look_for(const OperationBaseRef& operation, const FileHandle& directory,
+                           std::string_view name, Done<LookupReply> done, unsigned looks) {
+  look_up(operation, directory, name, pause_before(looks),
+          [this, operation, directory, name = std::string(name), looks,
+           done = std::move(done)](Result<LookupReply> found) mutable {
+            if (!found && found.error().code() == Errc::kNotFound && looks < kMostMoreLooks) {
+              look_for(operation, directory, name, std::move(done), looks + 1);
+            } else {
+              done(std::move(found));
+            }
+          });
 }
 
 void ChangeCalls::examine(const OperationBaseRef& operation, const FileHandle& directory,
                           std::string_view name, Done<LookupReply> done) {
-  look_up(operation, directory, name,
-          [this, operation, done = std::move(done)](Result<LookupReply> found) mutable {
-            if (!found || found->attributes) {
-              done(std::move(found));
-              return;
-            }
-            send(operation, Procedure::kGetattr, encode_handle(found->handle),
-                 [found = *found, done = std::move(done)](Result<RpcReply> reply) mutable {
-                   Result<netfs::Attributes> attributes =
-                       reply ? decode_getattr(reply->results) : fail(std::move(reply).error());
-                   if (!attributes) {
-                     done(fail(std::move(attributes).error()));
-                     return;
-                   }
-                   found.attributes = *attributes;
-                   done(found);
-                 });
-          });
+  look_for(operation, directory, name,
+           [this, operation, done = std::move(done)](Result<LookupReply> found) mutable {
+             if (!found || found->attributes) {
+               done(std::move(found));
+               return;
+             }
+             send(operation, Procedure::kGetattr, encode_handle(found->handle),
+                  [found = *found, done = std::move(done)](Result<RpcReply> reply) mutable {
+                    Result<netfs::Attributes> attributes =
+                        reply ? decode_getattr(reply->results) : fail(std::move(reply).error());
+                    if (!attributes) {
+                      done(fail(std::move(attributes).error()));
+                      return;
+                    }
+                    found.attributes = *attributes;
+                    done(found);
+                  });
+           });
 }
 
 void ChangeCalls::setattr(Caller caller, const FileHandle& handle,
@@ -313,27 +339,32 @@ void ChangeCalls::rename(Caller caller, const FileHandle& from_directory, std::s
   call.echo = ENOENT;
   call.confirm = [this, from_directory, from = std::string(from), to_directory,
                   to = std::string(to)](const OperationRef<RenameReply>& operation, Error error) {
-    look_up(operation, to_directory, to,
-            [this, operation, from_directory, from,
-             error = std::move(error)](const Result<LookupReply>& target) mutable {
-              if (target) {
-                confirm_left(operation, from_directory, from, *target, std::move(error));
-              } else {
-                end<RenameReply>(operation, fail(verdict(error, target.error())));
-              }
-            });
+    look_for(operation, to_directory, to,
+             [this, operation, from_directory, from,
+              error = std::move(error)](const Result<LookupReply>& target) mutable {
+               if (target) {
+                 confirm_left(operation, from_directory, from, *target, std::move(error));
+               } else {
+                 end<RenameReply>(operation, fail(verdict(error, target.error())));
+               }
+             });
   };
   start_once_only(std::move(caller), std::move(call), std::move(done));
 }
 
 void ChangeCalls::confirm_left(const OperationRef<RenameReply>& operation,
                                const FileHandle& directory, std::string_view name,
-                               const LookupReply& target, Error error) {
-  look_up(operation, directory, name,
-          [this, operation, after = seen_after(target),
-           error = std::move(error)](const Result<LookupReply>& source) {
-            if (!source && source.error().code() == Errc::kNotFound) {
-              end<RenameReply>(operation, RenameReply{{}, after});
+                               const LookupReply& target, Error error, unsigned looks) {
+  look_up(operation, directory, name, pause_before(looks),
+          [this, operation, directory, name = std::string(name), target, error = std::move(error),
+           looks](const Result<LookupReply>& source) mutable {
+            const bool left = !source && source.error().code() == Errc::kNotFound;
+            // One file by both names: they were its links, and RENAME leaves them as they are; or
+            // the server remembers the old one still.
+            if (left || (source && source->handle == target.handle)) {
+              end<RenameReply>(operation, RenameReply{{}, seen_after(target)});
+            } else if (source && looks < kMostMoreLooks) {
+              confirm_left(operation, directory, name, target, std::move(error), looks + 1);
             } else {
               end<RenameReply>(operation, fail(source ? error : verdict(error, source.error())));
             }
@@ -353,15 +384,15 @@ void ChangeCalls::link(Caller caller, const FileHandle& file, const FileHandle& 
   call.echo = EEXIST;
   call.confirm = [this, file, directory, name = std::string(name)](
                      const OperationRef<LinkReply>& operation, Error error) {
-    look_up(operation, directory, name,
-            [this, operation, file,
-             error = std::move(error)](const Result<LookupReply>& found) mutable {
-              if (found && found->handle == file) {
-                end<LinkReply>(operation, LinkReply{found->attributes, seen_after(*found)});
-              } else {
-                end<LinkReply>(operation, fail(found ? error : verdict(error, found.error())));
-              }
-            });
+    look_for(operation, directory, name,
+             [this, operation, file,
+              error = std::move(error)](const Result<LookupReply>& found) mutable {
+               if (found && found->handle == file) {
+                 end<LinkReply>(operation, LinkReply{found->attributes, seen_after(*found)});
+               } else {
+                 end<LinkReply>(operation, fail(found ? error : verdict(error, found.error())));
+               }
+             });
   };
   start_once_only(std::move(caller), std::move(call), std::move(done));
 }

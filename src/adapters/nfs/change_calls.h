@@ -6,7 +6,9 @@
 // LINK, guarded CREATE), or that the caller may not open what is there (unchecked CREATE of a file
 // that gives its maker no rights). To such an answer, and only if the call was sent more than once,
 // we look at the names; if they are as the call wanted them, it has ended well. (A name that is
-// gone needs no look.) docs/nfs-client.md has the rules, and what they cannot tell apart.
+// gone needs no look.) The repetition may be answered while the server is still at the first call,
+// or from what it remembers of names: at a name that is not as it should be we look more than once.
+// docs/nfs-client.md has the rules, and what they cannot tell apart.
 //
 // The other calls need nothing of the kind: SETATTR without a guard, exclusive CREATE, WRITE and
 // COMMIT may be repeated.
@@ -26,6 +28,7 @@
 #include "adapters/nfs/procedures.h"
 #include "adapters/nfs/rpc_call.h"
 #include "base/bytes.h"
+#include "base/clock.h"
 #include "base/mutex.h"
 #include "base/result.h"
 #include "base/thread_annotations.h"
@@ -147,13 +150,16 @@ class ChangeCalls {
                       const netfs::CreateReply& found, Error error);
   void confirm_left(const OperationRef<netfs::RenameReply>& operation,
                     const netfs::FileHandle& directory, std::string_view name,
-                    const netfs::LookupReply& target, Error error);
+                    const netfs::LookupReply& target, Error error, unsigned looks = 0);
 
   // Calls that follow from the first.
   void send(const OperationBaseRef& operation, Procedure procedure,
-            std::vector<std::byte> arguments, netfs::Done<RpcReply> done);
+            std::vector<std::byte> arguments, netfs::Done<RpcReply> done, Duration pause = {});
   void look_up(const OperationBaseRef& operation, const netfs::FileHandle& directory,
-               std::string_view name, netfs::Done<netfs::LookupReply> done);
+               std::string_view name, Duration pause, netfs::Done<netfs::LookupReply> done);
+  // A name that should be there; `looks` have failed so far.
+  void look_for(const OperationBaseRef& operation, const netfs::FileHandle& directory,
+                std::string_view name, netfs::Done<netfs::LookupReply> done, unsigned looks = 0);
   // With attributes in any case.
   void examine(const OperationBaseRef& operation, const netfs::FileHandle& directory,
                std::string_view name, netfs::Done<netfs::LookupReply> done);

@@ -270,16 +270,40 @@ TEST_F(NfsChangesTest, ALinkIsOursIfItIsTheSameFile) {
 }
 
 TEST_F(NfsChangesTest, ARenameIsDoneWhenTheOldNameIsGoneAndTheNewIsThere) {
+  const Reply there = found(file_handle, FileType::kRegular);
+  const Reply another = found(other_handle, FileType::kRegular);
+  const Reply gone = refusal(kNoEntry);
+  const auto rename_meets = [&](std::deque<Reply> looks) {
+    sent_twice(Procedure::kRename, kNoEntry);
+    script_[Procedure::kLookup] = std::move(looks);
+    const Result<netfs::RenameReply> renamed = rename();
+    EXPECT_TRUE(script_[Procedure::kLookup].empty());
+    return renamed ? 0 : renamed.error().error_number();
+  };
+  EXPECT_EQ(rename_meets({there, gone}), 0);
+  EXPECT_EQ(rename_meets({there, there}), 0) << "one file by both names";
+  EXPECT_EQ(rename_meets({another, there, there, there, there}), ENOENT);
+  EXPECT_EQ(rename_meets({gone, gone, gone, gone}), ENOENT);
+}
+
+// The second call can be answered while the server is still at the first, or remembers names from
+// before it.
+TEST_F(NfsChangesTest, NamesThatAreNotYetAsTheyShouldBeAreLookedAtAgain) {
+  const Reply there = found(file_handle, FileType::kRegular);
+  const Reply replaced = found(other_handle, FileType::kRegular);
+  const Reply gone = refusal(kNoEntry);
   sent_twice(Procedure::kRename, kNoEntry);
-  script_[Procedure::kLookup] = {found(file_handle, FileType::kRegular), refusal(kNoEntry)};
+  script_[Procedure::kLookup] = {gone, gone, there, gone};
   EXPECT_TRUE(rename());
   sent_twice(Procedure::kRename, kNoEntry);
-  script_[Procedure::kLookup] = {found(file_handle, FileType::kRegular),
-                                 found(file_handle, FileType::kRegular)};
-  EXPECT_EQ(rename().error().error_number(), ENOENT);
-  sent_twice(Procedure::kRename, kNoEntry);
-  script_[Procedure::kLookup] = {refusal(kNoEntry)};
-  EXPECT_EQ(rename().error().error_number(), ENOENT);
+  script_[Procedure::kLookup] = {replaced, there, there, gone};
+  EXPECT_TRUE(rename());
+  sent_twice(Procedure::kMkdir, kExists);
+  script_[Procedure::kLookup] = {gone, found(file_handle, FileType::kDirectory)};
+  EXPECT_TRUE(make_node(FileType::kDirectory));
+  sent_twice(Procedure::kLink, kExists);
+  script_[Procedure::kLookup] = {gone, gone, gone, there};
+  EXPECT_TRUE(link());
 }
 
 // Who says "later" has done nothing yet: the second answer is the first one.

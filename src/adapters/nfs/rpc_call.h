@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "base/bytes.h"
+#include "base/clock.h"
 #include "base/result.h"
 #include "netfs/adapter.h"
 #include "netfs/attributes.h"
@@ -58,6 +59,7 @@ struct RpcRequest {
   std::size_t expected_bytes = 256;  // of reply and body, about: calls are spread by it
   MutableBytes destination;          // for data; the call's until `done` has run
   FindData find_data = nullptr;      // set when there is a destination
+  Duration pause{};                  // it is sent this long after it was submitted
   netfs::Done<RpcReply> done;        // exactly once, any thread, without locks; must not wait
 };
 

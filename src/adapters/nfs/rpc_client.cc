@@ -137,7 +137,11 @@ void RpcClient::enqueue(const RpcCallRef& call) {
   const bool inserted =
       calls_.emplace(call->id, Entry{call, kQueued, now, now + timeout(), 0, 0, 0}).second;
   CHECK(inserted, "call {} is in flight", call->id);
-  queues_.at(static_cast<std::size_t>(call->request.call_class)).push_back(call);
+  if (call->request.pause > Duration::zero()) {
+    rest(calls_.at(call->id), call->request.pause);
+  } else {
+    queues_.at(static_cast<std::size_t>(call->request.call_class)).push_back(call);
+  }
   if (!armed_) {
     arm(timeout());
   }
@@ -246,16 +250,21 @@ bool RpcClient::pause(const RpcCallRef& call, const Result<RpcReply>& result) {
   }
   static constexpr unsigned kMostDoublings = 6;
   Entry& entry = calls_.at(call->id);
-  entry.place = kPausing;
   const Duration delay = std::min<Duration>(
       kLongestPause, kFirstPause * (1U << std::min(entry.pauses, kMostDoublings)));
   ++entry.pauses;
-  entry.pause_timer = executor_.timers().schedule(delay, [weak = weak_from_this(), id = call->id] {
-    if (const auto self = weak.lock()) {
-      self->resume(id);
-    }
-  });
+  rest(entry, delay);
   return true;
+}
+
+void RpcClient::rest(Entry& entry, Duration delay) {
+  entry.place = kPausing;
+  entry.pause_timer =
+      executor_.timers().schedule(delay, [weak = weak_from_this(), id = entry.call->id] {
+        if (const auto self = weak.lock()) {
+          self->resume(id);
+        }
+      });
 }
 
 void RpcClient::resume(netfs::CallId id) {

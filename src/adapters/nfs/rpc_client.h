@@ -90,7 +90,7 @@ class RpcClient final : public std::enable_shared_from_this<RpcClient>,
 
  private:
   static constexpr std::size_t kQueued = SIZE_MAX;
-  static constexpr std::size_t kPausing = SIZE_MAX - 1;  // the server asked to come back later
+  static constexpr std::size_t kPausing = SIZE_MAX - 1;  // to be sent later
 
   struct Entry {
     RpcCallRef call;
@@ -125,6 +125,7 @@ class RpcClient final : public std::enable_shared_from_this<RpcClient>,
   [[nodiscard]] std::size_t index_of(const RpcConnection& connection) const;
   void give_new_xid(RpcCall& call) REQUIRES(mutex_);
   [[nodiscard]] bool pause(const RpcCallRef& call, const Result<RpcReply>& result) REQUIRES(mutex_);
+  void rest(Entry& entry, Duration delay) REQUIRES(mutex_);
   void resume(netfs::CallId id) EXCLUDES(mutex_);
   void unqueue(const RpcCallRef& call) REQUIRES(mutex_);
 
