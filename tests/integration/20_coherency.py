@@ -9,7 +9,7 @@ import time
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
 
-from harness import trees
+from harness import files, trees
 from harness.case import main
 from harness.mounted_case import SETTLING_SECONDS, MountedCase
 from harness.processes import wait_until
@@ -137,14 +137,14 @@ class CloseToOpen(MountedCase):
     def test_with_nocto_no_open_asks_the_server_while_attributes_are_fresh(self):
         self.remount("actimeo=600,nocto")
         for name in _SIZES:
-            with self.subTest(name):
+            with self.subTest(name), files.remembered(self.mounted / name):
                 self.assertEqual(self.calls_of_opens(name).calls, {})
 
     def test_with_nocto_a_change_is_seen_when_the_attributes_are_old(self):
         self.remount(f"actimeo={self.ACTIMEO},nocto")
         time.sleep(self.ACTIMEO)
         for name, size in _SIZES.items():
-            with self.subTest(name):
+            with self.subTest(name), files.remembered(self.mounted / name):
                 self.assertEqual(self.read(name), _filled("a", size))  # attributes are fresh from here on
                 begin = time.monotonic()
                 self.write(name, _filled("b", size))
