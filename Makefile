@@ -1,9 +1,11 @@
 # The front door. CMake builds (CMakePresets.json); this only spares the typing.
 #
-# JOBS=N limits parallel work; FUZZ_SECONDS=N is how long each fuzzer runs; DESTDIR and PREFIX are
-# for `make install`.
+# JOBS=N limits parallel work, TEST_JOBS=N the tests side by side; FUZZ_SECONDS=N is how long each
+# fuzzer runs; DESTDIR and PREFIX are for `make install`.
 
 JOBS ?= $(shell nproc)
+# They wait more than they compute: for servers, time limits, stamps that settle.
+TEST_JOBS ?= $(shell expr 2 '*' $(JOBS))
 FUZZ_SECONDS ?= 30
 SIM_RUNS ?= 20000
 TIDY_SECONDS ?= 150
@@ -41,7 +43,7 @@ dependencies:  ## installs what building, testing and checking needs (Debian 12;
 test: | build  ## builds preset dev and runs every test; the mounting ones need root and /dev/fuse
 	$(INSTALL_DEPENDENCIES) build test
 	@$(call build,dev)
-	$(CTEST) --test-dir build/dev -j $(JOBS)
+	$(CTEST) --test-dir build/dev -j $(TEST_JOBS)
 
 unit: | build  ## only the tests that take no mount, no root and no time
 	@$(call build,dev)

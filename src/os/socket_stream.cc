@@ -360,11 +360,14 @@ Result<> SocketStream::connect() {
   return fail(std::move(last));
 }
 
-// True: bound to a port below 1024. False: we may not, or all are taken.
+// True: bound to a port below 1024. False: we may not, or others keep all of them for themselves.
 bool SocketStream::bind_privileged(int fd, int family) {
   static constexpr unsigned kPorts = kLastPrivilegedPort - kFirstPrivilegedPort + 1;
   // A different start each time: a port that was just used may be in TIME_WAIT.
   static std::atomic<unsigned> next{static_cast<unsigned>(Clock::now().time_since_epoch().count())};
+  // Without it a port counts as taken by any connection, and for a minute after; with it only for
+  // the same server, which connect() finds out.
+  set_option(fd, SOL_SOCKET, SO_REUSEADDR, 1);
   for (unsigned i = 0; i < kPorts; ++i) {
     const auto port = static_cast<std::uint16_t>(kLastPrivilegedPort - (next++ % kPorts));
     sockaddr_storage storage{};
@@ -388,7 +391,7 @@ bool SocketStream::bind_privileged(int fd, int family) {
 
 Result<UniqueFd> SocketStream::connect_to(const SocketAddress& address,
                                           Clock::time_point deadline) {
-  static constexpr int kMostAttempts = 4;
+  static constexpr int kMostAttempts = 32;
   bool privileged = options_.privileged_port;
   for (int attempt = 0;; ++attempt) {
     UniqueFd fd(::socket(address.storage.ss_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0));
@@ -397,7 +400,7 @@ Result<UniqueFd> SocketStream::connect_to(const SocketAddress& address,
     }
     privileged = privileged && bind_privileged(fd.get(), address.storage.ss_family);
     if (::connect(fd.get(), address.get(), address.length) < 0 && errno != EINPROGRESS) {
-      // This very pair of ports is still in TIME_WAIT: another port, in the end any.
+      // This very pair of ports is in use, or in TIME_WAIT: another port, in the end any.
       if (privileged && errno == EADDRNOTAVAIL) {
         privileged = attempt < kMostAttempts;
         continue;

@@ -330,5 +330,27 @@ TEST_F(SocketStreamTest, APrivilegedPortIsTriedAndNotInsistedOn) {
   EXPECT_EQ(recorder_.wait_for(5), "hello");
 }
 
+TEST_F(SocketStreamTest, APrivilegedPortMayServeConnectionsToOtherServersToo) {
+  if (::geteuid() != 0) {
+    GTEST_SKIP() << "may not bind to privileged ports";
+  }
+  std::vector<UniqueFd> holders;
+  for (std::uint16_t port = 600; port < 1024; ++port) {
+    UniqueFd& holder = holders.emplace_back(::socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0));
+    const int yes = 1;
+    ASSERT_EQ(::setsockopt(holder.get(), SOL_SOCKET, SO_REUSEADDR, &yes, sizeof yes), 0);
+    sockaddr_in address{};
+    address.sin_family = AF_INET;
+    address.sin_port = htons(port);
+    // Taken by somebody else: as good.
+    (void)::bind(holder.get(), reinterpret_cast<sockaddr*>(&address), sizeof address);
+  }
+  ConnectOptions options;
+  options.privileged_port = true;
+  const auto stream = connect("127.0.0.1", listener_.port(), options);
+  const UniqueFd peer = listener_.accept();
+  EXPECT_LT(listener_.peer_port(), 1024);
+}
+
 }  // namespace
 }  // namespace larder::os
