@@ -40,10 +40,10 @@ using netfs::RenameReply;
 
 // How often more, and how much later each time, we look at a name that is not as it should be.
 constexpr unsigned kMostMoreLooks = 3;
-constexpr std::chrono::milliseconds kFirstPause{20};
+constexpr std::chrono::milliseconds kPauseBeforeLook{20};
 
 Duration pause_before(unsigned looks) {
-  return looks == 0 ? Duration::zero() : kFirstPause * (1U << (looks - 1));
+  return looks == 0 ? Duration::zero() : kPauseBeforeLook * (1U << (looks - 1));
 }
 
 bool too_long(std::string_view name) {
