@@ -147,6 +147,9 @@ class Coordinator:
         if kind in ("write", "pwrite", "copy_file_range"):
             situation = self._situation(operation, "to_h" if kind == "copy_file_range" else "h")
             return "answered early" if opener_lost_the_right(situation) else None
+        if kind == "ftruncate":
+            opener = self._situation(operation).opener
+            return "cut" if opener and self._is_privileged_of_another(self._model_status(operation, "h"), opener) else None
         if kind == "mmap":
             return "mapped" if opener_lost_the_right(self._situation(operation)) else None
         if kind not in ("open", "truncate"):
@@ -157,7 +160,15 @@ class Coordinator:
             return None
         if stat.S_ISCHR(status.st_mode) or stat.S_ISBLK(status.st_mode):
             return "device"
+        if (kind == "truncate" or "O_TRUNC" in operation["flags"]) and \
+                self._is_privileged_of_another(attributes(status), self._identities[operation["worker"]]):
+            return "cut"
         return "same size" if kind == "truncate" and status.st_size == operation["size"] else None
+
+    @staticmethod
+    def _is_privileged_of_another(status, user):
+        return bool(status) and "mode" in status and int(status["mode"], 8) & (stat.S_ISUID | stat.S_ISGID) != 0 and \
+            user.uid not in (0, status["uid"])
 
     def _type_on_model(self, path):
         try:

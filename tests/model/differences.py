@@ -104,6 +104,8 @@ NOT_DONE = {
     "special": "links of sockets and devices, or making them: once nfs-ganesha has forgotten what it knew of one (another "
                "of its names was removed, or the server restarted), it answers EINVAL to all about it",
     "privileges": "fallocate of a suid or sgid file: tmpfs keeps the bits, ext4 does not",
+    "cut": "truncating somebody else's suid or sgid file: an NFS server may leave the bits, and lets only the owner take "
+           "them off",
 }
 
 # Where a time is not compared, beside the rule above.
