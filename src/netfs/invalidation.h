@@ -15,7 +15,8 @@ class InvalidationSink {
   InvalidationSink& operator=(const InvalidationSink&) = delete;
   virtual ~InvalidationSink() = default;
 
-  // The file has a new version; every reply with bytes of an older one has been sent.
+  // The file has a new version, and every reply with bytes of an older one has been sent; or what
+  // is cached of it shall be asked for anew.
   virtual void data_changed(const Inode& inode) = 0;
 };
 

@@ -419,10 +419,11 @@ void Share::flush(const InodeRef& inode, std::move_only_function<void(Result<>)>
   }
   context_->volume_of(inode->attributes().attributes.fsid)
       ->discard(std::string(text_of(inode->handle().bytes())),
-                [inode, done = std::move(done)](Result<> result) mutable {
+                [context = context_, inode, done = std::move(done)](Result<> result) mutable {
                   if (const std::shared_ptr<File> file = inode->file()) {
                     file->begin_anew();
                   }
+                  context->tell_changed(*inode);  // its pages are as good as what was discarded
                   done(std::move(result));
                 });
 }

@@ -179,7 +179,8 @@ class Share {
   // Nobody has the file open any more.
   void closed(const std::shared_ptr<File>& file);
 
-  // Takes what is cached of the file out of the cache; what is open goes on.
+  // Takes what is cached of the file out of the cache, and out of the front end's; what is open
+  // goes on.
   void flush(const InodeRef& inode, std::move_only_function<void(Result<>)> done);
 
   [[nodiscard]] AdapterStatus adapter_status() const { return adapter_.status(); }

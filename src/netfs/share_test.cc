@@ -381,6 +381,24 @@ TEST_F(ShareTest, TellsOfAChangeOnlyWhenNoOldReplyIsUnderWay) {
   EXPECT_EQ(sink->count, 1);
 }
 
+TEST_F(ShareTest, WhatIsFlushedIsFlushedInTheFrontEndToo) {
+  server_.add_file("file", pattern(1000, 1));
+  mount();
+  auto sink = std::make_shared<CountingSink>();
+  share_->set_invalidation_sink(sink);
+  const auto inode = look_up("file");
+  ASSERT_TRUE(inode);
+  for (const bool is_open : {false, true}) {
+    std::optional<Result<OpenFile>> held;
+    if (is_open) {
+      held = open(*inode);
+    }
+    sink->count = 0;
+    EXPECT_TRUE(wait<void>([&](auto done) { share_->flush(*inode, std::move(done)); }));
+    EXPECT_EQ(sink->count, 1);
+  }
+}
+
 // Nobody has the file open, so no page is out of date; but the size that the front end knows is,
 // and whoever opens the file now shall not read up to there only.
 TEST_F(ShareTest, AnOpenThatFindsAChangeMarksWhatTheFrontEndKnows) {

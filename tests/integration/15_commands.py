@@ -141,6 +141,16 @@ class Flush(CommandCase):
         self.larder.flush(self.mounted)
         self.assertEqual(self.read_again(), self.bytes_of())
 
+    def test_pages_of_the_kernel_too(self):
+        self.remount("actimeo=600,nocto")
+        for name in self.files("one"):
+            content, mounted = name.read_bytes(), self.mounted / name.relative_to(self.export)
+            self.assertEqual(mounted.read_bytes(), content)
+            self.larder.flush(mounted)
+            with self.proxy.counting() as seen:
+                self.assertEqual(mounted.read_bytes(), content)
+            self.assertEqual(seen.read_bytes, len(content))
+
     def test_what_is_not_there(self):
         self.assertIn("missing", self.larder.refusal("flush", self.mounted / "missing"))
 
