@@ -1,7 +1,8 @@
 # The front door. CMake builds (CMakePresets.json); this only spares the typing.
 #
 # JOBS=N limits parallel work, TEST_JOBS=N the tests side by side; FUZZ_SECONDS=N is how long each
-# fuzzer runs; DESTDIR and PREFIX are for `make install`.
+# fuzzer runs; UNITY=ON compiles each folder of preset dev in one from then on, which takes a third
+# of the time but sees no missing include; DESTDIR and PREFIX are for `make install`.
 
 JOBS ?= $(shell nproc)
 # They wait more than they compute: for servers, time limits, stamps that settle.
@@ -22,8 +23,10 @@ INSTALL_DEPENDENCIES := tools/install_dependencies.sh
 # What demo, bench and soak run.
 MEASURED := larder larder-engine larder_rpc_proxy larder_norpcb larder_tun_delay bench_readers libnfs_probe
 CTEST := ctest --output-on-failure --no-tests=error
+# For the build that is changed and built again a file at a time is best.
+unity-dev := $(if $(UNITY),-D CMAKE_UNITY_BUILD=$(UNITY) -D CMAKE_UNITY_BUILD_BATCH_SIZE=0)
 # build(preset[, target...]), configured first where that is to be done
-build = cmake --preset $(1) >build/configure-$(1).log || { cat build/configure-$(1).log; exit 1; }; \
+build = cmake --preset $(1) $(unity-$(1)) >build/configure-$(1).log || { cat build/configure-$(1).log; exit 1; }; \
         cmake --build --preset $(1) -j $(JOBS) $(if $(2),--target $(2))
 
 .PHONY: all help dependencies test unit check format layers docs tidy clang check-all asan tsan asan-short \

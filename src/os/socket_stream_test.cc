@@ -336,7 +336,7 @@ TEST_F(SocketStreamTest, APrivilegedPortMayServeConnectionsToOtherServersToo) {
   }
   std::vector<UniqueFd> holders;
   for (std::uint16_t port = 600; port < 1024; ++port) {
-    UniqueFd& holder = holders.emplace_back(::socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0));
+    const UniqueFd& holder = holders.emplace_back(::socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0));
     const int yes = 1;
     ASSERT_EQ(::setsockopt(holder.get(), SOL_SOCKET, SO_REUSEADDR, &yes, sizeof yes), 0);
     sockaddr_in address{};

@@ -7,7 +7,7 @@ import sys
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
 
-from harness import files, larder, tables
+from harness import larder, tables
 from harness.case import main
 from harness.mounted_case import MountedCase
 from harness.nfs3_client import Nfs3Client
@@ -172,9 +172,8 @@ class Tables(MountedCase):
             self.assertEqual(file.read_bytes(), (self.export / "large").read_bytes())
             self.assertEqual(backing.device, file.stat().st_dev)
             self.assertEqual(backing.charged_bytes, file.stat().st_blocks * 512)
-        with files.remembered(self.mounted / "large"):
-            wait_until(lambda: not tables.backings(self.keeper), 20, "the registration to end")
-            self.assertEqual(self.nodes_of("large")[0].backing_id, 0)
+        wait_until(lambda: not tables.backings(self.keeper), 20, "the registration to end")
+        self.assertEqual(self.nodes_of("large")[0].backing_id, 0)
 
     def test_an_unmount_clears_all(self):
         for name in ("small", "directory/below", "large"):
