@@ -30,7 +30,7 @@ build = cmake --preset $(1) $(unity-$(1)) >build/configure-$(1).log || { cat bui
         cmake --build --preset $(1) -j $(JOBS) $(if $(2),--target $(2))
 
 .PHONY: all help dependencies test unit check format layers docs tidy clang check-all asan tsan asan-short \
-        tsan-short tidy-short soak-short bench-short demo-short fuzz sim golden demo bench soak install clean
+        tsan-short asan-build tsan-build tidy-short soak-short bench-short demo-short fuzz sim golden demo bench soak install clean
 
 all: | build  ## the programs, optimised, in build/release/programs
 	$(INSTALL_DEPENDENCIES) build
@@ -79,7 +79,8 @@ asan: | build  ## all tests under AddressSanitizer and UBSan
 	tools/sanitized.sh build/asan -j $(JOBS) -LE 'integration|docs'
 	tools/sanitized.sh build/asan -j $(JOBS) -L integration
 
-# The simulation, the crash tests and FaultTest have one thread; the model's self-test has no program of ours.
+# The simulation, the crash tests and FaultTest have one thread; the model's self-test runs no
+# program of ours.
 tsan tsan-short: export GTEST_FILTER = -FaultTest.*
 tsan: | build  ## all tests with threads under ThreadSanitizer
 	@$(call build,tsan)
@@ -87,12 +88,16 @@ tsan: | build  ## all tests with threads under ThreadSanitizer
 	tools/sanitized.sh build/tsan -j $(JOBS) -L integration
 
 # What fits into a run of CI.
-asan-short: | build
+asan-build: | build
 	@$(call build,asan,unit_tests sim_test cache_crash_test)
+
+asan-short: asan-build
 	tools/sanitized.sh build/asan -j $(JOBS) -L 'unit|sim|crash'
 
-tsan-short: | build
+tsan-build: | build
 	@$(call build,tsan,unit_tests larder larder-engine larder_rpc_proxy larder_norpcb)
+
+tsan-short: tsan-build
 	tools/sanitized.sh build/tsan -j $(JOBS) -R '^(unit\.|integration.40_warm)'
 
 soak-short: | build
