@@ -180,6 +180,7 @@ void File::on_changed() {
   const VersionRef now = version();
   if (now->written) {
     static_cast<void>(put_version(now, make_written_version()));
+    writer()->give_up_copy();  // it could not be used any more
   }
   bool tell = false;
   {

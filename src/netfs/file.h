@@ -143,6 +143,7 @@ class File : public std::enable_shared_from_this<File> {
   // Puts `made` into the place of the current version unless that is not `before` any more.
   [[nodiscard]] bool put_version(const VersionRef& before, const VersionRef& made) EXCLUDES(mutex_);
   void end_writing_if_done() EXCLUDES(mutex_);
+  void keep_copy(Bytes copy, const Attributes& attributes);
   void remove_hidden(const HiddenName& hidden, bool as_root);
 
   VersionRef replace_version(const VersionRef& before, const Attributes& attributes)

@@ -1,12 +1,16 @@
 // File: who has it open, and the time in which it is being written.
+#include <algorithm>
 #include <cerrno>
+#include <cstddef>
 #include <cstdint>
 #include <functional>
 #include <memory>
 #include <optional>
 #include <string>
 #include <utility>
+#include <vector>
 
+#include "base/buffer.h"
 #include "base/bytes.h"
 #include "base/error.h"
 #include "base/log.h"
@@ -113,6 +117,11 @@ std::shared_ptr<Writer> File::begin_writing() {
     }
     being_written_ = true;
     discarding_ = true;
+    if (inode_->watch_for_others()) {
+      writer->begin_copy();
+    } else {
+      writer->give_up_copy();
+    }
   }
   const VersionRef made = make_written_version();
   while (true) {
@@ -151,6 +160,8 @@ VersionRef File::make_written_version() {
 
 void File::end_writing_if_done() {
   VersionRef over;
+  std::optional<std::vector<std::byte>> copy;
+  std::optional<Attributes> attributes;
   {
     const MutexLock lock(mutex_);
     if (!being_written_ || writers_ > 0 || discarding_ || !writer_->idle()) {
@@ -158,7 +169,37 @@ void File::end_writing_if_done() {
     }
     being_written_ = false;
     over = std::exchange(version_, nullptr);
+    copy = writer_->take_copy();
+    attributes = inode_->unless_others_changed();
   }
+  if (copy && attributes && attributes->size == copy->size()) {
+    keep_copy(*copy, *attributes);
+  }
+}
+
+// Into the cache: whoever reads it next need not fetch it. As of any version that is too young for
+// its stamps, until these have settled.
+void File::keep_copy(Bytes copy, const Attributes& attributes) {
+  const VersionRef version = replace_version(nullptr, attributes);
+  if (version == nullptr || share_->unwritten_bytes.load() > ShareContext::kMostUnwrittenBytes) {
+    return;
+  }
+  const Buffer whole = share_->buffers.allocate(copy.size());
+  std::ranges::copy(copy, whole.bytes().begin());
+  share_->unwritten_bytes += whole.size();
+  version->cookie->use([self = shared_from_this(), version, whole] {
+    const auto done = [self, version, whole](const Result<>& kept) {
+      self->share_->unwritten_bytes -= whole.size();
+      if (!kept) {
+        self->share_->counters.cache_write_drops.add();
+      }
+    };
+    if (version->cookie->wants_data()) {
+      version->cookie->start_write(0, whole, whole.bytes(), done);
+    } else {
+      done(fail(Errc::kNoSpace, "not kept"));
+    }
+  });
 }
 
 bool File::hide(InodeRef directory, std::string name, CredentialRef credential) {

@@ -145,6 +145,7 @@ AttributeNews Inode::update(const Attributes& attributes, CheckTicket ticket) {
   }
   changed_at_ = table_.begin_check();
   front_outdated_ = true;
+  others_changed_ = true;
   take(attributes);
   checked_at_ = now;
   timeout_ms_ = least_timeout(table_.times_, type_);
@@ -225,7 +226,20 @@ AttributeNews Inode::settle_own_changes(MonotonicTime now) {
   }
   timeout_ms_ = 0;
   front_outdated_ = true;
+  others_changed_ = true;
   return AttributeNews::kChanged;
+}
+
+bool Inode::watch_for_others() {
+  const MutexLock lock(table_.shard_of(handle_).mutex);
+  others_changed_ = false;
+  return attributes_.size == 0 && !has_parked_changes();
+}
+
+std::optional<Attributes> Inode::unless_others_changed() const {
+  const MutexLock lock(table_.shard_of(handle_).mutex);
+  const bool answered = own_ == nullptr || (own_->under_way == 0 && own_->early.empty());
+  return answered && !others_changed_ ? std::optional(attributes_) : std::nullopt;
 }
 
 bool Inode::confirm(const EarlierAttributes& earlier) {

@@ -100,6 +100,12 @@ class Inode : public std::enable_shared_from_this<Inode> {
   AttributeNews end_own_change(const Change* change);
   // The same for a call of which nobody knows whether it was done.
   AttributeNews end_unknown_change();
+  // Notes from now on whether somebody else changes it. True: it is an empty file, as far as is
+  // known.
+  bool watch_for_others();
+  // What it is like, if nobody else was seen to change it since, and each change of ours is
+  // answered.
+  [[nodiscard]] std::optional<Attributes> unless_others_changed() const;
   // Up to where writes were answered whose bytes the server has not got yet; 0: it has them all.
   void set_answered_end(std::uint64_t end);
   // The same for what was said a while ago. False: it is of another version than what is known, and
@@ -150,7 +156,8 @@ class Inode : public std::enable_shared_from_this<Inode> {
   const FileType type_;
   std::atomic<bool> front_outdated_{false};
   std::atomic<bool> hidden_{false};
-  bool unhiding_ = false;            // guarded by the table's lock for this inode
+  bool unhiding_ : 1 = false;        // guarded by the table's lock for this inode
+  bool others_changed_ : 1 = false;  // the same
   std::uint32_t timeout_ms_ = 0;     // the same
   CheckTicket changed_at_;           // the same
   CheckTicket expired_at_ = 0;       // the same

@@ -108,6 +108,9 @@ class ShareContext : public std::enable_shared_from_this<ShareContext> {
   // disk yet: lost if we end now.
   std::atomic<std::uint64_t> unsafe_bytes{0};
 
+  // Of files that are being written from nothing (WholeCopy).
+  std::atomic<std::uint64_t> copied_bytes{0};
+
   // Files of which the server may not have yet what was answered.
   std::atomic<std::uint64_t> files_behind{0};
 

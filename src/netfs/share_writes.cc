@@ -150,6 +150,10 @@ void Share::set_size(const std::shared_ptr<File>& file, const AttributeChanges& 
                      const CredentialRef& credential, Done<void> done) {
   file->begin_writing()->hold(credential, [this, file, changes, credential, done = std::move(done)](
                                               Writer::Release release) mutable {
+    if (changes.size == 0) {
+      file->writer()->give_up_copy();
+      file->inode()->watch_for_others();
+    }
     set_at_server(file->inode(), changes, credential,
                   [file, size = changes.size, release = std::move(release),
                    done = std::move(done)](Result<> set) mutable {

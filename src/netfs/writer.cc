@@ -41,7 +41,10 @@ std::uint64_t bytes_of_all(const Pieces& pieces) {
 }  // namespace
 
 Writer::Writer(std::shared_ptr<ShareContext> share, InodeRef inode, std::function<void()> on_idle)
-    : share_(std::move(share)), inode_(std::move(inode)), on_idle_(std::move(on_idle)) {}
+    : share_(std::move(share)),
+      inode_(std::move(inode)),
+      on_idle_(std::move(on_idle)),
+      copy_(share_->copied_bytes) {}
 
 void Writer::write(const WritePlace& place, OwnedBytes bytes, CredentialRef credential,
                    Done<Written> done) {
@@ -78,6 +81,7 @@ void Writer::accept(HeldWrite write, std::uint64_t size) {
       write.place.append ? std::max(size, accepted_end_) : write.place.offset;
   ++last_sequence_;
   accepted_end_ = std::max(accepted_end_, begin + write.bytes.bytes.size());
+  copy_.write(begin, write.bytes.bytes);
   if (may_gather(write)) {
     gather(write, begin);
     early_answers_.push_back([written = Written{begin, write.bytes.bytes.size()},
@@ -172,6 +176,24 @@ void Writer::hold(CredentialRef credential, std::move_only_function<void(Release
     told_idle_ = false;
   }
   go_on();
+}
+
+void Writer::begin_copy() {
+  const MutexLock lock(mutex_);
+  copy_.begin();
+}
+
+void Writer::give_up_copy() {
+  const MutexLock lock(mutex_);
+  copy_.give_up();
+}
+
+std::optional<std::vector<std::byte>> Writer::take_copy() {
+  const MutexLock lock(mutex_);
+  if (!idle_now()) {
+    return std::nullopt;
+  }
+  return copy_.take();
 }
 
 LateErrors Writer::late_errors() const {
@@ -393,6 +415,7 @@ void Writer::on_written(Pieces::iterator piece, Result<WriteReply> reply) {
 void Writer::take_answer(Pieces::iterator piece, const Result<WriteReply>& reply, Work& work) {
   const std::shared_ptr<Call> call = piece->call;
   if (!reply) {
+    copy_.give_up();
     forget(*piece);
     under_way_.erase(piece);
     finish_piece(call, reply.error(), work);
@@ -529,6 +552,7 @@ bool Writer::take_commit(const Result<CommitReply>& reply) {
     return false;
   }
   if (!reply) {
+    copy_.give_up();
     ++late_errors_.count;
     late_errors_.last = reply.error();
     cautious_ = true;
@@ -571,6 +595,11 @@ void Writer::release(std::optional<std::uint64_t> size) {
     holds_.pop_front();
     if (size) {
       accepted_end_ = *size;
+      if (*size == 0) {
+        copy_.begin();
+      } else {
+        copy_.set_size(*size);
+      }
     }
     held.swap(held_writes_);
   }

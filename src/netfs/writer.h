@@ -30,6 +30,7 @@
 #include "netfs/changes.h"
 #include "netfs/inode.h"
 #include "netfs/share_context.h"
+#include "netfs/whole_copy.h"
 
 namespace larder::netfs {
 
@@ -92,6 +93,12 @@ class Writer : public std::enable_shared_from_this<Writer> {
   using Release = std::move_only_function<void(std::optional<std::uint64_t> size)>;
   void hold(CredentialRef credential, std::move_only_function<void(Release)> alone)
       EXCLUDES(mutex_);
+
+  // The file is empty: what is written from now on is all of it. Before anything is accepted.
+  void begin_copy() EXCLUDES(mutex_);
+  void give_up_copy() EXCLUDES(mutex_);
+  // All of the file, if it is known, and idle.
+  [[nodiscard]] std::optional<std::vector<std::byte>> take_copy() EXCLUDES(mutex_);
 
   [[nodiscard]] LateErrors late_errors() const EXCLUDES(mutex_);
   // Some of what was answered has not reached the server yet, for all we know.
@@ -210,6 +217,7 @@ class Writer : public std::enable_shared_from_this<Writer> {
   std::vector<Waiter> waiters_ GUARDED_BY(mutex_);
   std::deque<Hold> holds_ GUARDED_BY(mutex_);
   std::vector<HeldWrite> held_writes_ GUARDED_BY(mutex_);
+  WholeCopy copy_ GUARDED_BY(mutex_);
   LateErrors late_errors_ GUARDED_BY(mutex_);
   bool cautious_ GUARDED_BY(mutex_) = false;  // after an error: until a write went through
   std::vector<std::move_only_function<void()>> early_answers_ GUARDED_BY(mutex_);

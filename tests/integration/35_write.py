@@ -388,6 +388,25 @@ class OnALocalDirectory(Everything, Case):
         self.larder.umount(self.mounted)  # what it was told of the owners is out of date
         self.larder.mount(str(self.export), self.mounted)
 
+    def test_what_was_just_written_is_not_fetched(self):
+        sizes = (100, 60_000, 3 * _MIB)
+
+        def fetched():
+            return self.larder.status()["mounts"][0]["bytes_from_server"]
+
+        def fetched_of_new_files(attempt):
+            contents = {f"new{attempt}.{size}": self.random.randbytes(size) for size in sizes}
+            for name, content in contents.items():
+                (self.mounted / name).write_bytes(content)
+            time.sleep(0.3)  # for the cache's disk; but in two seconds the server is asked once more
+            before = fetched()
+            for name, content in contents.items():
+                self.assertEqual((self.mounted / name).read_bytes(), content)
+            return fetched() - before
+
+        # A machine that is slow now will not be so each time.
+        self.assertTrue(any(fetched_of_new_files(attempt) == 0 for attempt in range(10)))
+
 
 class ReadOnly(MountedCase):
 

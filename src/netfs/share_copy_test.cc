@@ -1,0 +1,238 @@
+// What was just written from nothing is read without the server; anything less certain is fetched.
+#include <atomic>
+#include <chrono>
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <utility>
+
+#include <gtest/gtest.h>
+
+#include "base/bytes.h"
+#include "base/error.h"
+#include "base/result.h"
+#include "netfs/adapter.h"
+#include "netfs/changes.h"
+#include "netfs/inode.h"
+#include "netfs/share.h"
+#include "netfs/share_fixture_test.h"
+#include "netfs/whole_copy.h"
+#include "netfs/writer.h"
+
+namespace larder::netfs {
+namespace {
+
+class ShareCopyTest : public ShareTest {
+ protected:
+  void create(const std::string& name) {
+    CreateIntent intent{.mode = 0644, .exclusive = false, .open = {}};
+    intent.open.write = true;
+    auto created = wait<Created>(
+        [&](auto done) { share_->create(share_->root(), name, intent, caller_, std::move(done)); });
+    ASSERT_TRUE(created);
+    open_ = created->open;
+  }
+
+  void open_existing(const std::string& name, bool truncate) {
+    const auto inode = look_up(name);
+    ASSERT_TRUE(inode);
+    const OpenIntent intent{.read = true, .write = true, .truncate = truncate};
+    auto opened =
+        wait<OpenFile>([&](auto done) { share_->open(*inode, intent, caller_, std::move(done)); });
+    ASSERT_TRUE(opened);
+    open_ = std::move(*opened);
+  }
+
+  Result<Written> write(std::uint64_t offset, std::string text) {
+    const auto kept = std::make_shared<const std::string>(std::move(text));
+    return wait<Written>([&](auto done) {
+      share_->write(*open_, {.offset = offset}, {kept, bytes_of(*kept)}, caller_, std::move(done));
+    });
+  }
+
+  void set_size(std::uint64_t size) {
+    AttributeChanges changes;
+    changes.size = size;
+    ASSERT_TRUE(wait<FreshAttributes>([&](auto done) {
+      share_->set_attributes(open_->file->inode(), changes, &*open_, caller_, std::move(done));
+    }));
+  }
+
+  // As close(2) does; what it answers.
+  Result<> close() {
+    Result<> synced =
+        wait<void>([&](auto done) { share_->sync(*open_, caller_, std::move(done)); });
+    const std::shared_ptr<File> file = open_->file;
+    open_.reset();
+    share_->closed(file);
+    stepper_.run();
+    return synced;
+  }
+
+  // The READs that it takes to read the right content.
+  std::uint64_t reads_of(const std::string& name) {
+    server_.calls.clear();
+    const Result<std::string> seen = cat(name);
+    EXPECT_TRUE(seen);
+    EXPECT_TRUE(seen && *seen == server_.content(server_.find_name(name).value()));
+    return server_.calls["READ"];
+  }
+
+  std::optional<OpenFile> open_;
+};
+
+TEST_F(ShareCopyTest, WhatWasJustWrittenIsReadWithoutTheServer) {
+  mount();
+  for (const std::size_t size : {std::size_t{100}, std::size_t{60'000}, std::size_t{3'000'000}}) {
+    const std::string name = std::to_string(size);
+    create(name);
+    ASSERT_TRUE(write(0, pattern(size / 2, 1)));
+    ASSERT_TRUE(write(size / 2, pattern(size - size / 2, 2)));
+    ASSERT_TRUE(write(size / 3, pattern(20, 3)));
+    ASSERT_TRUE(close());
+    EXPECT_EQ(reads_of(name), 0U) << size;
+    unmount();
+    mount();  // its stamps have settled meanwhile
+    EXPECT_GT(reads_of(name), 0U) << "once more: docs/decisions/0010";
+    EXPECT_EQ(reads_of(name), 0U);
+  }
+}
+
+TEST_F(ShareCopyTest, AFileCutToNothingBeginsAnew) {
+  server_.add_file("file", pattern(100'000, 1));
+  mount();
+  open_existing("file", false);
+  ASSERT_TRUE(write(10, "to be cut off"));
+  set_size(0);
+  ASSERT_TRUE(write(3, pattern(1000, 2)));
+  set_size(500);
+  set_size(700);
+  ASSERT_TRUE(close());
+  EXPECT_EQ(reads_of("file"), 0U);
+  open_existing("file", true);
+  ASSERT_TRUE(write(0, pattern(5000, 3)));
+  ASSERT_TRUE(close());
+  EXPECT_EQ(reads_of("file"), 0U);
+}
+
+TEST_F(ShareCopyTest, WhatWasNotWrittenFromNothingIsFetched) {
+  server_.add_file("file", pattern(1000, 1));
+  mount();
+  open_existing("file", false);
+  ASSERT_TRUE(write(0, pattern(1000, 2)));
+  ASSERT_TRUE(close());
+  EXPECT_GT(reads_of("file"), 0U);
+}
+
+TEST_F(ShareCopyTest, WhatSomebodyElseWroteToIsFetched) {
+  mount();
+  for (const bool at_the_end : {false, true}) {
+    const std::string name = at_the_end ? "at the end" : "between";
+    create(name);
+    ASSERT_TRUE(write(0, pattern(1000, 1)));
+    if (!at_the_end) {
+      ASSERT_TRUE(wait<void>([&](auto done) { share_->sync(*open_, caller_, std::move(done)); }));
+    }
+    stepper_.advance(std::chrono::milliseconds(10));
+    const std::uint64_t file = server_.find_name(name).value();
+    if (at_the_end) {
+      ASSERT_TRUE(close());
+      stepper_.advance(std::chrono::milliseconds(10));
+      server_.write_file(file, pattern(1100, 3));
+    } else {
+      server_.write_file(file, pattern(1100, 3));
+      ASSERT_TRUE(write(1000, pattern(100, 2)));
+      ASSERT_TRUE(close());
+    }
+    EXPECT_GT(reads_of(name), 0U) << name;
+  }
+}
+
+// It was believed to be empty, from before.
+TEST_F(ShareCopyTest, WhatSomebodyElseWroteToBeforeIsFetched) {
+  const std::uint64_t file = server_.add_file("file", "");
+  mount();
+  open_existing("file", false);
+  stepper_.advance(std::chrono::milliseconds(10));
+  server_.write_file(file, pattern(1000, 3));
+  ASSERT_TRUE(write(0, pattern(10, 2)));
+  ASSERT_TRUE(close());
+  EXPECT_GT(reads_of("file"), 0U);
+}
+
+TEST_F(ShareCopyTest, WhatAServerRefusedOrLostIsNotTakenForWritten) {
+  mount();
+  create("lost");
+  ASSERT_TRUE(write(0, pattern(1000, 1)));
+  server_.restart();
+  ASSERT_TRUE(close());
+  static_cast<void>(reads_of("lost"));
+  create("refused");
+  ASSERT_TRUE(write(0, pattern(1000, 1)));
+  server_.capacity = 500;
+  ASSERT_FALSE(close());
+  server_.capacity = 1'000'000;
+  static_cast<void>(reads_of("refused"));
+}
+
+TEST_F(ShareCopyTest, AServerThatDoesNotTellWhatWasBeforeIsNotTrusted) {
+  server_.tells_before = false;
+  mount();
+  create("file");
+  ASSERT_TRUE(write(0, pattern(1000, 1)));
+  ASSERT_TRUE(close());
+  EXPECT_GT(reads_of("file"), 0U);
+}
+
+TEST_F(ShareCopyTest, ALargeFileIsFetched) {
+  mount();
+  create("file");
+  ASSERT_TRUE(write(0, pattern(1000, 1)));
+  ASSERT_TRUE(write(WholeCopy::kMostBytes, "x"));
+  ASSERT_TRUE(close());
+  EXPECT_GT(reads_of("file"), 0U);
+}
+
+TEST(WholeCopyTest, FollowsWritesAndCuts) {
+  std::atomic<std::uint64_t> total{0};
+  WholeCopy copy(total);
+  copy.write(0, bytes_of("nobody knows what is before"));
+  EXPECT_FALSE(copy.take());
+  copy.begin();
+  copy.write(2, bytes_of("abcdef"));
+  copy.set_size(5);
+  copy.set_size(7);
+  copy.write(6, bytes_of("x"));
+  EXPECT_EQ(total, 7U);
+  const auto taken = copy.take();
+  ASSERT_TRUE(taken);
+  EXPECT_EQ(text_of(*taken), std::string_view("\0\0abc\0x", 7));
+  EXPECT_EQ(total, 0U);
+  EXPECT_FALSE(copy.take()) << "only once";
+}
+
+TEST(WholeCopyTest, MemoryIsBounded) {
+  std::atomic<std::uint64_t> total{0};
+  WholeCopy copy(total);
+  const std::string block(1 << 20, 'x');
+  copy.begin();
+  for (std::uint64_t at = 0; at <= WholeCopy::kMostBytes; at += block.size()) {
+    copy.write(at, bytes_of(block));
+  }
+  EXPECT_FALSE(copy.take());
+  EXPECT_EQ(total, 0U);
+  copy.begin();
+  copy.write(UINT64_MAX - 1, bytes_of("ab"));
+  EXPECT_FALSE(copy.take());
+  total = WholeCopy::kMostTotalBytes;
+  copy.begin();
+  copy.write(0, bytes_of("a"));
+  EXPECT_FALSE(copy.take());
+  EXPECT_EQ(total, WholeCopy::kMostTotalBytes);
+}
+
+}  // namespace
+}  // namespace larder::netfs
