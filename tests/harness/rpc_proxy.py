@@ -205,6 +205,10 @@ class RpcProxy:
     def whole_seconds(self, on=True):
         self.command("whole_seconds", "on" if on else "off")
 
+    def complete_wcc(self, on=True):
+        """Replies to writing tell what the file was like before, as long as nobody changes it behind the proxy."""
+        self.command("complete_wcc", "on" if on else "off")
+
     def fake_submount(self, directory_at_server, fsid):
         """This directory and all below show another fsid, as if a filesystem were mounted there."""
         ids = {os.lstat(directory_at_server).st_ino}

@@ -31,5 +31,13 @@ class ModelWithoutAttributeCache(Model):
     options = "actimeo=0"
 
 
+class ModelWithAttributesBeforeEachWrite(Model):
+    """As servers tell them whose word that nobody else was there we take."""
+
+    def mount(self, options=None):
+        self.proxy.complete_wcc()
+        super().mount(options)
+
+
 if __name__ == "__main__":
     main()

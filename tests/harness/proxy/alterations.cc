@@ -66,6 +66,10 @@ class ResultCopier {
 
   void wcc_data() {
     const bool follow = reader_.u32() != 0;
+    if (!follow && alterations_.completes_wcc(procedure_)) {
+      complete_wcc();
+      return;
+    }
     const Bytes before = follow ? reader_.fixed_opaque(kWccBytes) : Bytes{};
     const bool keep = follow && !alterations_.strips(procedure_) && !alterations_.hides_wcc();
     append_word(keep ? 1 : 0);
@@ -89,6 +93,16 @@ class ResultCopier {
   std::vector<std::byte> take() { return std::move(out_); }
 
  private:
+  void complete_wcc() {
+    XdrReader ahead = reader_;
+    const bool follow = ahead.u32() != 0;
+    const Bytes after = follow ? ahead.fixed_opaque(kAttributesBytes) : Bytes{};
+    const std::vector<std::byte> before = alterations_.wcc_before(after);
+    append_word(before.empty() ? 0 : 1);
+    append(before);
+    optional_attributes();
+  }
+
   void append(Bytes bytes) { out_.insert(out_.end(), bytes.begin(), bytes.end()); }
 
   void append_word(std::uint32_t value) {
@@ -200,12 +214,31 @@ void Alterations::thaw() {
   frozen_.clear();
 }
 
+void Alterations::complete_wcc(bool on) {
+  completes_wcc_ = on;
+  shown_last_.clear();
+}
+
+std::vector<std::byte> Alterations::wcc_before(Bytes attributes) const {
+  if (attributes.size() != kAttributesBytes) {
+    return {};
+  }
+  const auto shown = shown_last_.find(load_be<std::uint64_t>(attributes.data() + kFileidAt));
+  // The replies to changes side by side may overtake each other.
+  const auto is_older = [&attributes](const std::vector<std::byte>& before) {
+    const Bytes change_time = attributes.subspan(kTimesAt + 16, 8);
+    return std::ranges::lexicographical_compare(Bytes(before).last(8), change_time);
+  };
+  return shown == shown_last_.end() || !is_older(shown->second) ? std::vector<std::byte>{}
+                                                                : shown->second;
+}
+
 bool Alterations::concern(Procedure procedure) const {
   if (procedure == Procedure::kNull || procedure >= Procedure::kMountNull) {
     return false;
   }
   return strips(procedure) || hides_wcc() || !fsids_.empty() || shift_seconds_ != 0 ||
-         whole_seconds_;
+         whole_seconds_ || completes_wcc_;
 }
 
 std::vector<std::byte> Alterations::rewrite(Procedure procedure, Bytes reply) {
@@ -237,6 +270,11 @@ void Alterations::alter_attributes(MutableBytes attributes) {
   }
   for (std::size_t at = kTimesAt; at < kAttributesBytes; at += 8) {
     alter_time(attributes.data() + at);
+  }
+  if (completes_wcc_ && shown_last_.size() < kMaximumFrozen) {
+    std::vector<std::byte>& shown = shown_last_[fileid];
+    shown.assign(attributes.begin() + kSizeAt, attributes.begin() + kSizeAt + 8);
+    shown.insert(shown.end(), attributes.begin() + kTimesAt + 8, attributes.end());
   }
 }
 

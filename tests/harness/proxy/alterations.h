@@ -26,6 +26,10 @@ class Alterations {
 
   void round_times_to_seconds(bool whole) { whole_seconds_ = whole; }
 
+  // The reply to a WRITE or COMMIT that does not tell what the file was like before tells what a
+  // reply showed last: right as long as nobody changes the file but through this proxy.
+  void complete_wcc(bool on);
+
   // The file shows this fsid, as if another filesystem were mounted there.
   void change_fsid(std::uint64_t fileid, std::uint64_t fsid) { fsids_[fileid] = fsid; }
 
@@ -39,6 +43,13 @@ class Alterations {
   void alter_attributes(MutableBytes attributes);
   // The same for a wcc_attr of 24 bytes: size, mtime, ctime.
   void alter_wcc(MutableBytes attributes) const;
+
+  // The wcc_attr to put before these attributes; empty: none.
+  [[nodiscard]] std::vector<std::byte> wcc_before(Bytes attributes) const;
+
+  [[nodiscard]] bool completes_wcc(Procedure procedure) const {
+    return completes_wcc_ && (procedure == Procedure::kWrite || procedure == Procedure::kCommit);
+  }
 
   [[nodiscard]] bool strips(Procedure procedure) const { return stripped_.contains(procedure); }
 
@@ -62,6 +73,8 @@ class Alterations {
   std::map<std::uint64_t, std::uint64_t> fsids_;
   std::int64_t shift_seconds_ = 0;
   bool whole_seconds_ = false;
+  bool completes_wcc_ = false;
+  std::map<std::uint64_t, std::vector<std::byte>> shown_last_;  // wcc_attr by fileid
 };
 
 }  // namespace larder::proxy

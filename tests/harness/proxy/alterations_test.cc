@@ -127,6 +127,26 @@ TEST(AlterationsTest, LookupAltersBothAttributes) {
   EXPECT_EQ(alterations.rewrite(Procedure::kLookup, lookup), expected);
 }
 
+TEST(AlterationsTest, AttributesBeforeAChangeAreThoseThatWereShownLast) {
+  Alterations alterations;
+  alterations.complete_wcc(true);
+  const auto written = [](std::initializer_list<std::uint32_t> before, std::uint32_t time) {
+    ReplyBuilder reply;
+    reply.words(before);
+    // As attributes(), with a change time of its own.
+    reply.words({1, 1, 0644, 1, 0, 0, 0, 1000, 0, 4096, 0, 0, 0, 5, 0, 2, 10, 5, 20, 6, time, 7});
+    return reply.words({4, 2}).bytes();
+  };
+  EXPECT_EQ(alterations.rewrite(Procedure::kWrite, written({0}, 30)), written({0}, 30))
+      << "nobody has seen it before";
+  EXPECT_EQ(alterations.rewrite(Procedure::kWrite, written({0}, 31)),
+            written({1, 0, 1000, 20, 6, 30, 7}, 31));
+  EXPECT_EQ(alterations.rewrite(Procedure::kWrite, written({0}, 29)), written({0}, 29))
+      << "it was overtaken by the one before";
+  const auto told = written({1, 0, 9, 9, 9, 9, 9}, 22);
+  EXPECT_EQ(alterations.rewrite(Procedure::kWrite, told), told) << "the server knows best";
+}
+
 TEST(AlterationsTest, EveryCutOfAReplyComesBackUnharmed) {
   Alterations alterations;
   alterations.shift_times(1);

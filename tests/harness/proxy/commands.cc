@@ -289,6 +289,11 @@ Result<std::string> whole_seconds(Proxy& proxy, const Words& words) {
   return std::string();
 }
 
+Result<std::string> complete_wcc(Proxy& proxy, const Words& words) {
+  proxy.behaviour().alterations.complete_wcc(TRY(parse_switch(words[1])));
+  return std::string();
+}
+
 Result<std::string> fsid(Proxy& proxy, const Words& words) {
   const auto id = TRY(parse_number<std::uint64_t>(words[1]));
   for (std::size_t at = 2; at < words.size(); ++at) {
@@ -324,7 +329,7 @@ struct Command {
 };
 
 constexpr std::size_t kAny = 100'000;
-constexpr std::array<Command, 22> kCommands{{
+constexpr std::array<Command, 23> kCommands{{
     {"counts", "counts", 1, 1, counts},
     {"reset", "reset", 1, 1, reset},
     {"delay", "delay calls|replies|both MS [JITTER_MS]", 3, 4, delay},
@@ -344,6 +349,7 @@ constexpr std::array<Command, 22> kCommands{{
     {"thaw", "thaw", 1, 1, thaw},
     {"shift", "shift SECONDS", 2, 2, shift},
     {"whole_seconds", "whole_seconds on|off", 2, 2, whole_seconds},
+    {"complete_wcc", "complete_wcc on|off", 2, 2, complete_wcc},
     {"fsid", "fsid FSID FILEID...", 3, kAny, fsid},
     {"heal", "heal", 1, 1, heal},
     {"quit", "quit", 1, 1, quit},
