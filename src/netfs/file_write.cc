@@ -251,6 +251,9 @@ void File::remove_hidden(const HiddenName& hidden, bool as_root) {
           log_warning("the file {}, renamed because it was removed while open, is left behind: {}",
                       hidden.name, change.error().message());
         }
+        if (change && self->inode_->attributes().attributes.link_count == 0) {
+          self->share_->discard_removed(*self->inode_);
+        }
         self->share_->hidden_names.remove(hidden.directory->handle(), hidden.name);
         self->inode_->set_hidden(false);
         self->inode_->expire();

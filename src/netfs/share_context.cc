@@ -13,6 +13,7 @@
 
 #include <fmt/format.h>
 
+#include "base/bytes.h"
 #include "base/error.h"
 #include "base/executor.h"
 #include "base/mutex.h"
@@ -111,6 +112,14 @@ CreateVerifier ShareContext::new_verifier() {
 std::string ShareContext::new_hidden_name(std::string_view prefix, const Inode& inode) {
   return fmt::format("{}{:016x}{:08x}{:04x}", prefix, inode.attributes().attributes.fileid, client_,
                      ++last_made_ & 0xffffU);
+}
+
+void ShareContext::discard_removed(const Inode& inode) {
+  if (inode.type() == FileType::kRegular) {
+    volume_of(inode.attributes().attributes.fsid)
+        ->discard(std::string(text_of(inode.handle().bytes())),
+                  [](const Result<>& /*a failed cache says so itself*/) {});
+  }
 }
 
 void ShareContext::end_change(const InodeRef& inode, const Result<Change>& change) {

@@ -55,6 +55,9 @@ class ShareContext : public std::enable_shared_from_this<ShareContext> {
   void refresh(const InodeRef& inode, const Caller& caller, Done<Attributes> done);
   // The volume that keeps files with this fsid: submounts of a share have volumes of their own.
   [[nodiscard]] std::shared_ptr<fscache::Volume> volume_of(std::uint64_t fsid) EXCLUDES(mutex_);
+  // We have removed the last name of the file, as far as we know: what the cache has of it makes
+  // room.
+  void discard_removed(const Inode& inode);
 
   // A verifier that no other creation has, of this client or another.
   [[nodiscard]] CreateVerifier new_verifier();

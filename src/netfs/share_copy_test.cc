@@ -1,5 +1,7 @@
-// What was just written from nothing is read without the server; anything less certain is fetched.
+// What a writer leaves in the cache: the content of what was written from nothing, if that is
+// certain; nothing of what was removed.
 #include <atomic>
+#include <cerrno>
 #include <chrono>
 #include <cstddef>
 #include <cstdint>
@@ -8,6 +10,7 @@
 #include <string>
 #include <string_view>
 #include <utility>
+#include <vector>
 
 #include <gtest/gtest.h>
 
@@ -194,6 +197,76 @@ TEST_F(ShareCopyTest, ALargeFileIsFetched) {
   ASSERT_TRUE(write(WholeCopy::kMostBytes, "x"));
   ASSERT_TRUE(close());
   EXPECT_GT(reads_of("file"), 0U);
+}
+
+class ShareRemovalTest : public ShareCopyTest {
+ protected:
+  // Files, fetched into the cache.
+  void make(const std::vector<std::string>& names) {
+    for (const std::string& name : names) {
+      server_.add_file(name, pattern(100'000, 1));
+    }
+    mount();
+    for (const std::string& name : names) {
+      ASSERT_TRUE(cat(name));
+    }
+    ASSERT_EQ(kept(), names.size());
+  }
+
+  [[nodiscard]] std::size_t kept() const {
+    std::size_t objects = 0;
+    for (const auto& [key, stored] : disk_.volumes) {
+      objects += stored.size();
+    }
+    return objects;
+  }
+
+  Result<> remove(const std::string& name) {
+    return wait<void>(
+        [&](auto done) { share_->remove(share_->root(), name, caller_, std::move(done)); });
+  }
+};
+
+TEST_F(ShareRemovalTest, WhatIsRemovedMakesRoomInTheCache) {
+  make({"one", "two"});
+  ASSERT_TRUE(remove("one"));
+  stepper_.run();
+  EXPECT_EQ(kept(), 1U);
+  EXPECT_EQ(reads_of("two"), 0U);
+  EXPECT_EQ(remove("one").error().error_number(), ENOENT);
+}
+
+TEST_F(ShareRemovalTest, WhatIsRenamedOverMakesRoomInTheCache) {
+  make({"one", "two"});
+  ASSERT_TRUE(wait<void>([&](auto done) {
+    share_->rename(share_->root(), "one", share_->root(), "two", caller_, std::move(done));
+  }));
+  stepper_.run();
+  EXPECT_EQ(kept(), 1U);
+}
+
+TEST_F(ShareRemovalTest, AFileWithAnotherNameStays) {
+  make({"one"});
+  ASSERT_TRUE(wait<LookupOutcome>([&](auto done) {
+    share_->link(look_up("one").value(), share_->root(), "other", caller_, std::move(done));
+  }));
+  ASSERT_TRUE(remove("one"));
+  stepper_.run();
+  EXPECT_EQ(kept(), 1U);
+}
+
+TEST_F(ShareRemovalTest, AFileThatIsOpenStaysUntilItsLastClose) {
+  make({"one"});
+  auto held = open(look_up("one").value());
+  ASSERT_TRUE(held);
+  ASSERT_TRUE(remove("one"));
+  stepper_.run();
+  EXPECT_EQ(kept(), 1U);
+  EXPECT_EQ(read(*held, {0, 1000}).value(), pattern(1000, 1));
+  share_->closed(held->file);
+  held = fail(Errc::kStale, "closed");
+  stepper_.run();
+  EXPECT_EQ(kept(), 0U);
 }
 
 TEST(WholeCopyTest, FollowsWritesAndCuts) {

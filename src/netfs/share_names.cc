@@ -33,6 +33,11 @@ namespace {
 // cleaners know it.
 constexpr std::string_view kHiddenPrefix = ".nfs";
 
+// That it loses this name leaves it without one, as far as is known.
+bool has_only_one_name(const InodeRef& inode) {
+  return inode != nullptr && inode->attributes().attributes.link_count <= 1;
+}
+
 // A change that goes by a name tells nothing of the file.
 void expire_known(const InodeRef& inode) {
   if (inode != nullptr) {
@@ -204,6 +209,9 @@ void Share::remove_at_server(const InodeRef& directory, const std::string& name,
                         [context = context_, directory, victim,
                          done = std::move(done)](const Result<Change>& change) mutable {
                           context->end_change(directory, change);
+                          if (change && has_only_one_name(victim)) {
+                            context->discard_removed(*victim);
+                          }
                           expire_known(victim);
                           done(change ? Result<>() : fail(change.error()));
                         });
@@ -297,6 +305,10 @@ void Share::rename_found(const Place& from, const Place& to, const InodeRef& mov
         rename_at_server(from, to, caller,
                          [this, moved, to, hidden = *hidden, caller,
                           done = std::move(done)](Result<> renamed) mutable {
+                           if (renamed && !hidden.name && hidden.inode != moved &&
+                               has_only_one_name(hidden.inode)) {
+                             context_->discard_removed(*hidden.inode);
+                           }
                            expire_known(moved);
                            expire_known(hidden.inode);
                            if (!renamed && hidden.name) {
