@@ -37,6 +37,7 @@
 #include "handover/keeper_client.h"
 #include "handover/mount_spec.h"
 #include "keeper/engine_process.h"
+#include "keeper/runtime_directory.h"
 #include "os/packet_socket.h"
 
 namespace larder::keeper {
@@ -356,6 +357,18 @@ TEST_F(KeeperTest, StopEndsEngineMountsAndKeeper) {
   EXPECT_FALSE(std::filesystem::exists(runtime() + "/keeper.sock"));
   start_keeper();
   EXPECT_TRUE(client().pids().has_value());
+}
+
+// Whoever asks or mounts right after `larder stop` meets nobody, rather than a keeper that goes.
+TEST_F(KeeperTest, NothingIsLeftWhenStopIsAnswered) {
+  for (int round = 0; round < 20; ++round) {
+    ASSERT_TRUE(client().stop(kPatience));
+    EXPECT_FALSE(std::filesystem::exists(runtime() + "/control.sock"));
+    EXPECT_FALSE(std::filesystem::exists(runtime() + "/keeper.sock"));
+    EXPECT_TRUE(RuntimeDirectory::claim(runtime()).has_value());
+    ::waitpid(keeper_, nullptr, 0);
+    start_keeper();
+  }
 }
 
 TEST_F(KeeperTest, TheSocketsHaveTheRightModes) {

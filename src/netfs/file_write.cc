@@ -23,6 +23,7 @@
 #include "netfs/file.h"
 #include "netfs/file_open.h"
 #include "netfs/inode.h"
+#include "netfs/share_context.h"
 #include "netfs/version.h"
 #include "netfs/writer.h"
 

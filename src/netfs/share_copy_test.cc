@@ -17,7 +17,6 @@
 #include "base/bytes.h"
 #include "base/error.h"
 #include "base/result.h"
-#include "netfs/adapter.h"
 #include "netfs/changes.h"
 #include "netfs/inode.h"
 #include "netfs/share.h"
