@@ -118,7 +118,7 @@ class Keeper {
   const std::string program_;
   const EngineUser user_;
   const SteadyClock clock_;
-  std::optional<RuntimeDirectory> runtime_;  // until run() ends
+  RuntimeDirectory runtime_;  // released when run() ends
   const LogFile log_file_{hello_.runtime_directory};
   const UniqueFd signals_;
   const UniqueFd wake_;
@@ -141,7 +141,7 @@ Result<> Keeper::start_engine() {
     tables_.push_back(TRY(handover::TableMemory::create(shape)));
   }
   engine_ = TRY(EngineLink::start(++engines_started_, program_, user_, hello_,
-                                  {tables_, runtime_->control_socket()}, clock_.now()));
+                                  {tables_, runtime_.control_socket()}, clock_.now()));
   log_info("engine started, pid {}, uid {}", engine_->pid(), user_.uid);
   std::vector<std::uint32_t> waiting;
   for (const auto& [id, mount] : mounts_.all()) {
@@ -155,14 +155,14 @@ void Keeper::run() {
   while (!stop_now_) {
     turn();
   }
-  runtime_.reset();  // who was answered may ask or mount at once, and must not meet us
+  runtime_.release();  // who was answered may ask or mount at once, and must not meet us
   clients_.answer_stop(engine_pid());
 }
 
 void Keeper::turn() {
   std::vector<pollfd> polled{{signals_.get(), POLLIN, 0},
                              {wake_.get(), POLLIN, 0},
-                             {runtime_->keeper_socket().get(), POLLIN, 0},
+                             {runtime_.keeper_socket().get(), POLLIN, 0},
                              {engine_ ? engine_->pidfd() : -1, POLLIN, 0},
                              {engine_ ? engine_->channel() : -1, POLLIN, 0}};
   if (engine_ && engine_->wants_to_send()) {
@@ -184,7 +184,7 @@ void Keeper::turn() {
                   return serve(client, std::move(received));
                 });
   if (polled[2].revents != 0) {
-    clients_.accept(runtime_->keeper_socket());
+    clients_.accept(runtime_.keeper_socket());
   }
   if (engine_ && polled[4].revents != 0) {
     hear_engine();

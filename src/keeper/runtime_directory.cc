@@ -64,10 +64,18 @@ Result<RuntimeDirectory> RuntimeDirectory::claim(const std::string& path) {
 }
 
 RuntimeDirectory::~RuntimeDirectory() {
-  if (lock_.valid()) {  // else: moved from
-    ::unlink((path_ + "/keeper.sock").c_str());
-    ::unlink((path_ + "/control.sock").c_str());
+  release();
+}
+
+void RuntimeDirectory::release() {
+  if (!lock_.valid()) {  // released, or moved from
+    return;
   }
+  ::unlink((path_ + "/keeper.sock").c_str());
+  ::unlink((path_ + "/control.sock").c_str());
+  keeper_socket_.reset();
+  control_socket_.reset();
+  lock_.reset();
 }
 
 }  // namespace larder::keeper

@@ -8,8 +8,7 @@
 
 namespace larder::keeper {
 
-// Owned by the keeper. Life: the sockets' names are removed when it is destroyed; the lock ends
-// with the descriptor.
+// Owned by the keeper. Life: until release() or destruction.
 class RuntimeDirectory {
  public:
   // Makes the directory if it is not there. Errors are sentences: another keeper holds the lock,
@@ -21,6 +20,9 @@ class RuntimeDirectory {
   RuntimeDirectory(const RuntimeDirectory&) = delete;
   RuntimeDirectory& operator=(const RuntimeDirectory&) = delete;
   ~RuntimeDirectory();
+
+  // Gives everything up, the sockets' names first and the lock last: who comes now meets nobody.
+  void release();
 
   [[nodiscard]] const UniqueFd& keeper_socket() const { return keeper_socket_; }
 
