@@ -64,6 +64,7 @@ Engine::Engine(std::unique_ptr<handover::EngineEnd> keeper)
       nodes_(keeper_->take_nodes()),
       handles_(keeper_->take_handles()),
       backings_(keeper_->take_backings()),
+      hidden_names_(keeper_->take_hidden_names()),
       caches_(*executor_, *keeper_),
       mount_pool_(executor_->make_pool("mounts", kMountThreads, kMostQueuedMountWork)) {}
 
@@ -114,7 +115,7 @@ void Engine::take_mount(handover::MountOrder order) {
     return;
   }
   auto mount = std::make_shared<Mount>(std::move(order), std::move(*spec), *executor_, *keeper_,
-                                       Mount::Tables{nodes_, handles_, backings_},
+                                       Mount::Tables{nodes_, handles_, backings_, hidden_names_},
                                        [this, id](const std::string& why) {
                                          mount_pool_->post([this, id, why] { end_mount(id, why); });
                                        });

@@ -16,6 +16,7 @@
 #include "control/server.h"
 #include "engine/backing_table.h"
 #include "engine/cache_binder.h"
+#include "engine/hidden_name_table.h"
 #include "engine/mount.h"
 #include "fuse/handle_table.h"
 #include "fuse/node_table.h"
@@ -57,6 +58,7 @@ class Engine {
   fuse::NodeTable nodes_;
   fuse::HandleTable handles_;
   BackingTable backings_;
+  HiddenNameTable hidden_names_;
   CacheBinder caches_;
   std::unique_ptr<Pool> mount_pool_;  // connects and tears down; may block
   std::unique_ptr<control::Server> control_;

@@ -18,6 +18,7 @@
 #include "base/result.h"
 #include "base/unique_fd.h"
 #include "engine/backing_table.h"
+#include "engine/hidden_name_table.h"
 #include "engine/source.h"
 #include "fscache/cache.h"
 #include "fuse/backing_registrar.h"
@@ -98,6 +99,7 @@ Mount::Mount(handover::MountOrder order, handover::MountSpec spec, Executor& exe
       executor_(executor),
       nodes_(tables.nodes),
       handles_(tables.handles),
+      hidden_names_(tables.hidden_names),
       registrar_(std::make_unique<Registrar>(keeper, tables.backings, order.mount_id)),
       fuse_(std::move(order.fuse)),
       on_end_(std::move(on_end)) {}
@@ -132,6 +134,7 @@ Result<> Mount::serve(std::unique_ptr<netfs::Share> share) {
     share_ = std::move(share);
     return fail(device.error());
   }
+  share->keep_hidden_names(hidden_names_.store_for(id_, share->key()));
   auto filesystem =
       std::make_unique<fuse::Filesystem>(id_, *share, nodes_, handles_, *registrar_, executor_);
   auto session = std::make_unique<fuse::Session>(
@@ -177,18 +180,38 @@ void Mount::stop() {
 
 namespace {
 
+// Who waits for a server that may be silent.
+template <class Left>
+std::uint64_t wait_until_none(Left left) {
+  constexpr auto kLongest = std::chrono::seconds(5);
+  const auto deadline = std::chrono::steady_clock::now() + kLongest;
+  std::uint64_t count = left();
+  while (count != 0 && std::chrono::steady_clock::now() < deadline) {
+    std::this_thread::sleep_for(std::chrono::milliseconds(10));
+    count = left();
+  }
+  return count;
+}
+
 // What a program wrote while it closed the file (asynchronous I/O), or without closing it before
 // the connection was cut, is on its way for a second at most.
 void wait_for_writes(const netfs::Share& share) {
-  constexpr auto kLongest = std::chrono::seconds(5);
-  const auto deadline = std::chrono::steady_clock::now() + kLongest;
-  while (const std::uint64_t files = share.statistics().files_behind) {
-    if (std::chrono::steady_clock::now() > deadline) {
-      log_error("what was written last to {} files, and not synced, has not reached the server",
-                files);
-      return;
-    }
-    std::this_thread::sleep_for(std::chrono::milliseconds(10));
+  const std::uint64_t files = wait_until_none([&] { return share.statistics().files_behind; });
+  if (files != 0) {
+    log_error("what was written last to {} files, and not synced, has not reached the server",
+              files);
+  }
+}
+
+// Of files that are open while their mount is ended by force.
+void remove_hidden_names(netfs::Share& share) {
+  share.let_hidden_go();
+  const std::uint64_t names = wait_until_none([&] { return share.statistics().hidden_names; });
+  if (names != 0) {
+    log_warning(
+        "{} files that were removed while open are still at the server, as .nfs...: the "
+        "next mount removes them, if it comes before the keeper ends",
+        names);
   }
 }
 
@@ -212,6 +235,7 @@ void Mount::tear_down() {
   }
   if (share != nullptr) {
     wait_for_writes(*share);
+    remove_hidden_names(*share);
     share->shut_down();  // ends what waits for the server
   }
   if (session != nullptr) {

@@ -11,6 +11,7 @@
 #include "base/result.h"
 #include "base/thread_annotations.h"
 #include "engine/backing_table.h"
+#include "engine/hidden_name_table.h"
 #include "fscache/cache.h"
 #include "fuse/backing_registrar.h"
 #include "fuse/filesystem.h"
@@ -51,6 +52,7 @@ class Mount {
     fuse::NodeTable& nodes;
     fuse::HandleTable& handles;
     BackingTable& backings;
+    HiddenNameTable& hidden_names;
   };
 
   // `on_end` runs once, on a thread that may destroy nothing: it posts the rest. `why` is empty
@@ -92,6 +94,7 @@ class Mount {
   Executor& executor_;
   fuse::NodeTable& nodes_;
   fuse::HandleTable& handles_;
+  HiddenNameTable& hidden_names_;
   const std::unique_ptr<fuse::BackingRegistrar> registrar_;
   UniqueFd fuse_;
   std::move_only_function<void(std::string)> on_end_;

@@ -56,6 +56,7 @@ Result<std::unique_ptr<EngineEnd>> EngineEnd::adopt(UniqueFd channel) {
   end->nodes_ = TRY(map_table(message.descriptors, TableKind::kNodes));
   end->handles_ = TRY(map_table(message.descriptors, TableKind::kHandles));
   end->backings_ = TRY(map_table(message.descriptors, TableKind::kBackings));
+  end->hidden_names_ = TRY(map_table(message.descriptors, TableKind::kHiddenNames));
   end->control_socket_ = std::move(message.descriptors.back());
   return end;
 }

@@ -64,6 +64,10 @@ class EngineEnd {
     return Table<BackingRecord>(std::move(backings_));
   }
 
+  [[nodiscard]] Table<HiddenNameRecord> take_hidden_names() {
+    return Table<HiddenNameRecord>(std::move(hidden_names_));
+  }
+
   // Listens on <runtime>/control.sock; does not block.
   [[nodiscard]] UniqueFd take_control_socket() { return std::move(control_socket_); }
 
@@ -107,7 +111,7 @@ class EngineEnd {
 
   const UniqueFd channel_;
   Hello hello_;
-  TableMemory nodes_, handles_, backings_;
+  TableMemory nodes_, handles_, backings_, hidden_names_;
   UniqueFd control_socket_;
   KeeperOrders orders_;  // of the receiving thread
 

@@ -12,7 +12,7 @@
 
 namespace larder::handover {
 
-inline constexpr std::uint32_t kRecordsVersion = 2;
+inline constexpr std::uint32_t kRecordsVersion = 3;
 
 // One file or directory that the kernel knows of, at most 192 bytes.
 //
@@ -77,7 +77,27 @@ struct BackingRecord {
   std::uint64_t charged_bytes;  // what it takes of the cache's disk also when unlinked
 };
 
+// A name that a file got at the server because it was removed while open: to be removed when the
+// mount is over, by whoever comes then. Slots are used from the first on: behind one that never was
+// there are no others.
+struct HiddenNameRecord {
+  static constexpr std::size_t kMostShareBytes = 256;
+  static constexpr std::size_t kMostNameBytes = 64;
+
+  std::uint32_t mount_id;  // 0: the slot is free; written last
+  std::uint32_t ever_used;
+  std::uint32_t uid;  // of who removed the file, with his group
+  std::uint32_t gid;
+  std::uint16_t share_length;
+  std::uint8_t name_length;
+  std::uint8_t handle_length;
+  std::array<char, kMostShareBytes> share;  // netfs::Share::key
+  std::array<char, kMostNameBytes> name;
+  std::array<std::byte, 64> handle;  // of the directory
+};
+
 static_assert(std::is_trivially_copyable_v<NodeRecord>);
+static_assert(std::is_trivially_copyable_v<HiddenNameRecord>);
 static_assert(std::is_trivially_copyable_v<HandleRecord>);
 static_assert(std::is_trivially_copyable_v<BackingRecord>);
 

@@ -32,12 +32,13 @@ struct Header {
   std::uint32_t capacity;
 };
 
-// 16 Mi nodes and 1 Mi handles: more than a machine's memory holds of inodes and open files. Only
-// what is used takes memory.
+// 16 Mi nodes and 1 Mi handles: more than a machine's memory holds of inodes and open files; few
+// files are removed while open. Only what is used takes memory.
 constexpr auto kShapes = std::to_array<TableShape>({
     {TableKind::kNodes, "larder-nodes", sizeof(NodeRecord), 1U << 24U},
     {TableKind::kHandles, "larder-handles", sizeof(HandleRecord), 1U << 20U},
     {TableKind::kBackings, "larder-backings", sizeof(BackingRecord), 1U << 20U},
+    {TableKind::kHiddenNames, "larder-hidden-names", sizeof(HiddenNameRecord), 1U << 16U, true},
 });
 
 std::size_t length_of(const TableShape& shape) {

@@ -17,13 +17,16 @@
 namespace larder::handover {
 
 // What the keeper hands over, in the order of the descriptors in HELLO.
-enum class TableKind : std::uint8_t { kNodes, kHandles, kBackings };
+enum class TableKind : std::uint8_t { kNodes, kHandles, kBackings, kHiddenNames };
 
 struct TableShape {
   TableKind kind;
   const char* name;  // seen in /proc/PID/maps
   std::uint32_t record_size;
   std::uint32_t capacity;  // slots
+  // What the next engine works off; of the others each engine begins with an empty one, because
+  // the mounts that they are about end with an engine.
+  bool outlives_engine = false;
 };
 
 // The shapes of all tables, in the order of TableKind.

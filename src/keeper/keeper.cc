@@ -125,7 +125,7 @@ class Keeper {
   std::unique_ptr<Lanes> lanes_ = std::make_unique<Lanes>(clock_, wake_.get());
   Mounts mounts_;
   Clients clients_;
-  std::vector<UniqueFd> tables_;        // of this engine's mounts, in the order of their kinds
+  std::vector<UniqueFd> tables_;        // in the order of their kinds
   std::unique_ptr<EngineLink> engine_;  // null: dead, or not started yet
   std::uint64_t engines_started_ = 0;
   milliseconds backoff_ = kFirstBackoff;
@@ -135,10 +135,12 @@ class Keeper {
 };
 
 Result<> Keeper::start_engine() {
-  // Fresh ones: what the last engine wrote was about mounts that ended with it.
-  tables_.clear();
-  for (const handover::TableShape& shape : handover::table_shapes()) {
-    tables_.push_back(TRY(handover::TableMemory::create(shape)));
+  const std::span<const handover::TableShape> shapes = handover::table_shapes();
+  tables_.resize(shapes.size());
+  for (std::size_t kind = 0; kind < shapes.size(); ++kind) {
+    if (!tables_[kind].valid() || !shapes[kind].outlives_engine) {
+      tables_[kind] = TRY(handover::TableMemory::create(shapes[kind]));
+    }
   }
   engine_ = TRY(EngineLink::start(++engines_started_, program_, user_, hello_,
                                   {tables_, runtime_.control_socket()}, clock_.now()));

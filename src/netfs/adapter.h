@@ -23,6 +23,7 @@
 
 #include "base/byte_range.h"
 #include "base/bytes.h"
+#include "base/error.h"
 #include "base/result.h"
 #include "netfs/attributes.h"
 #include "netfs/changes.h"
@@ -31,6 +32,19 @@ namespace larder::netfs {
 
 template <class T>
 using Done = std::move_only_function<void(Result<T>)>;
+
+// The server refused. After any other error nobody knows whether it had done it before.
+[[nodiscard]] inline bool was_answered(const Error& error) {
+  switch (error.code()) {
+    case Errc::kTimedOut:
+    case Errc::kCancelled:
+    case Errc::kCorrupt:
+    case Errc::kIo:
+      return false;
+    default:
+      return true;
+  }
+}
 
 // Names a call that is under way, for cancel(); never reused while the adapter lives.
 using CallId = std::uint64_t;

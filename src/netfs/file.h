@@ -115,6 +115,8 @@ class File : public std::enable_shared_from_this<File> {
       EXCLUDES(mutex_);
 
   [[nodiscard]] bool unhide() EXCLUDES(mutex_);
+  // Removes the hidden name though somebody may have the file open: nobody can read it any more.
+  void let_hidden_go() EXCLUDES(mutex_);
   [[nodiscard]] bool is_hidden() EXCLUDES(mutex_);
 
   // The attributes of the inode changed.

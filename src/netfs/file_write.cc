@@ -228,6 +228,17 @@ bool File::unhide() {
   return true;
 }
 
+void File::let_hidden_go() {
+  std::optional<HiddenName> hidden;
+  {
+    const MutexLock lock(mutex_);
+    hidden = std::exchange(hidden_, std::nullopt);
+  }
+  if (hidden) {
+    remove_hidden(*hidden, false);
+  }
+}
+
 bool File::is_hidden() {
   const MutexLock lock(mutex_);
   return hidden_.has_value();
@@ -251,6 +262,9 @@ void File::remove_hidden(const HiddenName& hidden, bool as_root) {
         if (!change) {
           log_warning("the file {}, renamed because it was removed while open, is left behind: {}",
                       hidden.name, change.error().message());
+        }
+        if (change || was_answered(change.error())) {
+          self->share_->hidden_names.forget(hidden.directory->handle(), hidden.name);
         }
         if (change && self->inode_->attributes().attributes.link_count == 0) {
           self->share_->discard_removed(*self->inode_);

@@ -1,7 +1,7 @@
 // HiddenNames: the names that files got here because they were removed while open.
 #pragma once
 
-#include <algorithm>
+#include <cstddef>
 #include <memory>
 #include <string>
 #include <string_view>
@@ -12,53 +12,47 @@
 #include "base/mutex.h"
 #include "base/thread_annotations.h"
 #include "netfs/attributes.h"
+#include "netfs/hidden_name_store.h"
 
 namespace larder::netfs {
 
 class File;
 
 // They are left out of listings, so that a directory whose files were removed looks as it should,
-// and make way when it is removed itself.
+// and make way when it is removed itself. A store keeps them for who comes after us: from before
+// the server has such a name until it has it no more.
 // Threads: any.
 class HiddenNames {
  public:
   using Name = std::pair<std::string, std::weak_ptr<File>>;
 
-  void add(const FileHandle& directory, const std::string& name, std::weak_ptr<File> file)
-      EXCLUDES(mutex_) {
-    const MutexLock lock(mutex_);
-    names_[directory].emplace_back(name, std::move(file));
-  }
+  // Before the first name; without one they are forgotten with us.
+  void set_store(std::unique_ptr<HiddenNameStore> store) { store_ = std::move(store); }
 
-  void remove(const FileHandle& directory, std::string_view name) EXCLUDES(mutex_) {
-    const MutexLock lock(mutex_);
-    const auto found = names_.find(directory);
-    if (found == names_.end()) {
-      return;
-    }
-    std::erase_if(found->second, [name](const Name& each) { return each.first == name; });
-    if (found->second.empty()) {
-      names_.erase(found);
-    }
-  }
+  // What was left by mounts of this share that are over.
+  [[nodiscard]] std::vector<LeftName> adopt_left();
+
+  // The server is about to be asked for a name.
+  void announce(const LeftName& name);
+  // It has not got it, or not any more.
+  void forget(const FileHandle& directory, std::string_view name);
+
+  // A file has this name now.
+  void add(const FileHandle& directory, const std::string& name, std::weak_ptr<File> file)
+      EXCLUDES(mutex_);
+  // Nobody here is concerned with it any more; the store is, until forget().
+  void remove(const FileHandle& directory, std::string_view name) EXCLUDES(mutex_);
 
   // Those in a directory; mostly none.
-  [[nodiscard]] std::vector<Name> in(const FileHandle& directory) const EXCLUDES(mutex_) {
-    const MutexLock lock(mutex_);
-    const auto found = names_.find(directory);
-    return found == names_.end() ? std::vector<Name>() : found->second;
-  }
-
+  [[nodiscard]] std::vector<Name> in(const FileHandle& directory) const EXCLUDES(mutex_);
   [[nodiscard]] bool contains(const FileHandle& directory, std::string_view name) const
-      EXCLUDES(mutex_) {
-    const MutexLock lock(mutex_);
-    const auto found = names_.find(directory);
-    return found != names_.end() && std::ranges::any_of(found->second, [name](const Name& each) {
-             return each.first == name;
-           });
-  }
+      EXCLUDES(mutex_);
+  // Of all directories.
+  [[nodiscard]] std::vector<std::shared_ptr<File>> files() const EXCLUDES(mutex_);
+  [[nodiscard]] std::size_t size() const EXCLUDES(mutex_);
 
  private:
+  std::unique_ptr<HiddenNameStore> store_;  // may be null
   mutable Mutex mutex_{LockRank::kStats};
   std::unordered_map<FileHandle, std::vector<Name>, FileHandleHash> names_ GUARDED_BY(mutex_);
 };

@@ -433,6 +433,7 @@ ShareStatistics Share::statistics() const {
   statistics.known_inodes = context_->inodes.size();
   statistics.files_behind = context_->files_behind.load();
   statistics.unsafe_bytes = context_->unsafe_bytes.load();
+  statistics.hidden_names = context_->hidden_names.size();
   statistics.held_bytes = context_->held_bytes.load();
 #define NETFS_COUNTER(name, text) statistics.name = context_->counters.name.value();
 #include "netfs/stats.def"

@@ -28,6 +28,7 @@
 #include "netfs/directory_stream.h"
 #include "netfs/file.h"
 #include "netfs/file_open.h"
+#include "netfs/hidden_name_store.h"
 #include "netfs/inode.h"
 #include "netfs/invalidation.h"
 #include "netfs/lock_table.h"
@@ -84,6 +85,7 @@ struct ShareStatistics {
   std::uint64_t known_inodes = 0;
   std::uint64_t files_behind = 0;  // the server may not have all that was written and answered
   std::uint64_t unsafe_bytes = 0;  // of writes that were answered, not on the server's disk yet
+  std::uint64_t hidden_names = 0;  // of files that were removed while open
   std::uint64_t held_bytes = 0;    // downloaded and on the cache's disk, in memory for a reader
 #define NETFS_COUNTER(name, text) std::uint64_t name = 0;
 #include "netfs/stats.def"
@@ -112,6 +114,11 @@ class Share {
   [[nodiscard]] const InodeRef& root() const { return root_; }
 
   [[nodiscard]] const ShareInfo& info() const { return info_; }
+
+  // Names the share as the cache does: equal for all its mounts, different for others.
+  [[nodiscard]] std::string key() const {
+    return volume_key(adapter_.name(), info_.root_attributes.fsid);
+  }
 
   // Once, before the first request.
   void set_invalidation_sink(std::shared_ptr<InvalidationSink> sink) {
@@ -187,6 +194,12 @@ class Share {
 
   [[nodiscard]] ShareStatistics statistics() const;
 
+  // From now on the hidden names of removed files are kept there, and what mounts of this share
+  // left behind is removed. Before the first request; else they are forgotten with us.
+  void keep_hidden_names(std::unique_ptr<HiddenNameStore> store);
+  // Removes them though somebody may have the files open: when nobody can read them any more.
+  void let_hidden_go();
+
   // Ends every call with kCancelled; none comes after it returns.
   void shut_down();
 
@@ -205,6 +218,9 @@ class Share {
     InodeRef inode;
     std::optional<std::string> name;
   };
+
+  // Why a file loses its name: only what replaces it can still fail to come.
+  enum class Fate : std::uint8_t { kRemoved, kReplaced };
 
   // What an ACCESS must have granted: one bit of each that is not 0.
   struct NeededAccess {
@@ -252,9 +268,14 @@ class Share {
                  Done<InodeRef> done);
   // `unless`: a file that keeps one of its names anyway.
   void hide_if_open(const InodeRef& directory, const std::string& name, const Caller& caller,
-                    Done<Hidden> done, const InodeRef& unless = nullptr);
-  void hide(const InodeRef& directory, const std::string& name, const Caller& caller,
-            const std::shared_ptr<File>& file, Done<Hidden> done);
+                    Done<Hidden> done, const InodeRef& unless = nullptr,
+                    Fate fate = Fate::kReplaced);
+  void hide(const Place& place, const Caller& caller, const std::shared_ptr<File>& file, Fate fate,
+            Done<Hidden> done);
+  void announce_hidden(const Place& place, const Caller& caller);
+  void remove_hidden(const Place& hidden, const Caller& caller, const InodeRef& inode);
+  static void remove_left(const std::shared_ptr<ShareContext>& context, const LeftName& left,
+                          const CredentialRef& credential);
   void unhide(const Place& place, const std::string& hidden, const InodeRef& inode,
               const Caller& caller);
 

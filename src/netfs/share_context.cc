@@ -45,19 +45,6 @@ std::string escaped(std::string_view text) {
   return result;
 }
 
-// The server said no; of other errors nobody knows whether it had done it before.
-bool was_answered(const Error& error) {
-  switch (error.code()) {
-    case Errc::kTimedOut:
-    case Errc::kCancelled:
-    case Errc::kCorrupt:
-    case Errc::kIo:
-      return false;
-    default:
-      return true;
-  }
-}
-
 }  // namespace
 
 std::string volume_key(const ShareName& name, std::uint64_t fsid) {

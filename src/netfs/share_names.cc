@@ -1,6 +1,5 @@
 // Share: making, removing and renaming.
 #include <cerrno>
-#include <cstring>
 #include <functional>
 #include <memory>
 #include <optional>
@@ -8,8 +7,6 @@
 #include <string_view>
 #include <utility>
 #include <vector>
-
-#include <fmt/format.h>
 
 #include "base/error.h"
 #include "base/result.h"
@@ -28,10 +25,6 @@
 namespace larder::netfs {
 
 namespace {
-
-// What is removed while open gets such a name, as NFS clients name it: administrators and their
-// cleaners know it.
-constexpr std::string_view kHiddenPrefix = ".nfs";
 
 // That it loses this name leaves it without one, as far as is known.
 bool has_only_one_name(const InodeRef& inode) {
@@ -190,15 +183,17 @@ void Share::remove(const InodeRef& directory, std::string_view name, const Calle
                    Done<void> done) {
   const Caller caller = unheard(caller_for(*directory, asking));
   done = interruptible(asking, std::move(done));
-  hide_if_open(directory, std::string(name), caller,
-               [this, directory, name = std::string(name), caller,
-                done = std::move(done)](Result<Hidden> hidden) mutable {
-                 if (!hidden || hidden->name) {
-                   done(hidden ? Result<>() : fail(hidden.error()));
-                   return;
-                 }
-                 remove_at_server(directory, name, caller, hidden->inode, std::move(done));
-               });
+  hide_if_open(
+      directory, std::string(name), caller,
+      [this, directory, name = std::string(name), caller,
+       done = std::move(done)](Result<Hidden> hidden) mutable {
+        if (!hidden || hidden->name) {
+          done(hidden ? Result<>() : fail(hidden.error()));
+          return;
+        }
+        remove_at_server(directory, name, caller, hidden->inode, std::move(done));
+      },
+      nullptr, Fate::kRemoved);
 }
 
 void Share::remove_at_server(const InodeRef& directory, const std::string& name,
@@ -246,35 +241,6 @@ void Share::rmdir_at_server(const Place& place, const Caller& caller, Done<void>
                        });
 }
 
-// Moves what is hidden in `victim` to its parent, one after the other, and removes it then.
-void Share::clear_hidden(const InodeRef& victim, const Place& place, const Caller& caller,
-                         Done<void> done) {
-  const std::vector<HiddenNames::Name> hidden = context_->hidden_names.in(victim->handle());
-  if (hidden.empty()) {
-    rmdir_at_server(place, caller, std::move(done));
-    return;
-  }
-  const std::shared_ptr<File> file = hidden.front().second.lock();
-  if (file == nullptr) {
-    done(fail(Errc::kRemote, ENOTEMPTY, "a removed file is about to go"));
-    return;
-  }
-  const Place away{place.directory, context_->new_hidden_name(kHiddenPrefix, *file->inode())};
-  rename_at_server({victim, hidden.front().first}, away, caller,
-                   [this, victim, place, away, caller, file,
-                    done = std::move(done)](const Result<>& moved) mutable {
-                     if (!moved) {
-                       done(fail(Errc::kRemote, ENOTEMPTY, "a removed file cannot be moved away"));
-                       return;
-                     }
-                     if (!file->hide(away.directory, away.name, caller.credential)) {
-                       remove_at_server(away.directory, away.name, caller, file->inode(),
-                                        [](const Result<>& /*best effort*/) {});
-                     }
-                     clear_hidden(victim, place, caller, std::move(done));
-                   });
-}
-
 void Share::rename(const InodeRef& from_directory, std::string_view from,
                    const InodeRef& to_directory, std::string_view to, const Caller& asking,
                    Done<void> done) {
@@ -313,6 +279,10 @@ void Share::rename_found(const Place& from, const Place& to, const InodeRef& mov
                            expire_known(hidden.inode);
                            if (!renamed && hidden.name) {
                              unhide(to, *hidden.name, hidden.inode, caller);
+                           } else if (hidden.name && context_->hidden_names.contains(
+                                                         to.directory->handle(), *hidden.name)) {
+                             // Not before: had we died in between, the file would be missed.
+                             announce_hidden({to.directory, *hidden.name}, caller);
                            }
                            done(std::move(renamed));
                          });
@@ -370,58 +340,6 @@ void Share::find_name(const InodeRef& directory, const std::string& name, const 
           done(fail(reply.error()));
         }
       });
-}
-
-// Before a name goes: if somebody here has its file open, the file gets a hidden name.
-void Share::hide_if_open(const InodeRef& directory, const std::string& name, const Caller& caller,
-                         Done<Hidden> done, const InodeRef& unless) {
-  find_name(directory, name, caller,
-            [this, directory, name, caller, unless,
-             done = std::move(done)](Result<InodeRef> found) mutable {
-              if (!found) {
-                done(fail(found.error()));
-                return;
-              }
-              const InodeRef& inode = *found;
-              const std::shared_ptr<File> file = inode == nullptr ? nullptr : inode->file();
-              if (context_->hidden_names.contains(directory->handle(), name)) {
-                done(fail(Errc::kRemote, EBUSY, "the file was removed and is still open"));
-              } else if (inode == unless || file == nullptr || !file->is_open() ||
-                         inode->has_other_names()) {
-                done(Hidden{inode, std::nullopt});
-              } else {
-                hide(directory, name, caller, file, std::move(done));
-              }
-            });
-}
-
-void Share::hide(const InodeRef& directory, const std::string& name, const Caller& caller,
-                 const std::shared_ptr<File>& file, Done<Hidden> done) {
-  const Place hidden{directory, context_->new_hidden_name(kHiddenPrefix, *file->inode())};
-  rename_at_server(
-      {directory, name}, hidden, caller,
-      [this, hidden, caller, file, done = std::move(done)](const Result<>& renamed) mutable {
-        if (!renamed) {
-          done(fail(renamed.error()));
-          return;
-        }
-        context_->counters.hidden_files.add();
-        file->inode()->expire();
-        if (!file->hide(hidden.directory, hidden.name, caller.credential)) {
-          remove_at_server(hidden.directory, hidden.name, caller, file->inode(),
-                           [](const Result<>& /*best effort*/) {});
-        }
-        done(Hidden{file->inode(), hidden.name});
-      });
-}
-
-// What was hidden for a rename that failed gets its name back.
-void Share::unhide(const Place& place, const std::string& hidden, const InodeRef& inode,
-                   const Caller& caller) {
-  if (const std::shared_ptr<File> file = inode->file(); file != nullptr && file->unhide()) {
-    rename_at_server({place.directory, hidden}, place, caller,
-                     [](const Result<>& /*best effort: the file keeps the hidden name*/) {});
-  }
 }
 
 }  // namespace larder::netfs

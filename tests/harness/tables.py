@@ -10,7 +10,7 @@ import struct
 
 _HEADER = struct.Struct("=QIIII")  # magic, version, kind, record size, capacity
 _HEADER_ROOM = 4096
-_VERSION = 2
+_VERSION = 3
 
 Node = collections.namedtuple(
     "Node", "slot generation mount_id lookup_count fileid fsid size coherency verifier open_count"

@@ -1,5 +1,6 @@
 """Writing: what is done to the mount is done at the server, and nobody sees anything else meanwhile."""
 
+import contextlib
 import errno
 import fcntl
 import mmap
@@ -21,6 +22,7 @@ from harness.loopfs import LoopFs
 from harness.mounted_case import MountedCase
 from harness.processes import wait_until
 from harness.users import as_user
+from harness.writable_case import WritableCase
 
 _KIB, _MIB = 1 << 10, 1 << 20
 _ALICE, _BOB, _GROUP = 61001, 61002, 62000
@@ -525,6 +527,58 @@ class Users(MountedCase):
 
         as_user(_ALICE, _ALICE, [], make_and_write, self.mounted / "home/once")
         self.assertEqual((self.export / "home/once").read_bytes(), b"once")
+
+
+class RemovedWhileOpen(WritableCase):
+    """A file that was removed, and is open still when its mount ends."""
+
+    def fill(self):
+        self.write("file", b"content")
+        self.write("other", b"other")
+
+    def setUp(self):
+        super().setUp()
+        self.held = open(self.mounted / "file", "rb", buffering=0)  # pylint: disable=consider-using-with
+        self.addCleanup(self.close)
+        os.unlink(self.mounted / "file")
+        self.assertEqual(len(self.hidden()), 1)
+
+    def close(self):
+        with contextlib.suppress(OSError):  # its mount is over
+            self.held.close()
+
+    def hidden(self):
+        return list(self.export.glob(".nfs*"))
+
+    def assert_only_the_other_is_left(self):
+        wait_until(lambda: not self.hidden(), 20, "the hidden name to go")
+        self.assertEqual(os.listdir(self.export), ["other"])
+
+    def test_the_next_engine_removes_what_a_dead_one_left(self):
+        self.larder.kill_engine()
+        self.larder.forget_dead_mounts()
+        self.assertEqual(len(self.hidden()), 1)
+        self.mount()
+        self.assert_only_the_other_is_left()
+
+    def test_a_mount_beside_it_leaves_it_alone(self):
+        self.larder.mount(self.proxy.url(), self.directory / "beside")
+        self.assertEqual((self.directory / "beside/other").read_bytes(), b"other")
+        self.assertEqual(len(self.hidden()), 1)
+        self.assertEqual(os.pread(self.held.fileno(), 100, 0), b"content")
+
+    def test_a_stop_by_force_removes_it(self):
+        self.larder.run("stop", "--force")
+        self.assert_only_the_other_is_left()
+        self.mount()
+        self.assertEqual(self.read("other"), b"other")
+
+    def test_lazily_unmounted_it_is_there_until_its_last_close(self):
+        self.larder.run("umount", "-l", self.mounted)
+        self.assertEqual(os.pread(self.held.fileno(), 100, 0), b"content")
+        self.assertEqual(len(self.hidden()), 1)
+        self.held.close()
+        self.assert_only_the_other_is_left()
 
 
 class SquashedRoot(MountedCase):
