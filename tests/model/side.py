@@ -39,6 +39,17 @@ def shown(data):
     return [len(data), hashlib.sha256(data).hexdigest()[:16] if len(data) > 24 else data.hex()]
 
 
+def where_they_differ(data, expected):
+    """For whoever looks for the reason: the first run of bytes that differ, and what is there instead."""
+    first = next((at for at, (one, other) in enumerate(zip(data, expected)) if one != other), None)
+    if first is None:
+        return "equal as far as both go"
+    last = max(at for at, (one, other) in enumerate(zip(data, expected)) if one != other)
+    wrong, right = (bytes(each[first:last + 1]) for each in (data, expected))
+    kind = "zeros" if not any(wrong) else f"{wrong[:8].hex()}..."
+    return f"bytes {first} to {last} of {len(data)}: {kind} instead of {right[:8].hex()}..."
+
+
 def attributes(status):
     """What of a stat is compared, and st_ino, which is not."""
     kind = stat.S_IFMT(status.st_mode)
@@ -66,6 +77,7 @@ class Side:
         self._root = None
         self._handles = {}
         self._mappings = {}
+        self.data_read = None  # by the last operation, if it read any
 
     def begin(self, root):
         self._root = root
@@ -87,6 +99,7 @@ class Side:
 
     def do(self, operation):
         """Returns ["ok", value], ["error", name] or ["skipped", why], and then what there is to see."""
+        self.data_read = None
         try:
             result = ["ok", getattr(self, "do_" + operation["op"])(operation)]
         except OSError as error:
@@ -94,6 +107,10 @@ class Side:
         except Skipped as skipped:
             result = ["skipped", str(skipped)]
         return result, self._look(operation) if operation.get("look") else {}
+
+    def _shown(self, data):
+        self.data_read = data
+        return shown(data)
 
     def _look(self, operation):
         seen = {}
@@ -149,10 +166,10 @@ class Side:
         self._system.close(fd)
 
     def do_read(self, operation):
-        return shown(self._system.read(self._fd(operation), operation["length"]))
+        return self._shown(self._system.read(self._fd(operation), operation["length"]))
 
     def do_pread(self, operation):
-        return shown(self._system.pread(self._fd(operation), operation["length"], operation["offset"]))
+        return self._shown(self._system.pread(self._fd(operation), operation["length"], operation["offset"]))
 
     def do_write(self, operation):
         return self._system.write(self._fd(operation), data_of(operation))
@@ -248,7 +265,7 @@ class Side:
 
     def do_map_read(self, operation):
         mapping, end = self._mapping(operation)
-        return shown(mapping.memory[:end][operation["offset"]:operation["offset"] + operation["length"]])
+        return self._shown(mapping.memory[:end][operation["offset"]:operation["offset"] + operation["length"]])
 
     def do_map_write(self, operation):
         mapping, end = self._mapping(operation)

@@ -8,7 +8,7 @@ import sys
 import time
 import traceback
 
-from model.side import Side
+from model.side import Side, where_they_differ
 
 
 @dataclasses.dataclass(frozen=True)
@@ -144,7 +144,11 @@ def _answer(sides, what, *arguments):
         subject, seen = _do(sides["subject"], operation)
         if subject[0] == "error" and subject[1] in unless:
             return subject, seen, None, None
-        return subject, seen, *_do(sides["model"], operation)
+        model, expected = _do(sides["model"], operation)
+        data = [sides[name].data_read for name in ("subject", "model")]
+        if subject != model and None not in data:
+            subject[1].append(where_they_differ(*data))
+        return subject, seen, model, expected
     if what == "end":
         return sides[arguments[0]].end()
     if what == "become":
