@@ -30,6 +30,7 @@
 #include "fuse/request.h"
 #include "fuse/session.h"
 #include "fuse/stale_retries.h"
+#include "fuse/write_watch.h"
 #include "netfs/adapter.h"
 #include "netfs/call_scope.h"
 #include "netfs/changes.h"
@@ -170,6 +171,10 @@ class Filesystem final : public Handler {
   // suid and sgid go, where the server has left them. `done` runs in any case.
   void clear_privileges(const netfs::InodeRef& inode, const netfs::OpenFile* open,
                         const netfs::Caller& caller, std::move_only_function<void()> done);
+  void answer_write(const RequestRef& request, const WriteWatch::WriteRef& watched,
+                    const fuse_write_in& in, Result<netfs::Written> written);
+  void answer_write_back(Request& request, const netfs::Inode& inode, const fuse_write_in& in,
+                         const Result<netfs::Written>& written);
   void reply_write(Request& request, const fuse_write_in& in,
                    const Result<netfs::Written>& written);
   void invalidate_written(std::uint64_t nodeid, const fuse_write_in& in);
@@ -214,6 +219,7 @@ class Filesystem final : public Handler {
   Executor& executor_;
   CallerTable callers_;
   StaleRetries stale_retries_;
+  WriteWatch write_watch_;
   FilesystemOptions options_;  // set by attach()
   std::shared_ptr<Notices> notices_;
   Session* session_ = nullptr;

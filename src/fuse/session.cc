@@ -40,6 +40,8 @@ namespace {
 constexpr std::uint16_t kMostBackground = 1024;
 constexpr std::uint16_t kCongestion = 768;
 constexpr std::size_t kMostQueuedNotices = 65536;
+// A page that is being read is waited for: that of one file must not hold up another's.
+constexpr unsigned kPageDroppers = 2;
 // How soon a thread that was killed is noticed when it had been sent another signal before.
 constexpr std::chrono::milliseconds kInterruptAgain{200};
 
@@ -54,6 +56,7 @@ Session::Session(std::unique_ptr<os::FuseDevice> device, Executor& executor, Ses
       executor_(executor),
       options_(std::move(options)),
       notifier_(executor.make_pool("notify", 1, kMostQueuedNotices)),
+      page_droppers_(executor.make_pool("drop-page", kPageDroppers, kMostQueuedNotices)),
       timers_(std::make_shared<Gate>()) {}
 
 Session::~Session() {
@@ -354,6 +357,13 @@ void Session::invalidate(std::uint64_t nodeid) {
 void Session::invalidate(std::uint64_t nodeid, std::int64_t offset, std::int64_t length) {
   // Never from a thread that answers requests: the kernel may wait for one of them meanwhile.
   notifier_->post([this, nodeid, offset, length] { write_invalidation(nodeid, offset, length); });
+}
+
+void Session::drop_page(std::uint64_t nodeid, std::uint64_t offset, Task then) {
+  page_droppers_->post([this, nodeid, offset, then = std::move(then)]() mutable {
+    write_invalidation(nodeid, static_cast<std::int64_t>(offset), 1);
+    then();
+  });
 }
 
 void Session::invalidate_attributes(std::uint64_t nodeid) {

@@ -85,6 +85,9 @@ class Session final : public ReplySink {
   // Drops the pages and attributes that the kernel has of a node, from a thread of its own.
   void invalidate(std::uint64_t nodeid);
   void invalidate(std::uint64_t nodeid, std::int64_t offset, std::int64_t length);
+  // Drops the page with the byte at `offset`, which must not be one that the kernel has locked
+  // until an answer of ours that waits for `then`; runs that afterwards. From a thread of its own.
+  void drop_page(std::uint64_t nodeid, std::uint64_t offset, Task then);
   // Asks the kernel to forget nodes that nothing uses; it keeps what it wants. Requires: it speaks
   // kPruneMinorVersion.
   void ask_to_forget(std::vector<std::uint64_t> nodeids);
@@ -115,7 +118,8 @@ class Session final : public ReplySink {
   Executor& executor_;
   const SessionOptions options_;
   const std::unique_ptr<Pool> notifier_;
-  const std::shared_ptr<Gate> timers_;  // what runs later holds it weakly
+  const std::unique_ptr<Pool> page_droppers_;  // answers wait for them, not for the others
+  const std::shared_ptr<Gate> timers_;         // what runs later holds it weakly
   Handler* handler_ = nullptr;
   Gate requests_;
 

@@ -3,9 +3,12 @@
 #include <cstddef>
 #include <cstdint>
 #include <memory>
+#include <optional>
+#include <utility>
 #include <vector>
 
 #include <fcntl.h>
+#include <unistd.h>
 
 #include "base/bytes.h"
 #include "base/result.h"
@@ -13,6 +16,8 @@
 #include "fuse/handle_table.h"
 #include "fuse/protocol.h"
 #include "fuse/request.h"
+#include "fuse/write_watch.h"
+#include "netfs/inode.h"
 #include "netfs/share.h"
 #include "netfs/writer.h"
 
@@ -32,6 +37,15 @@ bool is_written_back(const fuse_write_in& in) {
 // What is written back has no close behind it that would wait for it.
 bool goes_through(const fuse_write_in& in) {
   return is_written_back(in) || (in.flags & (O_SYNC | O_DSYNC | O_DIRECT)) != 0;
+}
+
+std::uint64_t end_of(const fuse_write_in& in) {
+  return in.offset + in.size;
+}
+
+bool ends_in_a_page(const fuse_write_in& in) {
+  static const auto page_size = static_cast<std::uint64_t>(::getpagesize());
+  return end_of(in) % page_size != 0;
 }
 
 netfs::WritePlace place_of(const fuse_write_in& in) {
@@ -66,18 +80,59 @@ void Filesystem::write(const RequestRef& request) {
   }
   const std::shared_ptr<const std::vector<std::byte>> body = request->take_body();
   const Bytes bytes = Bytes(*body).subspan(sizeof in, in.size);
-  share_.write(
-      file->open, place_of(in), {body, bytes}, caller_of(*request),
-      [this, request, in](Result<netfs::Written> written) { reply_write(*request, in, written); });
+  if (is_written_back(in)) {
+    if (ends_in_a_page(in)) {
+      write_watch_.note_write_back(request->nodeid(), end_of(in));
+    }
+    share_.write(file->open, place_of(in), {body, bytes}, caller_of(*request),
+                 [this, request, file, in](const Result<netfs::Written>& written) {
+                   answer_write_back(*request, *file->open.file->inode(), in, written);
+                 });
+    return;
+  }
+  const WriteWatch::WriteRef watched = write_watch_.begin(request->nodeid(), end_of(in));
+  share_.write(file->open, place_of(in), {body, bytes}, caller_of(*request),
+               [this, request, watched, in](Result<netfs::Written> written) {
+                 answer_write(request, watched, in, std::move(written));
+               });
+}
+
+void Filesystem::answer_write(const RequestRef& request, const WriteWatch::WriteRef& watched,
+                              const fuse_write_in& in, Result<netfs::Written> written) {
+  const std::optional<std::uint64_t> cleared_from = write_watch_.end(watched);
+  if (!cleared_from) {
+    reply_write(*request, in, written);
+    return;
+  }
+  // Before the answer the file is not longer to anybody, and the server has the bytes: whoever has
+  // the page read again gets them.
+  session_->drop_page(
+      request->nodeid(), *cleared_from,
+      [this, request, in, written = std::move(written)] { reply_write(*request, in, written); });
+}
+
+void Filesystem::answer_write_back(Request& request, const netfs::Inode& inode,
+                                   const fuse_write_in& in, const Result<netfs::Written>& written) {
+  if (!written) {
+    // The kernel goes on to show what a mapping brought, and the server has not got.
+    invalidate_written(request.nodeid(), in);
+    request.reply_error(written.error());
+    return;
+  }
+  const std::uint64_t nodeid = request.nodeid();
+  fuse_write_out out{};
+  // Pages are written back whole, or lie where the file was cut off.
+  out.size = in.size;
+  request.reply(out);
+  if (ends_in_a_page(in) && inode.attributes().attributes.size > end_of(in)) {
+    // The file was longer already than the kernel took it to be.
+    session_->drop_page(nodeid, end_of(in), [] {});
+  }
 }
 
 void Filesystem::reply_write(Request& request, const fuse_write_in& in,
                              const Result<netfs::Written>& written) {
   if (!written) {
-    if (is_written_back(in)) {
-      // The kernel goes on to show what a mapping brought, and the server has not got.
-      invalidate_written(request.nodeid(), in);
-    }
     request.reply_error(written.error());
     return;
   }
@@ -87,8 +142,7 @@ void Filesystem::reply_write(Request& request, const fuse_write_in& in,
     session_->invalidate(request.nodeid());
   }
   fuse_write_out out{};
-  // Pages are written back whole, or lie where the file was cut off.
-  out.size = is_written_back(in) ? in.size : static_cast<std::uint32_t>(written->length);
+  out.size = static_cast<std::uint32_t>(written->length);
   request.reply(out);
 }
 

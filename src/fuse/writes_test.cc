@@ -195,6 +195,50 @@ TEST_F(WritesTest, WhatIsWrittenBackOfAMappingIsNeverAppended) {
   close(node, opened);
 }
 
+// The kernel has cleared the rest of the page, into which it had put the appended bytes.
+TEST_F(WritesTest, APageWrittenBackBesideALongerWriteIsDroppedBeforeThatIsAnswered) {
+  const std::uint64_t node = lookup("small");
+  const OpenOut opened = open(node, O_RDWR | O_APPEND);
+  fake_.control->hold = true;
+  const std::uint64_t append = kernel().write(node, opened.fh, 13, ", more", O_RDWR | O_APPEND);
+  const std::uint64_t back =
+      kernel().write(node, opened.fh, 0, "FIRST content", O_RDWR, FUSE_WRITE_CACHE);
+  fake_.stepper.run();
+  fake_.control->release();
+  EXPECT_EQ(answer<fuse_write_out>(append).size, 6U);
+  EXPECT_THAT(invalidated(), Contains(node));
+  EXPECT_EQ(answer<fuse_write_out>(back).size, 13U);
+  fake_.stepper.run();
+  EXPECT_EQ(fake_.server.content(small_), "FIRST content, more");
+  close(node, opened);
+}
+
+TEST_F(WritesTest, APageWrittenBackAfterALongerWriteIsDroppedToo) {
+  const std::uint64_t node = lookup("small");
+  const OpenOut opened = open(node, O_RDWR);
+  EXPECT_EQ(write(node, opened, 13, ", more"), 6U);
+  const std::uint64_t back =
+      kernel().write(node, opened.fh, 0, "FIRST content", O_RDWR, FUSE_WRITE_CACHE);
+  EXPECT_EQ(answer<fuse_write_out>(back).size, 13U);
+  fake_.stepper.run();
+  EXPECT_THAT(invalidated(), Contains(node));
+  close(node, opened);
+}
+
+TEST_F(WritesTest, AWriteBackToTheEndOfTheFileDropsNothing) {
+  const std::uint64_t node = lookup("small");
+  const OpenOut opened = open(node, O_RDWR);
+  EXPECT_EQ(write(node, opened, 0, "FIRST"), 5U);
+  settle();
+  static_cast<void>(invalidated());
+  const std::uint64_t back =
+      kernel().write(node, opened.fh, 0, "First content", O_RDWR, FUSE_WRITE_CACHE);
+  EXPECT_EQ(answer<fuse_write_out>(back).size, 13U);
+  fake_.stepper.run();
+  EXPECT_THAT(invalidated(), Not(Contains(node)));
+  close(node, opened);
+}
+
 TEST_F(WritesTest, PagesThatCouldNotBeWrittenBackAreDropped) {
   const std::uint64_t node = lookup("small");
   const OpenOut opened = open(node, O_RDWR);

@@ -14,7 +14,7 @@ import time
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
 
-from harness import larder
+from harness import files, larder
 from harness.case import Case, main
 from harness.ganesha import Export
 from harness.larder import Larder
@@ -370,6 +370,36 @@ class OnNfs(Everything, MountedCase):
         writer.join(30)
         self.assertEqual(writer.exitcode, 0)
         self.assertEqual((self.export / "new").read_bytes(), first + second)
+
+
+class BesideMappings(WritableCase):
+    """Linux clears the rest of a page when it writes back what a mapping changed, up to where it takes the file to end."""
+
+    def append_and_read(self, fd, data):
+        os.write(fd, data)
+        self.seen = os.pread(fd, 1 << 20, 0)
+
+    def test_what_is_appended_while_a_page_is_written_back_is_there_at_once(self):
+        for round_ in range(10):
+            path = self.mounted / f"file{round_}"
+            path.write_bytes(b"x" * 100)
+            with open(path, "r+b", buffering=0) as file, mmap.mmap(file.fileno(), 100) as view:
+                fd = os.open(path, os.O_RDWR | os.O_APPEND)
+                self.addCleanup(os.close, fd)
+                view[0:3] = b"map"
+                self.proxy.hold_calls("WRITE")
+                appender = threading.Thread(target=self.append_and_read, args=(fd, b"y" * 8000))
+                appender.start()
+                wait_until(lambda: self.proxy.held() == 1, 10, "the appended bytes to be on their way")
+                flusher = threading.Thread(target=files.write_back, args=(file.fileno(), 100))
+                flusher.start()
+                wait_until(lambda: self.proxy.held() == 2, 10, "the page to be on its way, too")
+                self.proxy.heal()
+                self.proxy.release()
+                appender.join(20)
+                flusher.join(20)
+                self.assertEqual(self.seen, b"map" + b"x" * 97 + b"y" * 8000)
+                self.assertEqual((self.export / path.name).read_bytes(), self.seen)
 
 
 class OnALocalDirectory(Everything, Case):
