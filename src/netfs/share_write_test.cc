@@ -371,6 +371,22 @@ TEST_F(ShareWriteTest, AFileThatIsNotOpenIsRemovedAtOnce) {
   EXPECT_EQ(server_.calls["REMOVE"], 1U);
 }
 
+TEST_F(ShareWriteTest, WhatIsWrittenCountsThoughSuidCannotBeTakenOff) {
+  const std::uint64_t file = server_.add_file("file", "content");
+  server_.set_mode(file, 04755);
+  mount();
+  const auto open = open_to_write("file");
+  ASSERT_TRUE(open);
+  const WritePlace place{.clear_privileges = true};
+  EXPECT_TRUE(write(*open, place, "CON"));
+  EXPECT_EQ(open->file->inode()->attributes().attributes.mode, 0755U);
+  server_.set_mode(file, 04755);
+  ASSERT_TRUE(look_up("file"));
+  control_->errors_of.emplace("SETATTR", Error(Errc::kRemote, EPERM, "not the owner"));
+  EXPECT_TRUE(write(*open, place, "con"));
+  EXPECT_EQ(server_.content(file), "content");
+}
+
 TEST_F(ShareWriteTest, AnInterruptEndsTheWaitForAWrite) {
   server_.add_file("file", "");
   mount();

@@ -6,6 +6,7 @@
 #include <utility>
 
 #include "base/error.h"
+#include "base/log.h"
 #include "base/result.h"
 #include "netfs/adapter.h"
 #include "netfs/answer.h"
@@ -70,7 +71,8 @@ void Share::write(const OpenFile& open, const WritePlace& place, OwnedBytes byte
                     });
 }
 
-// Servers do it by themselves for a credential without the right; most of them.
+// Servers do it by themselves for a credential without the right; most of them. Of the others only
+// the owner may do it; the bytes are written in any case.
 void Share::clear_privileges(const OpenFile& open, const Written& written,
                              const std::shared_ptr<Answer<Written>>& answer) {
   const std::uint32_t mode = open.file->inode()->attributes().attributes.mode;
@@ -82,11 +84,11 @@ void Share::clear_privileges(const OpenFile& open, const Written& written,
   changes.mode = without_privileges(mode);
   set_at_server(open.file->inode(), changes, open.credential,
                 [answer, written](const Result<>& cleared) {
-                  if (cleared) {
-                    answer->give(written);
-                  } else {
-                    answer->give(fail(cleared.error()));
+                  if (!cleared) {
+                    log_warning("a file that was written to keeps its suid or sgid bit: {}",
+                                cleared.error().message());
                   }
+                  answer->give(written);
                 });
 }
 

@@ -61,6 +61,11 @@ netfs::CallId FakeAdapter::start(const char* procedure, netfs::Done<T> done,
       finish(fail(std::move(error)));
       return;
     }
+    if (const auto refused = control_->errors_of.find(procedure);
+        refused != control_->errors_of.end()) {
+      finish(fail(refused->second));
+      return;
+    }
     Result<T> result = answer();
     if (!control_->lost_answers.empty()) {
       result = fail(std::move(control_->lost_answers.front()));

@@ -188,6 +188,8 @@ class FakeAdapter final : public netfs::Adapter {
     unsigned at_once = 0;
     // The next calls end with this instead.
     std::deque<Error> errors;
+    // All calls of a procedure end with this instead.
+    std::map<std::string, Error> errors_of;
     // The next calls are carried out, but end with this: the answer is lost.
     std::deque<Error> lost_answers;
 
