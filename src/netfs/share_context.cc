@@ -14,7 +14,6 @@
 #include <fmt/format.h>
 
 #include "base/bytes.h"
-#include "base/error.h"
 #include "base/executor.h"
 #include "base/mutex.h"
 #include "base/result.h"
