@@ -134,7 +134,9 @@ Result<> Mount::serve(std::unique_ptr<netfs::Share> share) {
     share_ = std::move(share);
     return fail(device.error());
   }
-  share->keep_hidden_names(hidden_names_.store_for(id_, share->key()));
+  if (!spec_.options.read_only) {  // which changes nothing at the server
+    share->keep_hidden_names(hidden_names_.store_for(id_, share->key()));
+  }
   auto filesystem =
       std::make_unique<fuse::Filesystem>(id_, *share, nodes_, handles_, *registrar_, executor_);
   auto session = std::make_unique<fuse::Session>(

@@ -591,6 +591,16 @@ class RemovedWhileOpen(WritableCase):
         self.mount()
         self.assert_only_the_other_is_left()
 
+    def test_a_mount_to_read_changes_nothing_at_the_server(self):
+        self.larder.kill_engine()
+        self.larder.forget_dead_mounts()
+        self.mount("ro")
+        self.assertEqual(self.read("other"), b"other")
+        self.assertEqual(len(self.hidden()), 1)
+        self.larder.umount(self.mounted)
+        self.mount()
+        self.assert_only_the_other_is_left()
+
     def test_a_mount_beside_it_leaves_it_alone(self):
         self.larder.mount(self.proxy.url(), self.directory / "beside")
         self.assertEqual((self.directory / "beside/other").read_bytes(), b"other")
