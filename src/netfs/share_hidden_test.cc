@@ -11,6 +11,7 @@
 #include <gtest/gtest.h>
 
 #include "base/bytes.h"
+#include "base/error.h"
 #include "base/result.h"
 #include "netfs/attributes.h"
 #include "netfs/hidden_name_store.h"
