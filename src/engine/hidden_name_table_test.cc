@@ -1,6 +1,5 @@
 #include "engine/hidden_name_table.h"
 
-#include <cstdint>
 #include <memory>
 #include <string>
 #include <vector>
@@ -30,7 +29,7 @@ using testing::UnorderedElementsAre;
 
 constexpr handover::TableShape kSmall{TableKind::kHiddenNames, "test-hidden",
                                       sizeof(HiddenNameRecord), 4, true};
-const std::string kShare = "larder,1,nfs,server,,%2fexport,1";
+constexpr const char* kShare = "larder,1,nfs,server,,%2fexport,1";
 
 LeftName name_in(const std::string& directory, const std::string& name) {
   return {FileHandle(bytes_of(directory)), name, {1000, 100, {7}}};
@@ -93,7 +92,7 @@ TEST_F(HiddenNameTableTest, WhatALivingMountHidesIsNobodyElses) {
 
 TEST_F(HiddenNameTableTest, WhatAMountLeavesIsTheNextOnesOfTheSameShareOnce) {
   table_->store_for(1, kShare)->put(name_in("root", ".nfs1"));
-  EXPECT_THAT(table_->store_for(2, kShare + "0")->adopt(), IsEmpty());
+  EXPECT_THAT(table_->store_for(2, kShare + std::string("0"))->adopt(), IsEmpty());
   const auto third = table_->store_for(3, kShare);
   const auto fourth = table_->store_for(4, kShare);
   EXPECT_THAT(names_of(third->adopt()), ElementsAre(".nfs1"));

@@ -88,6 +88,7 @@ class Keeper {
   void abandon_lanes() { [[maybe_unused]] const Lanes* const abandoned = lanes_.release(); }
 
  private:
+  [[nodiscard]] Result<> make_tables();
   void turn();
   [[nodiscard]] int poll_timeout() const;
   void restart_engine_if_due();
@@ -134,14 +135,20 @@ class Keeper {
   bool stop_now_ = false;
 };
 
-Result<> Keeper::start_engine() {
-  const std::span<const handover::TableShape> shapes = handover::table_shapes();
-  tables_.resize(shapes.size());
-  for (std::size_t kind = 0; kind < shapes.size(); ++kind) {
-    if (!tables_[kind].valid() || !shapes[kind].outlives_engine) {
-      tables_[kind] = TRY(handover::TableMemory::create(shapes[kind]));
+Result<> Keeper::make_tables() {
+  std::size_t kind = 0;
+  tables_.resize(handover::table_shapes().size());
+  for (const handover::TableShape& shape : handover::table_shapes()) {
+    UniqueFd& table = tables_[kind++];
+    if (!table.valid() || !shape.outlives_engine) {
+      table = TRY(handover::TableMemory::create(shape));
     }
   }
+  return {};
+}
+
+Result<> Keeper::start_engine() {
+  TRY(make_tables());
   engine_ = TRY(EngineLink::start(++engines_started_, program_, user_, hello_,
                                   {tables_, runtime_.control_socket()}, clock_.now()));
   log_info("engine started, pid {}, uid {}", engine_->pid(), user_.uid);

@@ -10,12 +10,10 @@
 
 #include <gtest/gtest.h>
 
-#include "base/bytes.h"
 #include "base/error.h"
 #include "base/result.h"
 #include "netfs/attributes.h"
 #include "netfs/hidden_name_store.h"
-#include "netfs/inode.h"
 #include "netfs/share.h"
 #include "netfs/share_fixture_test.h"
 

@@ -16,11 +16,9 @@
 #include "netfs/call_scope.h"
 #include "netfs/changes.h"
 #include "netfs/credential.h"
-#include "netfs/file.h"
 #include "netfs/hidden_names.h"
 #include "netfs/inode.h"
 #include "netfs/share.h"
-#include "netfs/share_context.h"
 
 namespace larder::netfs {
 
