@@ -140,9 +140,10 @@ Result<> Keeper::make_tables() {
   tables_.resize(handover::table_shapes().size());
   for (const handover::TableShape& shape : handover::table_shapes()) {
     UniqueFd& table = tables_[kind++];
-    if (!table.valid() || !shape.outlives_engine) {
-      table = TRY(handover::TableMemory::create(shape));
+    if (table.valid() && shape.outlives_engine) {
+      continue;
     }
+    table = TRY(handover::TableMemory::create(shape));
   }
   return {};
 }
