@@ -27,8 +27,8 @@ using testing::ElementsAre;
 using testing::IsEmpty;
 using testing::UnorderedElementsAre;
 
-constexpr handover::TableShape kSmall{TableKind::kHiddenNames, "test-hidden",
-                                      sizeof(HiddenNameRecord), 4, true};
+constexpr handover::TableShape kFewNames{TableKind::kHiddenNames, "test-hidden",
+                                         sizeof(HiddenNameRecord), 4, true};
 constexpr const char* kShare = "larder,1,nfs,server,,%2fexport,1";
 
 LeftName name_in(const std::string& directory, const std::string& name) {
@@ -42,7 +42,7 @@ class HiddenNameTableTest : public testing::Test {
   // The one before is dead, or has ended: its mounts are over.
   void next_engine() {
     table_ = std::make_unique<HiddenNameTable>(
-        Table<HiddenNameRecord>(TableMemory::map(memory_, kSmall).value()));
+        Table<HiddenNameRecord>(TableMemory::map(memory_, kFewNames).value()));
   }
 
   static std::vector<std::string> names_of(const std::vector<LeftName>& left) {
@@ -54,7 +54,7 @@ class HiddenNameTableTest : public testing::Test {
     return names;
   }
 
-  UniqueFd memory_ = TableMemory::create(kSmall).value();
+  UniqueFd memory_ = TableMemory::create(kFewNames).value();
   std::unique_ptr<HiddenNameTable> table_;
 };
 
