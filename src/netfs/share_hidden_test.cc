@@ -75,10 +75,13 @@ class ShareHiddenTest : public ShareTest {
     });
   }
 
-  // As when the process dies: nothing is said to the server any more.
+  // As when the process dies: nothing that it says from now on reaches the server.
   void die() {
     control_->hold = true;
     unmount();
+    control_->errors.resize(control_->held.size(), Error(Errc::kCancelled, "the process is dead"));
+    control_->release();
+    stepper_.run();
   }
 
   Kept kept_;
