@@ -27,6 +27,9 @@ class ServerTime {
   // `granularity`: FSINFO's time_delta; versions younger than the larger of it and 2 s are racy.
   explicit ServerTime(Timestamp granularity);
 
+  // How long after a change another one may leave the stamps as they are.
+  [[nodiscard]] Duration window() const { return std::chrono::nanoseconds(window_ns_); }
+
   // The server said, at `now` of our clock, that something changed at `changed` of its own.
   void observe(Timestamp changed, MonotonicTime now) EXCLUDES(mutex_);
   // False: at `now` a further change could still leave the stamps as they are.

@@ -59,8 +59,7 @@ VersionRef File::version() {
 
 VersionRef File::version_at_open() {
   VersionRef version = this->version();
-  if (version->racy && !version->written &&
-      share_->server_time.is_settled(version->attributes, share_->executor.clock().now())) {
+  if (is_to_be_renewed(*version)) {
     if (VersionRef settled = replace_version(version, version->attributes)) {
       return settled;
     }
@@ -69,18 +68,34 @@ VersionRef File::version_at_open() {
   return version;
 }
 
+bool File::is_to_be_renewed(const Version& version) const {
+  const MonotonicTime now = share_->executor.clock().now();
+  return version.racy && !version.written &&
+         ((version.content != nullptr && now >= version.content_until) ||
+          share_->server_time.is_settled(version.attributes, now));
+}
+
 // Puts a new version in the place of `before`; null when somebody else was faster.
 VersionRef File::replace_version(const VersionRef& before, const Attributes& attributes) {
+  // Outside of the lock: superseding an older cookie wakes those who wait for it.
+  VersionRef made = make_version(attributes);
+  return put_version(before, made) ? made : nullptr;
+}
+
+VersionRef File::make_version(const Attributes& attributes,
+                              std::shared_ptr<const WrittenContent> content,
+                              MonotonicTime content_until) {
   auto made = std::make_shared<Version>();
   made->attributes = attributes;
+  made->content = std::move(content);
+  made->content_until = content_until;
   made->racy = !share_->server_time.is_settled(attributes, share_->executor.clock().now());
-  // Outside of the lock: superseding an older cookie wakes those who wait for it.
   made->cookie = share_->volume_of(attributes.fsid)
                      ->acquire_cookie(description_of(*inode_, attributes, made->racy));
   if (made->racy) {
     share_->counters.racy_versions.add();
   }
-  return put_version(before, made) ? made : nullptr;
+  return made;
 }
 
 bool File::put_version(const VersionRef& before, const VersionRef& made) {
@@ -109,7 +124,7 @@ bool File::put_version(const VersionRef& before, const VersionRef& made) {
 }
 
 void File::start_prepare(const VersionRef& version, const Caller& caller, Done<VersionRef> done) {
-  if (version->written) {
+  if (version->written || version->content != nullptr) {
     done(version);
     return;
   }

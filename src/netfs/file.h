@@ -41,8 +41,9 @@ class File : public std::enable_shared_from_this<File> {
   // The version that the newest attributes describe; made, and the one before it superseded, if
   // need be.
   [[nodiscard]] VersionRef version() EXCLUDES(mutex_);
-  // The same for an open: a version that was too young for its stamps and is not any more is begun
-  // anew, so that its bytes are fetched once more.
+  // The same for an open: a version that was too young for its stamps and is not any more, or whose
+  // content we have from our own writes since too long, is begun anew, so that its bytes are
+  // fetched once more.
   [[nodiscard]] VersionRef version_at_open() EXCLUDES(mutex_);
 
   // Looks for the version in the cache, and fetches it whole if it is small and not there: `done`
@@ -145,11 +146,15 @@ class File : public std::enable_shared_from_this<File> {
   // Puts `made` into the place of the current version unless that is not `before` any more.
   [[nodiscard]] bool put_version(const VersionRef& before, const VersionRef& made) EXCLUDES(mutex_);
   void end_writing_if_done() EXCLUDES(mutex_);
-  void keep_copy(Bytes copy, const Attributes& attributes);
+  void keep_content(std::shared_ptr<const WrittenContent> content, const Attributes& attributes);
   void remove_hidden(const HiddenName& hidden, bool as_root);
 
+  [[nodiscard]] VersionRef make_version(const Attributes& attributes,
+                                        std::shared_ptr<const WrittenContent> content = nullptr,
+                                        MonotonicTime content_until = {});
   VersionRef replace_version(const VersionRef& before, const Attributes& attributes)
       EXCLUDES(mutex_);
+  [[nodiscard]] bool is_to_be_renewed(const Version& version) const;
   void renew_racy(const VersionRef& version, const Caller& caller, Done<VersionRef> done);
   [[nodiscard]] FetchMap::iterator first_overlap(ByteRange range) REQUIRES(mutex_);
   std::shared_ptr<Fetch> make_fetch(const VersionRef& version, ByteRange range, bool prefetch,

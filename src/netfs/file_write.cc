@@ -161,7 +161,7 @@ VersionRef File::make_written_version() {
 
 void File::end_writing_if_done() {
   VersionRef over;
-  std::optional<std::vector<std::byte>> copy;
+  std::shared_ptr<const WrittenContent> copy;
   std::optional<Attributes> attributes;
   {
     const MutexLock lock(mutex_);
@@ -173,34 +173,20 @@ void File::end_writing_if_done() {
     copy = writer_->take_copy();
     attributes = inode_->unless_others_changed();
   }
-  if (copy && attributes && attributes->size == copy->size()) {
-    keep_copy(*copy, *attributes);
+  if (copy != nullptr && attributes && attributes->size == copy->bytes().size()) {
+    keep_content(std::move(copy), *attributes);
   }
 }
 
-// Into the cache: whoever reads it next need not fetch it. As of any version that is too young for
-// its stamps, until these have settled.
-void File::keep_copy(Bytes copy, const Attributes& attributes) {
-  const VersionRef version = replace_version(nullptr, attributes);
-  if (version == nullptr || share_->unwritten_bytes.load() > ShareContext::kMostUnwrittenBytes) {
-    return;
+// In memory: whoever reads it next need not fetch it. Somebody else's change in the same tick as
+// one of ours left the stamps as we know them; as with any version that is too young for its stamps
+// it must be seen by who opens the file so long after it.
+void File::keep_content(std::shared_ptr<const WrittenContent> content,
+                        const Attributes& attributes) {
+  const MonotonicTime until = content->since() + share_->server_time.window();
+  if (share_->executor.clock().now() < until) {
+    static_cast<void>(put_version(nullptr, make_version(attributes, std::move(content), until)));
   }
-  const Buffer whole = share_->buffers.allocate(copy.size());
-  std::ranges::copy(copy, whole.bytes().begin());
-  share_->unwritten_bytes += whole.size();
-  version->cookie->use([self = shared_from_this(), version, whole] {
-    const auto done = [self, version, whole](const Result<>& kept) {
-      self->share_->unwritten_bytes -= whole.size();
-      if (!kept) {
-        self->share_->counters.cache_write_drops.add();
-      }
-    };
-    if (version->cookie->wants_data()) {
-      version->cookie->start_write(0, whole, whole.bytes(), done);
-    } else {
-      done(fail(Errc::kNoSpace, "not kept"));
-    }
-  });
 }
 
 bool File::hide(InodeRef directory, std::string name, CredentialRef credential) {

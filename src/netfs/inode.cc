@@ -42,6 +42,11 @@ std::size_t bucket_index(const FileHandle& handle, std::size_t buckets) {
   return FileHandleHash()(handle) / InodeTable::kShards % buckets;  // the rest chose the shard
 }
 
+// Another version, that is not surely the older one.
+bool may_follow(const Attributes& told, const Attributes& known) {
+  return !same_version(told, known) && told.changed >= known.changed;
+}
+
 }  // namespace
 
 Inode::Inode(InodeTable& table, const FileHandle& handle, const EarlierAttributes& known)
@@ -87,8 +92,23 @@ const Attributes& Inode::newest() const {
 FreshAttributes Inode::attributes() const {
   const MonotonicTime now = table_.clock_.now();
   const MutexLock lock(table_.shard_of(handle_).mutex);
-  FreshAttributes known{newest(), fresh_for(now)};
-  if (has_parked_changes()) {
+  return shown(newest(), now);
+}
+
+FreshAttributes Inode::attributes_after(const Attributes& told) const {
+  const MonotonicTime now = table_.clock_.now();
+  const MutexLock lock(table_.shard_of(handle_).mutex);
+  return shown(unsure_ ? told : newest(), now);
+}
+
+bool Inode::is_unsure() const {
+  const MutexLock lock(table_.shard_of(handle_).mutex);
+  return unsure_;
+}
+
+FreshAttributes Inode::shown(const Attributes& attributes, MonotonicTime now) const {
+  FreshAttributes known{attributes, fresh_for(now)};
+  if (has_parked_changes() || unsure_) {
     known.fresh_for = {};
   }
   if (hidden_ && known.attributes.link_count > 0) {
@@ -133,16 +153,27 @@ AttributeNews Inode::update(const Attributes& attributes, CheckTicket ticket) {
     if (ticket < expired_at_) {
       return AttributeNews::kSame;  // said before something that it may not tell of
     }
+    if (ticket >= changed_at_) {
+      unsure_ = false;
+    }
     timeout_ms_ = std::min(std::max(timeout_ms_ * 2, least_timeout(table_.times_, type_)),
                            most_timeout(table_.times_, type_));
     checked_at_ = now;
     take(attributes);
     return AttributeNews::kSame;
   }
-  if (ticket < changed_at_ || (own_ != nullptr && own_->under_way > 0)) {
+  const bool is_among_own = own_ != nullptr && own_->under_way > 0;
+  if (ticket < changed_at_ || is_among_own) {
     timeout_ms_ = 0;
+    if (is_among_own) {
+      unsure_ = true;
+      if (!own_->told || own_->told->changed <= attributes.changed) {
+        own_->told = attributes;
+      }
+    }
     return AttributeNews::kLate;
   }
+  unsure_ = false;
   changed_at_ = table_.begin_check();
   front_outdated_ = true;
   others_changed_ = true;
@@ -203,6 +234,7 @@ AttributeNews Inode::settle_own_changes(MonotonicTime now) {
   for (auto next = own_->early.begin(); next != own_->early.end();) {
     if (begins_at(next->before, attributes_)) {
       take(next->after);
+      unsure_ = false;
       checked_at_ = now;
       timeout_ms_ = least_timeout(table_.times_, type_);
       own_->early.erase(next);
@@ -218,9 +250,11 @@ AttributeNews Inode::settle_own_changes(MonotonicTime now) {
   const bool torn = has_parked_changes();
   take(newest());
   own_->early.clear();
+  const std::optional<Attributes> told = std::exchange(own_->told, std::nullopt);
   if (own_->answered_end == 0) {
     own_.reset();
   }
+  unsure_ = unsure_ || lost || torn || (told && may_follow(*told, attributes_));
   if (!lost && !torn) {
     return AttributeNews::kOwn;
   }

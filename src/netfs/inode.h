@@ -69,6 +69,8 @@ struct OwnChanges {
   bool lost = false;        // a reply told too little, or nobody knows whether the change was made
   std::vector<Step> early;  // the parked ones, in the order of their replies
   std::uint64_t answered_end = 0;  // see Inode::set_answered_end
+  // The newest version that other answers told of meanwhile: perhaps one of ours.
+  std::optional<Attributes> told;
 };
 
 // Threads: any. Life: shared; leaves its table when the last owner goes.
@@ -88,6 +90,11 @@ class Inode : public std::enable_shared_from_this<Inode> {
   // What programs are to see: where a write(2) was answered before the server had its bytes, the
   // file is as long as if it had them, and its stamps are not to be believed.
   [[nodiscard]] FreshAttributes attributes() const;
+  // The same with what the server has just said, if what is known cannot be relied on.
+  [[nodiscard]] FreshAttributes attributes_after(const Attributes& told) const;
+  // Our own changes, or others' in their midst, may have made it another version than what is
+  // known, and no answer has told yet.
+  [[nodiscard]] bool is_unsure() const;
   // For how long what the server said may be believed.
   [[nodiscard]] std::chrono::milliseconds server_fresh_for() const;
   AttributeNews update(const Attributes& attributes, CheckTicket ticket);
@@ -147,6 +154,7 @@ class Inode : public std::enable_shared_from_this<Inode> {
 
   [[nodiscard]] std::chrono::milliseconds fresh_for(MonotonicTime now) const;
   [[nodiscard]] bool has_parked_changes() const;
+  [[nodiscard]] FreshAttributes shown(const Attributes& attributes, MonotonicTime now) const;
   [[nodiscard]] const Attributes& newest() const;
   [[nodiscard]] AttributeNews settle_own_changes(MonotonicTime now);
   void take(const Attributes& attributes);
@@ -158,6 +166,7 @@ class Inode : public std::enable_shared_from_this<Inode> {
   std::atomic<bool> hidden_{false};
   bool unhiding_ : 1 = false;        // guarded by the table's lock for this inode
   bool others_changed_ : 1 = false;  // the same
+  bool unsure_ : 1 = false;          // the same
   std::uint32_t timeout_ms_ = 0;     // the same
   CheckTicket changed_at_;           // the same
   CheckTicket expired_at_ = 0;       // the same

@@ -152,6 +152,48 @@ TEST_F(InodeTableTest, AnAnsweredChangeIsSeenThoughOneBeforeItIsNot) {
   EXPECT_GT(inode->attributes().fresh_for.count(), 0);
 }
 
+// A server that sends no attributes with its answers to our changes.
+TEST_F(InodeTableTest, AfterAChangeOfUnknownOutcomeOnlyALaterQuestionTells) {
+  const InodeRef inode = make(1);
+  Attributes other = inode->attributes().attributes;
+  other.size = 5;
+  const CheckTicket before = table_.begin_check();
+  inode->begin_own_change();
+  const Change silent;
+  EXPECT_EQ(inode->end_own_change(&silent), AttributeNews::kChanged);
+  EXPECT_TRUE(inode->is_unsure());
+  EXPECT_EQ(inode->update(other, before), AttributeNews::kLate);
+  EXPECT_EQ(inode->update(attributes_of(1), before), AttributeNews::kSame);
+  EXPECT_TRUE(inode->is_unsure()) << "asked before our change had ended";
+  EXPECT_EQ(inode->attributes().fresh_for.count(), 0);
+  EXPECT_EQ(inode->update(other, table_.begin_check()), AttributeNews::kChanged);
+  EXPECT_FALSE(inode->is_unsure());
+}
+
+TEST_F(InodeTableTest, WhatIsToldAmongOwnChangesMayBeSomebodyElses) {
+  const auto stamps_of = [](const Attributes& attributes) {
+    return BeforeChange{attributes.size, attributes.modified, attributes.changed};
+  };
+  for (const bool later : {false, true}) {
+    const InodeRef inode = make(later ? 1 : 2);
+    const Attributes known = inode->attributes().attributes;
+    Attributes ours = known;
+    ours.changed.seconds += 2;
+    ours.size = 5;
+    Attributes told = known;
+    told.changed.seconds += later ? 3 : 1;
+    told.size = 7;
+    inode->begin_own_change();
+    EXPECT_EQ(inode->update(told, table_.begin_check()), AttributeNews::kLate);
+    EXPECT_EQ(inode->attributes_after(told).attributes.size, 7U);
+    const Change change{stamps_of(known), ours};
+    EXPECT_EQ(inode->end_own_change(&change), AttributeNews::kOwn);
+    EXPECT_EQ(inode->is_unsure(), later) << "an older one was on the way to ours";
+    EXPECT_EQ(inode->attributes().fresh_for.count() > 0, !later);
+    EXPECT_EQ(inode->attributes().attributes.size, 5U);
+  }
+}
+
 TEST_F(InodeTableTest, ThreadsThatMakeAndDropTheSameFilesAgree) {
   constexpr std::uint64_t kFiles = 50;
   const auto make_and_drop = [this](unsigned seed) {

@@ -1,5 +1,6 @@
 #include "netfs/read_request.h"
 
+#include <algorithm>
 #include <cstdint>
 #include <memory>
 #include <optional>
@@ -53,9 +54,17 @@ void ReadRequest::begin() {
     read_directly();
     return;
   }
+  if (file_->inode()->is_unsure()) {
+    begin_when_sure();
+    return;
+  }
   wanted_ = asked_.intersection({0, version_->size()});
   if (wanted_.empty()) {
     finish_with(ReadOutcome{{}, 0, version_});
+    return;
+  }
+  if (version_->content != nullptr) {
+    begin_written();
     return;
   }
   if (version_->small()) {
@@ -63,6 +72,34 @@ void ReadRequest::begin() {
     return;
   }
   version_->cookie->use([self = shared_from_this()] { self->issue(); });
+}
+
+// The version may be over since a change of ours.
+void ReadRequest::begin_when_sure() {
+  share_->refresh(file_->inode(), {caller_.credential, nullptr},
+                  [self = shared_from_this()](const Result<Attributes>& attributes) {
+                    if (!attributes) {
+                      self->finish_with(fail(attributes.error()));
+                    } else if (self->file_->inode()->is_unsure()) {
+                      self->read_directly();
+                    } else {
+                      self->begin();
+                    }
+                  });
+}
+
+// From what we have just written.
+void ReadRequest::begin_written() {
+  {
+    const MutexLock lock(mutex_);
+    pending_ = 1;
+  }
+  const Buffer buffer = share_->buffers.allocate(wanted_.length);
+  std::ranges::copy(version_->content->bytes().subspan(wanted_.offset, wanted_.length),
+                    buffer.bytes().begin());
+  share_->counters.bytes_handed_on.add(wanted_.length);
+  add_slice(wanted_.offset, buffer, buffer.bytes());
+  piece_done({});
 }
 
 void ReadRequest::begin_small() {

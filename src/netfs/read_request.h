@@ -51,6 +51,8 @@ class ReadRequest : public std::enable_shared_from_this<ReadRequest> {
   };
 
   void begin() EXCLUDES(mutex_);
+  void begin_when_sure();
+  void begin_written() EXCLUDES(mutex_);
   void begin_small() EXCLUDES(mutex_);
   void issue() EXCLUDES(mutex_);
   void issue_gap(ByteRange gap) EXCLUDES(mutex_);

@@ -197,7 +197,7 @@ void Share::getattr_at_server(const InodeRef& inode, const Caller& caller,
                         done(fail(attributes.error()));
                         return;
                       }
-                      done(inode->attributes());
+                      done(inode->attributes_after(*attributes));
                     });
 }
 
@@ -304,7 +304,20 @@ void Share::open(const InodeRef& inode, OpenIntent intent, const Caller& asking,
                    done(fail(result.error()));
                    return;
                  }
-                 finish_open(inode, intent, caller, std::move(done));
+                 if (!inode->is_unsure()) {
+                   finish_open(inode, intent, caller, std::move(done));
+                   return;
+                 }
+                 // The answer crossed a change of ours.
+                 context_->refresh(inode, caller,
+                                   [this, inode, intent, caller, done = std::move(done)](
+                                       const Result<Attributes>& attributes) mutable {
+                                     if (!attributes) {
+                                       done(fail(attributes.error()));
+                                     } else {
+                                       finish_open(inode, intent, caller, std::move(done));
+                                     }
+                                   });
                });
 }
 

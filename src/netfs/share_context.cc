@@ -129,15 +129,26 @@ void ShareContext::end_change(const InodeRef& inode, const Result<Change>& chang
 }
 
 void ShareContext::refresh(const InodeRef& inode, const Caller& caller, Done<Attributes> done) {
+  ask_attributes(inode, caller, kMostQuestions, std::move(done));
+}
+
+// Again when the answer crossed a change of ours and so decides nothing.
+void ShareContext::ask_attributes(const InodeRef& inode, const Caller& caller, unsigned questions,
+                                  Done<Attributes> done) {
   const CheckTicket ticket = inodes.begin_check();
   CallWait wait(caller, adapter);
   wait.on(adapter.start_getattr(inode->handle(), caller.credential,
-                                [self = shared_from_this(), inode, ticket,
+                                [self = shared_from_this(), inode, caller, ticket, questions,
                                  done = std::move(done)](Result<Attributes> attributes) mutable {
                                   if (attributes) {
                                     self->apply(*inode, *attributes, ticket);
                                   }
-                                  done(std::move(attributes));
+                                  if (attributes && inode->is_unsure() && questions > 1) {
+                                    self->ask_attributes(inode, caller, questions - 1,
+                                                         std::move(done));
+                                  } else {
+                                    done(std::move(attributes));
+                                  }
                                 }));
 }
 

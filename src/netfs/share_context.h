@@ -28,6 +28,7 @@
 #include "netfs/invalidation.h"
 #include "netfs/known_names.h"
 #include "netfs/name_cache.h"
+#include "netfs/whole_copy.h"
 
 namespace larder::netfs {
 
@@ -51,7 +52,8 @@ class ShareContext : public std::enable_shared_from_this<ShareContext> {
   // A call of ours that changes the inode was answered: with what it says of the change, or why it
   // was not made. Inode::begin_own_change() came before it.
   void end_change(const InodeRef& inode, const Result<Change>& change);
-  // Asks the server for news of the inode and takes them in; `done` with what it said.
+  // Asks the server for news of the inode and takes them in; `done` with what it said. What crosses
+  // changes of ours decides nothing: then it is asked a few times more.
   void refresh(const InodeRef& inode, const Caller& caller, Done<Attributes> done);
   // The volume that keeps files with this fsid: submounts of a share have volumes of their own.
   [[nodiscard]] std::shared_ptr<fscache::Volume> volume_of(std::uint64_t fsid) EXCLUDES(mutex_);
@@ -112,7 +114,7 @@ class ShareContext : public std::enable_shared_from_this<ShareContext> {
   std::atomic<std::uint64_t> unsafe_bytes{0};
 
   // Of files that are being written from nothing (WholeCopy).
-  std::atomic<std::uint64_t> copied_bytes{0};
+  const CopiedBytes copied_bytes = std::make_shared<std::atomic<std::uint64_t>>(0);
 
   // Files of which the server may not have yet what was answered.
   std::atomic<std::uint64_t> files_behind{0};
@@ -123,6 +125,11 @@ class ShareContext : public std::enable_shared_from_this<ShareContext> {
   static constexpr std::uint64_t kMostUnsafeBytes = std::uint64_t{256} << 20;
 
  private:
+  static constexpr unsigned kMostQuestions = 3;
+
+  void ask_attributes(const InodeRef& inode, const Caller& caller, unsigned questions,
+                      Done<Attributes> done);
+
   const std::shared_ptr<fscache::Cache> cache_;
   const std::shared_ptr<fscache::Volume> uncached_;
   std::shared_ptr<InvalidationSink> invalidation_;

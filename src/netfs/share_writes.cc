@@ -46,7 +46,9 @@ void Share::write(const OpenFile& open, const WritePlace& place, OwnedBytes byte
   auto answer = Answer<Written>::for_scope(caller.scope, std::move(done));
   WritePlace at = place;
   at.through |= options_.writes_through;
-  auto send = [this, open, place = at, bytes = std::move(bytes), answer]() mutable {
+  auto send = [this, open, place = at, bytes = std::move(bytes),
+               answer](std::optional<std::uint64_t> told_end) mutable {
+    place.told_end = told_end;
     open.file->begin_writing()->write(place, std::move(bytes), open.credential,
                                       [this, open, place, answer](Result<Written> written) {
                                         if (written && place.clear_privileges) {
@@ -57,18 +59,19 @@ void Share::write(const OpenFile& open, const WritePlace& place, OwnedBytes byte
                                       });
   };
   if (!place.append || inode->server_fresh_for().count() > 0) {
-    send();
+    send(std::nullopt);
     return;
   }
   // Where the end is, others may have moved.
-  context_->refresh(inode, {open.credential, nullptr},
-                    [send = std::move(send), answer](const Result<Attributes>& attributes) mutable {
-                      if (attributes) {
-                        send();
-                      } else {
-                        answer->give(fail(attributes.error()));
-                      }
-                    });
+  context_->refresh(
+      inode, {open.credential, nullptr},
+      [inode, send = std::move(send), answer](const Result<Attributes>& attributes) mutable {
+        if (!attributes) {
+          answer->give(fail(attributes.error()));
+        } else {
+          send(inode->is_unsure() ? std::optional(attributes->size) : std::nullopt);
+        }
+      });
 }
 
 // Servers do it by themselves for a credential without the right; most of them. Of the others only

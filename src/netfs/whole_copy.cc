@@ -3,7 +3,7 @@
 #include <algorithm>
 #include <cstddef>
 #include <cstdint>
-#include <optional>
+#include <memory>
 #include <utility>
 #include <vector>
 
@@ -38,20 +38,22 @@ void WholeCopy::set_size(std::uint64_t size) {
 
 bool WholeCopy::resize(std::uint64_t size) {
   const std::uint64_t had = bytes_.size();
-  if (size > kMostBytes || (size > had && total_.load() + (size - had) > kMostTotalBytes)) {
+  if (had == 0) {
+    since_ = clock_.now();
+  }
+  if (size > kMostBytes || (size > had && total_->load() + (size - had) > kMostTotalBytes)) {
     give_up();
     return false;
   }
   bytes_.resize(size);
-  total_ += size - had;
+  *total_ += size - had;
   return true;
 }
 
-std::optional<std::vector<std::byte>> WholeCopy::take() {
-  std::optional<std::vector<std::byte>> taken;
+std::shared_ptr<const WrittenContent> WholeCopy::take() {
+  std::shared_ptr<const WrittenContent> taken;
   if (whole_ && !bytes_.empty()) {
-    total_ -= bytes_.size();
-    taken = std::exchange(bytes_, {});
+    taken = std::make_shared<const WrittenContent>(std::exchange(bytes_, {}), since_, total_);
   }
   give_up();
   return taken;
@@ -59,7 +61,7 @@ std::optional<std::vector<std::byte>> WholeCopy::take() {
 
 void WholeCopy::give_up() {
   whole_ = false;
-  total_ -= bytes_.size();
+  *total_ -= bytes_.size();
   bytes_ = {};
 }
 

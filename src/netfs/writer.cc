@@ -44,7 +44,7 @@ Writer::Writer(std::shared_ptr<ShareContext> share, InodeRef inode, std::functio
     : share_(std::move(share)),
       inode_(std::move(inode)),
       on_idle_(std::move(on_idle)),
-      copy_(share_->copied_bytes) {}
+      copy_(share_->copied_bytes, share_->executor.clock()) {}
 
 void Writer::write(const WritePlace& place, OwnedBytes bytes, CredentialRef credential,
                    Done<Written> done) {
@@ -53,10 +53,13 @@ void Writer::write(const WritePlace& place, OwnedBytes bytes, CredentialRef cred
     return;
   }
   const bool size_is_sure = inode_->server_fresh_for().count() > 0;
-  const std::uint64_t size = inode_->attributes().attributes.size;
+  const std::uint64_t size = place.told_end.value_or(inode_->attributes().attributes.size);
   HeldWrite write{place, std::move(bytes), std::move(credential), std::move(done)};
   {
     const MutexLock lock(mutex_);
+    if (idle_now() && !inode_->is_unsure()) {
+      accepted_end_ = 0;
+    }
     told_idle_ = false;
     if (!holds_.empty()) {
       held_writes_.push_back(std::move(write));
@@ -188,12 +191,9 @@ void Writer::give_up_copy() {
   copy_.give_up();
 }
 
-std::optional<std::vector<std::byte>> Writer::take_copy() {
+std::shared_ptr<const WrittenContent> Writer::take_copy() {
   const MutexLock lock(mutex_);
-  if (!idle_now()) {
-    return std::nullopt;
-  }
-  return copy_.take();
+  return idle_now() ? copy_.take() : nullptr;
 }
 
 LateErrors Writer::late_errors() const {
@@ -281,7 +281,6 @@ Writer::Work Writer::next() {
   }
   if (idle_now() && !told_idle_) {
     told_idle_ = true;
-    accepted_end_ = 0;
     work.idle = true;
   }
   return work;

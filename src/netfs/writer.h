@@ -46,6 +46,9 @@ struct WritePlace {
   bool clear_privileges = false;  // suid and sgid are to go
   bool through = false;           // not to be answered before the server has the bytes
   bool of_mapping = false;        // pages that a mapping changed: no longer than the file
+  // Where the server has just said that the file ends, while nothing that is known can be relied
+  // on.
+  std::optional<std::uint64_t> told_end = std::nullopt;
 };
 
 // Where bytes went.
@@ -97,8 +100,8 @@ class Writer : public std::enable_shared_from_this<Writer> {
   // The file is empty: what is written from now on is all of it. Before anything is accepted.
   void begin_copy() EXCLUDES(mutex_);
   void give_up_copy() EXCLUDES(mutex_);
-  // All of the file, if it is known, and idle.
-  [[nodiscard]] std::optional<std::vector<std::byte>> take_copy() EXCLUDES(mutex_);
+  // All of the file, if it is known, and idle; else null.
+  [[nodiscard]] std::shared_ptr<const WrittenContent> take_copy() EXCLUDES(mutex_);
 
   [[nodiscard]] LateErrors late_errors() const EXCLUDES(mutex_);
   // Some of what was answered has not reached the server yet, for all we know.
@@ -206,7 +209,8 @@ class Writer : public std::enable_shared_from_this<Writer> {
 
   mutable Mutex mutex_{LockRank::kWriter};
   std::uint64_t last_sequence_ GUARDED_BY(mutex_) = 0;
-  std::uint64_t accepted_end_ GUARDED_BY(mutex_) = 0;     // of all since it was idle
+  // Of all since the file's size was known and nothing was to be done.
+  std::uint64_t accepted_end_ GUARDED_BY(mutex_) = 0;
   std::uint64_t wanted_sequence_ GUARDED_BY(mutex_) = 0;  // up to which all is to be sent
   Pieces waiting_ GUARDED_BY(mutex_);                     // each list in order of sequence
   Pieces under_way_ GUARDED_BY(mutex_);
