@@ -1,8 +1,9 @@
-// The simulation of a share: random reads, opens, changes on the server, faults of the cache and
-// restarts, all from one seed, under a stepper. Its one property is the second law: what a read
-// returns the server held, in one piece, at a moment that the coherency rule allows. It runs over
-// a cache in memory and over the real one on a filesystem in memory, whose engine is killed, whose
-// power fails and whose disk has errors and little room.
+// The simulation of a share: random reads, opens, changes on the server and by ourselves, faults of
+// the cache and restarts, all from one seed, under a stepper. Its one property is the second law:
+// what a read returns the server held, in one piece, at a moment that the coherency rule allows;
+// what we wrote it holds as local_writers.h says. It runs over a cache in memory and over the real
+// one on a filesystem in memory, whose engine is killed, whose power fails and whose disk has
+// errors and little room.
 //
 // LARDER_SEED=N replays one run; LARDER_SIM_RUNS=N changes how many there are.
 #include <algorithm>
@@ -27,6 +28,7 @@
 #include "base/log.h"
 #include "base/result.h"
 #include "fscache/cache.h"
+#include "local_writers.h"
 #include "netfs/adapter.h"
 #include "netfs/call_scope.h"
 #include "netfs/coherency.h"
@@ -76,6 +78,10 @@ class Simulation {
     server_.say_granularity = chance(50);
     server_.post_op_attributes = chance(85);
     server_.read_size = pick<std::uint32_t>({4096, 32768, 50'000, 1024 * 1024});
+    server_.write_size = pick<std::uint32_t>({4096, 50'000, 1024 * 1024});
+    server_.tells_before = chance(70);
+    server_.writes_through = chance(20);
+    writes_ = chance(60);
     server_.clock_offset_seconds = pick<std::int64_t>({-3600, 0, 3600});
     for (int i = 0; i < kFiles; ++i) {
       files_.push_back(server_.add_file(name_of(i), random_bytes(random_, random_size())));
@@ -128,6 +134,8 @@ class Simulation {
 
   [[nodiscard]] std::uint64_t cached_bytes() const { return cached_bytes_; }
 
+  [[nodiscard]] const LocalWriters& writers() const { return writers_; }
+
  private:
   static constexpr int kFiles = 5;
 
@@ -136,6 +144,13 @@ class Simulation {
     MonotonicTime since;  // when open(2) began
     netfs::OpenFile open;
     std::uint64_t next = 0;  // where its last read ended
+  };
+
+  // What was so when a read began.
+  struct Begun {
+    MonotonicTime at;
+    std::uint64_t order;  // as LocalWriters::now() says
+    bool written;         // by ourselves, at that time
   };
 
   template <class T>
@@ -201,6 +216,7 @@ class Simulation {
       share_->shut_down();
       stepper_.run();
       opens_.clear();  // also those that came through at last
+      writers_.end_life();
       share_.reset();
     }
     stepper_.run();
@@ -209,13 +225,23 @@ class Simulation {
   }
 
   void step() {
+    // An error that waits may strike any call until the next step.
+    if (std::exchange(trouble_, !control_->errors.empty()) || trouble_) {
+      writers_.note_trouble();
+    }
     const std::uint64_t what = random_() % 100;
     if (what < 2) {
       list();
     } else if (what < 20) {
       open(static_cast<int>(random_() % kFiles));
+    } else if (what < 45 && writes_) {
+      writers_.step(*share_, name_of(static_cast<int>(random_() % kFiles)));
     } else if (what < 60) {
       read();
+    } else if (what < 61 && writes_) {
+      log_debug("the server restarts");
+      server_.restart();
+      writers_.note_trouble();
     } else if (what < 68) {
       change();
     } else if (what < 74) {
@@ -233,6 +259,7 @@ class Simulation {
       }
     } else if (what < 95) {
       control_->errors.push_back(Error(Errc::kRemote, EIO, "the server has trouble"));
+      trouble_ = true;
     } else if (what < 97) {
       end_life();
     } else {
@@ -249,6 +276,7 @@ class Simulation {
       for (std::size_t i = 0; i < steps && stepper_.step(); ++i) {
       }
     } else {
+      writers_.sync_all(*share_);
       finish_reads();
     }
     if (chance(90)) {
@@ -294,6 +322,7 @@ class Simulation {
   void change() {
     const int file = static_cast<int>(random_() % kFiles);
     const std::string& before = server_.content(fileid(file));
+    writers_.note_change(fileid(file));
     switch (random_() % 5) {
       case 0:
         replace(file);
@@ -366,13 +395,18 @@ class Simulation {
 
   void read(const Open& open, ByteRange range) {
     ++reads_under_way_;
+    const Begun begun{stepper_.clock().now(), writers_.now(), is_written(open)};
     share_->read(open.open, range, std::make_shared<netfs::CallScope>(),
-                 [this, open, range](const Result<netfs::ReadOutcome>& outcome) {
+                 [this, open, range, begun](const Result<netfs::ReadOutcome>& outcome) {
                    --reads_under_way_;
                    if (outcome) {
-                     check(open, range, *outcome);
+                     check(open, begun, range, *outcome);
                    }
                  });
+  }
+
+  static bool is_written(const Open& open) {
+    return netfs::Share::is_for_page_cache_only(open.open);
   }
 
   void close() {
@@ -386,17 +420,30 @@ class Simulation {
   void finish_reads() {
     control_->errors.clear();
     control_->release();
-    stepper_.run_until([this] { return reads_under_way_ == 0; }, kLongEnough);
+    stepper_.run_until([this] { return reads_under_way_ == 0 && writers_.idle(); }, kLongEnough);
     EXPECT_EQ(reads_under_way_, 0U) << "reads were never answered";
+    EXPECT_TRUE(writers_.idle()) << "changes were never answered";
   }
 
   // The second law.
-  void check(const Open& open, ByteRange range, const netfs::ReadOutcome& outcome) {
+  void check(const Open& open, const Begun& begun, ByteRange range,
+             const netfs::ReadOutcome& outcome) {
     std::string got;
     for (const auto& slice : outcome.slices) {
       got += text_of(slice.bytes);
     }
     ++reads_checked_;
+    log_debug("file {}: {} bytes read at {}, of {}, begun as {}", fileid(open), got.size(),
+              range.offset, name_of_source(outcome), begun.order);
+    writers_.check_read(fileid(open), begun.order, range, got);
+    if ((begun.written || is_written(open) || writers_.wrote_since(fileid(open), begun.order)) &&
+        was_there_since(history(open), begun.at, range, got)) {
+      return;  // from the server, one READ after the other, while the file was being written
+    }
+    if (outcome.version != nullptr && outcome.version->content != nullptr &&
+        was_there_since(history(open), open.since - kSettling, range, got)) {
+      return;  // from what we wrote ourselves: others' changes with equal stamps are not in it yet
+    }
     const auto& history = this->history(open);
     const auto removed = removed_.find(fileid(open));
     EXPECT_TRUE(removed == removed_.end() || removed->second.at >= open.since)
@@ -436,6 +483,38 @@ class Simulation {
         "relative to the open: {}",
         got.size(), range.offset, name_of(open.file), ms(stepper_.clock().now() - open.since),
         versions);
+  }
+
+  static std::string_view name_of_source(const netfs::ReadOutcome& outcome) {
+    if (outcome.version == nullptr) {
+      return "no version";
+    }
+    return outcome.version->content != nullptr ? "our own content" : "a version";
+  }
+
+  // Whether every byte was the server's at some moment since `since`, and so was a short end.
+  static bool was_there_since(const std::vector<FakeServer::Moment>& history, MonotonicTime since,
+                              ByteRange range, const std::string& got) {
+    std::vector<const std::string*> contents;
+    for (std::size_t at = 0; at < history.size(); ++at) {
+      if (at + 1 == history.size() || history[at + 1].from >= since) {
+        contents.push_back(&history[at].content);
+      }
+    }
+    const auto ends_there = [&](const std::string* content) {
+      return content->size() <= range.offset + got.size();  // one READ among several saw the end
+    };
+    if (got.size() < range.length && std::ranges::none_of(contents, ends_there)) {
+      return false;
+    }
+    for (std::size_t i = 0; i < got.size(); ++i) {
+      if (std::ranges::none_of(contents, [&](const std::string* content) {
+            return range.offset + i < content->size() && (*content)[range.offset + i] == got[i];
+          })) {
+        return false;
+      }
+    }
+    return true;
   }
 
   // Whether every byte is one of the contents' at its place, up to where the file ends (or before
@@ -478,6 +557,9 @@ class Simulation {
   std::vector<std::uint64_t> files_;  // by number
   std::map<std::uint64_t, Removed> removed_;
   std::vector<Open> opens_;
+  bool writes_ = false;
+  bool trouble_ = false;  // an error waited, or came, in the last step
+  LocalWriters writers_{random_, server_};
   unsigned reads_under_way_ = 0;
   std::uint64_t reads_checked_ = 0;
   std::uint64_t cached_bytes_ = 0;
@@ -494,6 +576,8 @@ void run_simulations(const MakeDisk& make_disk) {
   std::uint64_t reads = 0;
   std::uint64_t cached_bytes = 0;
   std::uint64_t warm_bytes = 0;
+  std::uint64_t confirmed_bytes = 0;
+  std::uint64_t read_back_bytes = 0;
   for (std::uint64_t seed = first; seed < first + runs; ++seed) {
     SCOPED_TRACE(fmt::format("replay with LARDER_SEED={}", seed));
     {
@@ -503,6 +587,8 @@ void run_simulations(const MakeDisk& make_disk) {
       reads += simulation.reads();
       cached_bytes += simulation.cached_bytes();
       warm_bytes += simulation.warm_bytes();
+      confirmed_bytes += simulation.writers().bytes_confirmed();
+      read_back_bytes += simulation.writers().bytes_read_back();
     }
     if (::testing::Test::HasFailure()) {
       return;
@@ -513,9 +599,12 @@ void run_simulations(const MakeDisk& make_disk) {
     EXPECT_GT(reads, runs * 20);
     EXPECT_GT(cached_bytes, runs * 1000);
     EXPECT_GT(warm_bytes, runs * 100'000);
+    EXPECT_GT(confirmed_bytes, runs * 1000);
+    EXPECT_GT(read_back_bytes, runs * 1000);
   }
   std::cout << reads << " reads checked, " << cached_bytes << " bytes of them from the cache, "
-            << warm_bytes << " right after a restart\n";
+            << warm_bytes << " right after a restart; " << confirmed_bytes
+            << " bytes written and confirmed, " << read_back_bytes << " read back\n";
 }
 
 TEST(ShareSimulation, EveryReadIsOfOneVersionThatTheOpenMaySee) {
