@@ -252,13 +252,15 @@ class Killed(StallCase):
 
     def is_settled(self, held):
         """The call may have been carried out or not; what is seen is what is there, and changes work."""
-        try:
-            if list_with_attributes(held) != list_with_attributes(self.export / held.name):
-                return False
-        except FileNotFoundError:
-            return False
+        before = self.shows_what_is_there(held)
         self.change_names(held)
-        return list_with_attributes(held) == list_with_attributes(self.export / held.name)
+        return before and self.shows_what_is_there(held)
+
+    def shows_what_is_there(self, held):
+        try:
+            return list_with_attributes(held) == list_with_attributes(self.export / held.name)
+        except FileNotFoundError:
+            return False  # it came meanwhile, and the kernel believes for a moment that it is not there
 
     def test_who_waits_for_bytes_to_arrive(self):
         self.killed("WRITE", self.mounted / "held0")
