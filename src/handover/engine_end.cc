@@ -57,6 +57,7 @@ Result<std::unique_ptr<EngineEnd>> EngineEnd::adopt(UniqueFd channel) {
   end->handles_ = TRY(map_table(message.descriptors, TableKind::kHandles));
   end->backings_ = TRY(map_table(message.descriptors, TableKind::kBackings));
   end->hidden_names_ = TRY(map_table(message.descriptors, TableKind::kHiddenNames));
+  end->journal_ = TRY(map_table(message.descriptors, TableKind::kJournal));
   end->control_socket_ = std::move(message.descriptors.back());
   return end;
 }

@@ -68,6 +68,10 @@ class EngineEnd {
     return Table<HiddenNameRecord>(std::move(hidden_names_));
   }
 
+  [[nodiscard]] Table<JournalRecord> take_journal() {
+    return Table<JournalRecord>(std::move(journal_));
+  }
+
   // Listens on <runtime>/control.sock; does not block.
   [[nodiscard]] UniqueFd take_control_socket() { return std::move(control_socket_); }
 
@@ -111,7 +115,7 @@ class EngineEnd {
 
   const UniqueFd channel_;
   Hello hello_;
-  TableMemory nodes_, handles_, backings_, hidden_names_;
+  TableMemory nodes_, handles_, backings_, hidden_names_, journal_;
   UniqueFd control_socket_;
   KeeperOrders orders_;  // of the receiving thread
 

@@ -12,7 +12,7 @@
 
 namespace larder::handover {
 
-inline constexpr std::uint32_t kRecordsVersion = 3;
+inline constexpr std::uint32_t kRecordsVersion = 4;
 
 // One file or directory that the kernel knows of, at most 192 bytes.
 //
@@ -96,7 +96,49 @@ struct HiddenNameRecord {
   std::array<std::byte, 64> handle;  // of the directory
 };
 
+// How far a call has come that must not happen twice.
+enum class CallState : std::uint8_t {
+  kBegun = 1,     // nothing was asked for that would carry it out
+  kSent = 2,      // the server may have carried it out
+  kAnswered = 3,  // its answer is in the record, and may be with the kernel
+};
+
+// One call of the kernel that must not happen twice, from its arrival until its answer is with the
+// kernel. Slots are used from the first on: behind one that never was there are no others.
+// fuse/journal.h has the order in which it is written, and who reads what of it.
+struct JournalRecord {
+  static constexpr std::size_t kMostNameBytes = 64;
+  static constexpr std::size_t kMostAnswerBytes = 144;  // CREATE's
+
+  std::uint32_t mount_id;  // 0: the slot is free; written last
+  std::uint32_t opcode;
+  std::uint64_t unique;  // the kernel's, without the bit of a resend; 0: the slot never was used
+  std::uint64_t nodeid;  // whose lookup count was raised for the answer; 0: none
+  std::uint64_t fh;      // what was opened for the answer; 0: nothing
+  std::uint64_t offset;  // where an append goes, with kCallHasOffset
+  std::int32_t error;    // errno of the answer
+  std::uint8_t state;    // CallState
+  std::uint8_t flags;    // CallFlags
+  std::uint8_t answer_length;
+  std::uint8_t hidden_name_length;
+  std::uint8_t made_length;
+  std::array<std::byte, 7> reserved;
+  std::array<std::byte, 8> verifier;             // of an exclusive creation, with kCallHasVerifier
+  std::array<char, kMostNameBytes> hidden_name;  // for the open file that loses its name
+  std::array<std::byte, 64> made;                // handle of what the server has made
+  std::array<std::byte, kMostAnswerBytes> answer;  // behind the reply's header
+};
+
+enum CallFlags : std::uint8_t {
+  kCallHasVerifier = 1,
+  kCallHasOffset = 2,
+  kCallHasHidden = 4,  // the file that is in the way has its hidden name
+};
+
+static_assert(sizeof(JournalRecord) == 336);
+
 static_assert(std::is_trivially_copyable_v<NodeRecord>);
+static_assert(std::is_trivially_copyable_v<JournalRecord>);
 static_assert(std::is_trivially_copyable_v<HiddenNameRecord>);
 static_assert(std::is_trivially_copyable_v<HandleRecord>);
 static_assert(std::is_trivially_copyable_v<BackingRecord>);

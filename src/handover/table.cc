@@ -33,12 +33,14 @@ struct Header {
 };
 
 // 16 Mi nodes and 1 Mi handles: more than a machine's memory holds of inodes and open files; few
-// files are removed while open. Only what is used takes memory.
+// files are removed while open, and few calls that change names are under way at a time. Only what
+// is used takes memory.
 constexpr auto kShapes = std::to_array<TableShape>({
     {TableKind::kNodes, "larder-nodes", sizeof(NodeRecord), 1U << 24U},
     {TableKind::kHandles, "larder-handles", sizeof(HandleRecord), 1U << 20U},
     {TableKind::kBackings, "larder-backings", sizeof(BackingRecord), 1U << 20U},
     {TableKind::kHiddenNames, "larder-hidden-names", sizeof(HiddenNameRecord), 1U << 16U, true},
+    {TableKind::kJournal, "larder-journal", sizeof(JournalRecord), 1U << 16U},
 });
 
 std::size_t length_of(const TableShape& shape) {

@@ -17,7 +17,7 @@
 namespace larder::handover {
 
 // What the keeper hands over, in the order of the descriptors in HELLO.
-enum class TableKind : std::uint8_t { kNodes, kHandles, kBackings, kHiddenNames };
+enum class TableKind : std::uint8_t { kNodes, kHandles, kBackings, kHiddenNames, kJournal };
 
 struct TableShape {
   TableKind kind;

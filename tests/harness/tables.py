@@ -10,7 +10,7 @@ import struct
 
 _HEADER = struct.Struct("=QIIII")  # magic, version, kind, record size, capacity
 _HEADER_ROOM = 4096
-_VERSION = 3
+_VERSION = 4
 
 Node = collections.namedtuple(
     "Node", "slot generation mount_id lookup_count fileid fsid size coherency verifier open_count"
@@ -20,9 +20,13 @@ Handle = collections.namedtuple(
               " groups")
 Backing = collections.namedtuple("Backing", "slot mount_id backing_id nodeid device inode charged_bytes")
 
+Call = collections.namedtuple(
+    "Call", "slot mount_id opcode unique nodeid fh offset error state flags answer verifier hidden_name made")
+
 _NODE = struct.Struct("=IIQQQQ16sQIiBBBB64s4x")
 _HANDLE = struct.Struct("=QQ16sIIIIIBBH128s")
 _BACKING = struct.Struct("=IiQQQQ")
+_CALL = struct.Struct("=IIQQQQiBBBBB7x8s64s64s144s")
 
 
 def nodes(keeper_pid):
@@ -51,6 +55,22 @@ def backings(keeper_pid):
     return [backing for backing in (Backing(slot, *fields) for slot, fields in
                                     _records(keeper_pid, "larder-backings", _BACKING))
             if backing.mount_id != 0]
+
+
+def calls(keeper_pid):
+    """What the journal has of calls that must not happen twice."""
+    found = []
+    for slot, fields in _records(keeper_pid, "larder-journal", _CALL):
+        *head, answer_length, name_length, made_length, verifier, name, made, answer = fields
+        call = Call(slot, *head, answer[:answer_length], verifier, name[:name_length].decode(),
+                    made[:made_length])
+        if call.mount_id != 0:
+            found.append(call)
+    return found
+
+
+def slots_ever_used_by_calls(keeper_pid):
+    return sum(fields[2] != 0 for _, fields in _records(keeper_pid, "larder-journal", _CALL))
 
 
 def _records(pid, name, layout):
