@@ -49,6 +49,14 @@ using Done = std::move_only_function<void(Result<T>)>;
 // Names a call that is under way, for cancel(); never reused while the adapter lives.
 using CallId = std::uint64_t;
 
+// In whose name a change is asked for.
+struct Asker {
+  CredentialRef credential;
+  // A process before this one may have had it done, and not have seen the answer: the call is taken
+  // for a repetition from the first transmission on.
+  bool may_be_done = false;
+};
+
 // What the server told of the share when we connected.
 struct ShareInfo {
   FileHandle root;
@@ -181,30 +189,27 @@ class Adapter {
 
   // ---- Changes. They are done once: an adapter that had to send one again, because no answer
   // came, does not take the answer to the second for the answer to the first (a name that is there
-  // already may be the one that it made).
+  // already may be the one that it made). Nor the answer to the first of a call that may be done.
 
   virtual CallId start_setattr(const FileHandle& handle, const AttributeChanges& changes,
                                CredentialRef credential, Done<Change> done) = 0;
   virtual CallId start_create(const FileHandle& directory, std::string_view name,
-                              const CreateOrder& order, CredentialRef credential,
-                              Done<CreateReply> done) = 0;
+                              const CreateOrder& order, Asker asker, Done<CreateReply> done) = 0;
   virtual CallId start_make(const FileHandle& directory, std::string_view name,
-                            const MakeOrder& order, CredentialRef credential,
-                            Done<CreateReply> done) = 0;
+                            const MakeOrder& order, Asker asker, Done<CreateReply> done) = 0;
   virtual CallId start_symlink(const FileHandle& directory, std::string_view name,
                                std::string_view target, const AttributeChanges& attributes,
-                               CredentialRef credential, Done<CreateReply> done) = 0;
+                               Asker asker, Done<CreateReply> done) = 0;
   // A file, of any type but a directory.
-  virtual CallId start_remove(const FileHandle& directory, std::string_view name,
-                              CredentialRef credential, Done<Change> done) = 0;
-  virtual CallId start_rmdir(const FileHandle& directory, std::string_view name,
-                             CredentialRef credential, Done<Change> done) = 0;
+  virtual CallId start_remove(const FileHandle& directory, std::string_view name, Asker asker,
+                              Done<Change> done) = 0;
+  virtual CallId start_rmdir(const FileHandle& directory, std::string_view name, Asker asker,
+                             Done<Change> done) = 0;
   virtual CallId start_rename(const FileHandle& from_directory, std::string_view from,
-                              const FileHandle& to_directory, std::string_view to,
-                              CredentialRef credential, Done<RenameReply> done) = 0;
+                              const FileHandle& to_directory, std::string_view to, Asker asker,
+                              Done<RenameReply> done) = 0;
   virtual CallId start_link(const FileHandle& file, const FileHandle& directory,
-                            std::string_view name, CredentialRef credential,
-                            Done<LinkReply> done) = 0;
+                            std::string_view name, Asker asker, Done<LinkReply> done) = 0;
   virtual CallId start_write(const FileHandle& handle, const WriteOrder& order,
                              CredentialRef credential, Done<WriteReply> done) = 0;
   // All bytes that were written before the call reach the server's disk, unless its verifier says

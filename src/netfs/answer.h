@@ -57,7 +57,7 @@ template <class T>
 }
 
 [[nodiscard]] inline Caller unheard(const Caller& caller) {
-  return {caller.credential, nullptr};
+  return {caller.credential, nullptr, caller.journal};
 }
 
 }  // namespace larder::netfs

@@ -10,6 +10,7 @@
 #include "base/thread_annotations.h"
 #include "netfs/adapter.h"
 #include "netfs/attributes.h"
+#include "netfs/call_journal.h"
 
 namespace larder::netfs {
 
@@ -80,7 +81,17 @@ class CallScope {
 struct Caller {
   CredentialRef credential;
   std::shared_ptr<CallScope> scope;
+  CallJournalRef journal = nullptr;  // of a change that must not happen twice
 };
+
+// Whoever asks the server for the change itself asks so: it is noted before.
+[[nodiscard]] inline Asker ask_as(const Caller& caller) {
+  if (caller.journal == nullptr) {
+    return {caller.credential};
+  }
+  caller.journal->note_sent();
+  return {caller.credential, caller.journal->earlier().sent};
+}
 
 // Around the start of a call to the server, so that an interrupt of the caller's request ends it:
 //

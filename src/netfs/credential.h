@@ -34,7 +34,8 @@ namespace larder::netfs {
 
 // The caller as the server is to see him for this inode.
 [[nodiscard]] inline Caller caller_for(const Inode& inode, const Caller& caller) {
-  return {with_group_first(caller.credential, inode.attributes().attributes.gid), caller.scope};
+  return {with_group_first(caller.credential, inode.attributes().attributes.gid), caller.scope,
+          caller.journal};
 }
 
 }  // namespace larder::netfs

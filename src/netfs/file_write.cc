@@ -237,7 +237,7 @@ void File::remove_hidden(const HiddenName& hidden, bool as_root) {
   const CredentialRef credential =
       as_root ? std::make_shared<const Credential>() : hidden.credential;
   share_->adapter.start_remove(
-      hidden.directory->handle(), hidden.name, credential,
+      hidden.directory->handle(), hidden.name, {credential},
       [self = shared_from_this(), hidden, as_root](const Result<Change>& change) {
         self->share_->end_change(hidden.directory, change);
         const int why = change ? 0 : change.error().error_number();

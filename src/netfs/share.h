@@ -213,7 +213,8 @@ class Share {
     std::string name;
   };
 
-  // The file that a name was (null: nobody knows it here), and the hidden name that it has now.
+  // The file that a name was (null: nobody knows it here, or holds it any more), and the hidden
+  // name that it has now.
   struct Hidden {
     InodeRef inode;
     std::optional<std::string> name;
@@ -254,22 +255,32 @@ class Share {
   [[nodiscard]] CheckTicket begin_change(const InodeRef& directory);
   void finish_make(const InodeRef& directory, const std::string& name, const Caller& caller,
                    CheckTicket ticket, const Result<CreateReply>& reply, Done<LookupOutcome> done);
+  void create_at_server(const Place& place, const CreateIntent& intent, const Caller& caller,
+                        Done<LookupOutcome> done);
   void open_created(LookupOutcome made, const CreateIntent& intent, const Caller& caller,
                     Done<Created> done);
-  void remove_at_server(const InodeRef& directory, const std::string& name, const Caller& caller,
-                        const InodeRef& victim, Done<void> done);
-  void rmdir_at_server(const Place& place, const Caller& caller, Done<void> done);
+  void remove_at_server(const Place& place, const Asker& asker, const InodeRef& victim,
+                        Done<void> done);
+  void remove_directory_at(const Place& place, const Caller& caller, Done<void> done);
+  void rmdir_at_server(const Place& place, const Asker& asker, Done<void> done);
   void clear_hidden(const InodeRef& victim, const Place& place, const Caller& caller,
                     Done<void> done);
   void rename_found(const Place& from, const Place& to, const InodeRef& moved, const Caller& caller,
                     Done<void> done);
-  void rename_at_server(const Place& from, const Place& to, const Caller& caller, Done<void> done);
+  void rename_at_server(const Place& from, const Place& to, const Asker& asker, Done<void> done);
   void find_name(const InodeRef& directory, const std::string& name, const Caller& caller,
                  Done<InodeRef> done);
   // `unless`: a file that keeps one of its names anyway.
-  void hide_if_open(const InodeRef& directory, const std::string& name, const Caller& caller,
-                    Done<Hidden> done, const InodeRef& unless = nullptr,
-                    Fate fate = Fate::kReplaced);
+  void make_way(const Place& place, const Caller& caller, const InodeRef& unless, Fate fate,
+                Done<Hidden> done);
+  void hide_if_open(const Place& place, const Caller& caller, const InodeRef& unless, Fate fate,
+                    Done<Hidden> done);
+  void find_hidden(const Place& place, const Caller& caller, const InodeRef& unless, Fate fate,
+                   Done<Hidden> done);
+  void take_hidden(const Place& hidden, const Caller& caller, const InodeRef& inode, Fate fate,
+                   Done<Hidden> done);
+  void settle_hidden(const Place& place, const Hidden& hidden, const Caller& caller,
+                     Result<> renamed, Done<void> done);
   void hide(const Place& place, const Caller& caller, const std::shared_ptr<File>& file, Fate fate,
             Done<Hidden> done);
   void announce_hidden(const Place& place, const Caller& caller);
@@ -277,7 +288,7 @@ class Share {
   static void remove_left(const std::shared_ptr<ShareContext>& context, const LeftName& left,
                           const CredentialRef& credential);
   void unhide(const Place& place, const std::string& hidden, const InodeRef& inode,
-              const Caller& caller);
+              const Caller& caller, std::move_only_function<void()> done);
 
   [[nodiscard]] static std::optional<Error> take_late_error(const OpenFile& open);
   void clear_privileges(const OpenFile& open, const Written& written,

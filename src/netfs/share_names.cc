@@ -13,6 +13,7 @@
 #include "netfs/adapter.h"
 #include "netfs/answer.h"
 #include "netfs/attributes.h"
+#include "netfs/call_journal.h"
 #include "netfs/call_scope.h"
 #include "netfs/changes.h"
 #include "netfs/credential.h"
@@ -42,28 +43,46 @@ void Share::create(const InodeRef& directory, std::string_view name, const Creat
                    const Caller& asking, Done<Created> done) {
   const Caller caller = unheard(caller_for(*directory, asking));
   done = interruptible(asking, std::move(done));
+  create_at_server(
+      {directory, std::string(name)}, intent, caller,
+      [this, intent, caller, done = std::move(done)](Result<LookupOutcome> made) mutable {
+        if (!made) {
+          done(fail(made.error()));
+          return;
+        }
+        if (caller.journal != nullptr) {
+          caller.journal->note_made(made->inode->handle());
+        }
+        open_created(std::move(*made), intent, caller, std::move(done));
+      });
+}
+
+void Share::create_at_server(const Place& place, const CreateIntent& intent, const Caller& caller,
+                             Done<LookupOutcome> done) {
+  const CallNotes earlier = notes_of(caller.journal);
+  if (earlier.made) {
+    // Its verifier may be gone from its stamps: another CREATE would not know it.
+    on_lookup_reply(place, caller, context_->inodes.begin_check(),
+                    LookupReply{*earlier.made, std::nullopt, std::nullopt}, std::move(done));
+    return;
+  }
   CreateOrder order;
   if (intent.exclusive) {
     order.mode = CreateMode::kExclusive;
-    order.verifier = context_->new_verifier();
+    order.verifier = earlier.verifier ? *earlier.verifier : context_->new_verifier();
+    if (caller.journal != nullptr) {
+      caller.journal->note_verifier(order.verifier);
+    }
   } else {
     order.attributes.mode = intent.mode;
   }
-  const CheckTicket ticket = begin_change(directory);
-  adapter_.start_create(
-      directory->handle(), name, order, caller.credential,
-      [this, directory, name = std::string(name), intent, caller, ticket,
-       done = std::move(done)](Result<CreateReply> reply) mutable {
-        finish_make(
-            directory, name, caller, ticket, reply,
-            [this, intent, caller, done = std::move(done)](Result<LookupOutcome> made) mutable {
-              if (!made) {
-                done(fail(made.error()));
-              } else {
-                open_created(std::move(*made), intent, caller, std::move(done));
-              }
-            });
-      });
+  const CheckTicket ticket = begin_change(place.directory);
+  adapter_.start_create(place.directory->handle(), place.name, order, ask_as(caller),
+                        [this, place, caller, ticket,
+                         done = std::move(done)](const Result<CreateReply>& reply) mutable {
+                          finish_make(place.directory, place.name, caller, ticket, reply,
+                                      std::move(done));
+                        });
 }
 
 void Share::open_created(LookupOutcome made, const CreateIntent& intent, const Caller& caller,
@@ -72,7 +91,10 @@ void Share::open_created(LookupOutcome made, const CreateIntent& intent, const C
   OpenIntent with = intent.open;
   // It was there, unseen, only if it has bytes: a size in CREATE would cost suid and sgid.
   with.truncate = with.truncate && inode->attributes().attributes.size > 0;
-  auto opened = [made = std::move(made), truncated = with.truncate,
+  // By us, or by a process before us, which may not have lived to take suid away.
+  const bool truncated =
+      with.truncate || (intent.open.truncate && notes_of(caller.journal).made.has_value());
+  auto opened = [made = std::move(made), truncated,
                  done = std::move(done)](Result<OpenFile> open) mutable {
     if (!open) {
       done(fail(open.error()));
@@ -114,7 +136,7 @@ void Share::make(const InodeRef& directory, std::string_view name, const MakeOrd
   const Caller caller = unheard(caller_for(*directory, asking));
   done = interruptible(asking, std::move(done));
   const CheckTicket ticket = begin_change(directory);
-  adapter_.start_make(directory->handle(), name, order, caller.credential,
+  adapter_.start_make(directory->handle(), name, order, ask_as(caller),
                       [this, directory, name = std::string(name), caller, ticket,
                        done = std::move(done)](const Result<CreateReply>& reply) mutable {
                         finish_make(directory, name, caller, ticket, reply, std::move(done));
@@ -126,7 +148,7 @@ void Share::symlink(const InodeRef& directory, std::string_view name, std::strin
   const Caller caller = unheard(caller_for(*directory, asking));
   done = interruptible(asking, std::move(done));
   const CheckTicket ticket = begin_change(directory);
-  adapter_.start_symlink(directory->handle(), name, target, {}, caller.credential,
+  adapter_.start_symlink(directory->handle(), name, target, {}, ask_as(caller),
                          [this, directory, name = std::string(name), caller, ticket,
                           done = std::move(done)](const Result<CreateReply>& reply) mutable {
                            finish_make(directory, name, caller, ticket, reply, std::move(done));
@@ -161,7 +183,7 @@ void Share::link(const InodeRef& inode, const InodeRef& directory, std::string_v
   done = interruptible(asking, std::move(done));
   const CheckTicket ticket = begin_change(directory);
   adapter_.start_link(
-      inode->handle(), directory->handle(), name, caller.credential,
+      inode->handle(), directory->handle(), name, ask_as(caller),
       [this, inode, directory, name = std::string(name), caller, ticket,
        done = std::move(done)](Result<LinkReply> reply) mutable {
         context_->end_change(directory,
@@ -181,25 +203,23 @@ void Share::remove(const InodeRef& directory, std::string_view name, const Calle
                    Done<void> done) {
   const Caller caller = unheard(caller_for(*directory, asking));
   done = interruptible(asking, std::move(done));
-  hide_if_open(
-      directory, std::string(name), caller,
-      [this, directory, name = std::string(name), caller,
-       done = std::move(done)](Result<Hidden> hidden) mutable {
-        if (!hidden || hidden->name) {
-          done(hidden ? Result<>() : fail(hidden.error()));
-          return;
-        }
-        remove_at_server(directory, name, caller, hidden->inode, std::move(done));
-      },
-      nullptr, Fate::kRemoved);
+  const Place place{directory, std::string(name)};
+  make_way(place, caller, nullptr, Fate::kRemoved,
+           [this, place, caller, done = std::move(done)](Result<Hidden> hidden) mutable {
+             if (!hidden || hidden->name) {
+               done(hidden ? Result<>() : fail(hidden.error()));
+               return;
+             }
+             remove_at_server(place, ask_as(caller), hidden->inode, std::move(done));
+           });
 }
 
-void Share::remove_at_server(const InodeRef& directory, const std::string& name,
-                             const Caller& caller, const InodeRef& victim, Done<void> done) {
-  directory->begin_own_change();
-  context_->known_names.forget(directory->handle(), name);
-  adapter_.start_remove(directory->handle(), name, caller.credential,
-                        [context = context_, directory, victim,
+void Share::remove_at_server(const Place& place, const Asker& asker, const InodeRef& victim,
+                             Done<void> done) {
+  place.directory->begin_own_change();
+  context_->known_names.forget(place.directory->handle(), place.name);
+  adapter_.start_remove(place.directory->handle(), place.name, asker,
+                        [context = context_, directory = place.directory, victim,
                          done = std::move(done)](const Result<Change>& change) mutable {
                           context->end_change(directory, change);
                           if (change && has_only_one_name(victim)) {
@@ -215,8 +235,28 @@ void Share::remove_directory(const InodeRef& directory, std::string_view name, c
   const Caller caller = unheard(caller_for(*directory, asking));
   done = interruptible(asking, std::move(done));
   const Place place{directory, std::string(name)};
+  const std::string moving = notes_of(caller.journal).hidden_name;
+  if (moving.empty()) {
+    remove_directory_at(place, caller, std::move(done));
+    return;
+  }
+  // A process before us was moving a hidden file out of it.
+  adapter_.start_lookup(directory->handle(), moving, caller.credential,
+                        [this, place, moving, caller,
+                         done = std::move(done)](const Result<LookupReply>& found) mutable {
+                          if (found) {
+                            take_hidden({place.directory, moving}, caller,
+                                        context_->inodes.find(found->handle), Fate::kRemoved,
+                                        [](const Result<Hidden>&) {});
+                          }
+                          remove_directory_at(place, caller, std::move(done));
+                        });
+}
+
+void Share::remove_directory_at(const Place& place, const Caller& caller, Done<void> done) {
   rmdir_at_server(
-      place, caller, [this, place, caller, done = std::move(done)](Result<> removed) mutable {
+      place, ask_as(caller),
+      [this, place, caller, done = std::move(done)](Result<> removed) mutable {
         const auto known = context_->known_names.find(place.directory->handle(), place.name);
         const InodeRef victim = known ? context_->inodes.find(*known) : nullptr;
         if (removed || victim == nullptr || context_->hidden_names.in(victim->handle()).empty()) {
@@ -229,9 +269,9 @@ void Share::remove_directory(const InodeRef& directory, std::string_view name, c
       });
 }
 
-void Share::rmdir_at_server(const Place& place, const Caller& caller, Done<void> done) {
+void Share::rmdir_at_server(const Place& place, const Asker& asker, Done<void> done) {
   place.directory->begin_own_change();
-  adapter_.start_rmdir(place.directory->handle(), place.name, caller.credential,
+  adapter_.start_rmdir(place.directory->handle(), place.name, asker,
                        [context = context_, directory = place.directory,
                         done = std::move(done)](const Result<Change>& change) mutable {
                          context->end_change(directory, change);
@@ -259,36 +299,32 @@ void Share::rename(const InodeRef& from_directory, std::string_view from,
 // `moved`: the file that gets the new name; null if nobody knows it here.
 void Share::rename_found(const Place& from, const Place& to, const InodeRef& moved,
                          const Caller& caller, Done<void> done) {
-  hide_if_open(
-      to.directory, to.name, caller,
-      [this, from, to, moved, caller, done = std::move(done)](Result<Hidden> hidden) mutable {
-        if (!hidden) {
-          done(fail(hidden.error()));
-          return;
-        }
-        rename_at_server(from, to, caller,
-                         [this, moved, to, hidden = *hidden, caller,
-                          done = std::move(done)](Result<> renamed) mutable {
-                           if (renamed && !hidden.name && hidden.inode != moved &&
-                               has_only_one_name(hidden.inode)) {
-                             context_->discard_removed(*hidden.inode);
-                           }
-                           expire_known(moved);
-                           expire_known(hidden.inode);
-                           if (!renamed && hidden.name) {
-                             unhide(to, *hidden.name, hidden.inode, caller);
-                           } else if (hidden.name && context_->hidden_names.contains(
-                                                         to.directory->handle(), *hidden.name)) {
-                             // Not before: had we died in between, the file would be missed.
-                             announce_hidden({to.directory, *hidden.name}, caller);
-                           }
-                           done(std::move(renamed));
-                         });
-      },
-      moved);
+  make_way(to, caller, moved, Fate::kReplaced,
+           [this, from, to, moved, caller, done = std::move(done)](Result<Hidden> hidden) mutable {
+             if (!hidden) {
+               done(fail(hidden.error()));
+               return;
+             }
+             rename_at_server(from, to, ask_as(caller),
+                              [this, moved, to, hidden = *hidden, caller,
+                               done = std::move(done)](Result<> renamed) mutable {
+                                if (renamed && !hidden.name && hidden.inode != moved &&
+                                    has_only_one_name(hidden.inode)) {
+                                  context_->discard_removed(*hidden.inode);
+                                }
+                                expire_known(moved);
+                                expire_known(hidden.inode);
+                                if (hidden.name) {
+                                  settle_hidden(to, hidden, caller, std::move(renamed),
+                                                std::move(done));
+                                } else {
+                                  done(std::move(renamed));
+                                }
+                              });
+           });
 }
 
-void Share::rename_at_server(const Place& from, const Place& to, const Caller& caller,
+void Share::rename_at_server(const Place& from, const Place& to, const Asker& asker,
                              Done<void> done) {
   const bool two = from.directory != to.directory;
   from.directory->begin_own_change();
@@ -296,8 +332,7 @@ void Share::rename_at_server(const Place& from, const Place& to, const Caller& c
     to.directory->begin_own_change();
   }
   const auto file = context_->known_names.find(from.directory->handle(), from.name);
-  adapter_.start_rename(from.directory->handle(), from.name, to.directory->handle(), to.name,
-                        caller.credential,
+  adapter_.start_rename(from.directory->handle(), from.name, to.directory->handle(), to.name, asker,
                         [context = context_, from, to, two, file,
                          done = std::move(done)](const Result<RenameReply>& reply) mutable {
                           context->end_change(from.directory, reply ? Result<Change>(reply->from)

@@ -11,6 +11,7 @@
 #include "netfs/adapter.h"
 #include "netfs/answer.h"
 #include "netfs/attributes.h"
+#include "netfs/call_journal.h"
 #include "netfs/call_scope.h"
 #include "netfs/changes.h"
 #include "netfs/file.h"
@@ -34,6 +35,19 @@ std::uint32_t without_privileges(std::uint32_t mode) {
   return mode & ~(kSetUid | (group ? kSetGid : 0));
 }
 
+// A repetition goes where the call went before: the end may be behind its own bytes now.
+WritePlace append_place(WritePlace place, const CallJournalRef& journal) {
+  const std::optional<std::uint64_t> before = notes_of(journal).offset;
+  if (before) {
+    place.append = false;
+    place.offset = *before;
+    place.through = true;
+  } else {
+    place.journal = journal;
+  }
+  return place;
+}
+
 }  // namespace
 
 void Share::write(const OpenFile& open, const WritePlace& place, OwnedBytes bytes,
@@ -46,6 +60,9 @@ void Share::write(const OpenFile& open, const WritePlace& place, OwnedBytes byte
   auto answer = Answer<Written>::for_scope(caller.scope, std::move(done));
   WritePlace at = place;
   at.through |= options_.writes_through;
+  if (place.append) {
+    at = append_place(at, caller.journal);
+  }
   auto send = [this, open, place = at, bytes = std::move(bytes),
                answer](std::optional<std::uint64_t> told_end) mutable {
     place.told_end = told_end;
@@ -58,7 +75,7 @@ void Share::write(const OpenFile& open, const WritePlace& place, OwnedBytes byte
                                         }
                                       });
   };
-  if (!place.append || inode->server_fresh_for().count() > 0) {
+  if (!at.append || inode->server_fresh_for().count() > 0) {
     send(std::nullopt);
     return;
   }

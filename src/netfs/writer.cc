@@ -82,6 +82,9 @@ void Writer::write(const WritePlace& place, OwnedBytes bytes, CredentialRef cred
 void Writer::accept(HeldWrite write, std::uint64_t size) {
   const std::uint64_t begin =
       write.place.append ? std::max(size, accepted_end_) : write.place.offset;
+  if (write.place.append && write.place.journal != nullptr) {
+    write.place.journal->note_offset(begin);
+  }
   ++last_sequence_;
   accepted_end_ = std::max(accepted_end_, begin + write.bytes.bytes.size());
   copy_.write(begin, write.bytes.bytes);

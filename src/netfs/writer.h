@@ -27,6 +27,7 @@
 #include "base/thread_annotations.h"
 #include "netfs/adapter.h"
 #include "netfs/attributes.h"
+#include "netfs/call_journal.h"
 #include "netfs/changes.h"
 #include "netfs/inode.h"
 #include "netfs/share_context.h"
@@ -42,10 +43,11 @@ struct OwnedBytes {
 
 struct WritePlace {
   std::uint64_t offset = 0;
-  bool append = false;            // at the end, wherever that is: `offset` means nothing
-  bool clear_privileges = false;  // suid and sgid are to go
-  bool through = false;           // not to be answered before the server has the bytes
-  bool of_mapping = false;        // pages that a mapping changed: no longer than the file
+  bool append = false;               // at the end, wherever that is: `offset` means nothing
+  bool clear_privileges = false;     // suid and sgid are to go
+  bool through = false;              // not to be answered before the server has the bytes
+  bool of_mapping = false;           // pages that a mapping changed: no longer than the file
+  CallJournalRef journal = nullptr;  // of an append: is told where the end was
   // Where the server has just said that the file ends, while nothing that is known can be relied
   // on.
   std::optional<std::uint64_t> told_end = std::nullopt;

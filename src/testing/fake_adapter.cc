@@ -5,6 +5,7 @@
 #include <expected>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <utility>
@@ -26,6 +27,12 @@ constexpr unsigned kServerThreads = 8;
 
 std::unexpected<Error> stale_handle() {
   return fail(Errc::kStale, ESTALE, "the server does not know this file handle");
+}
+
+// Whether an answer is what a call is told that was carried out before.
+template <class T>
+bool is_echo(const Result<T>& reply, int echo, const netfs::Asker& asker) {
+  return asker.may_be_done && !reply && reply.error().error_number() == echo;
 }
 
 }  // namespace
@@ -54,6 +61,10 @@ netfs::CallId FakeAdapter::start(const char* procedure, netfs::Done<T> done,
     if (!*shared_done) {
       return;  // cancelled
     }
+    if (control_->unreachable) {
+      finish(fail(Errc::kCancelled, "the server is not there"));
+      return;
+    }
     ++server_.calls[procedure];
     if (!control_->errors.empty()) {
       Error error = std::move(control_->errors.front());
@@ -78,8 +89,8 @@ netfs::CallId FakeAdapter::start(const char* procedure, netfs::Done<T> done,
     carry_out();
     return id;
   }
-  pool_->post([control = control_, carry_out = std::move(carry_out)]() mutable {
-    if (control->hold) {
+  pool_->post([control = control_, procedure, carry_out = std::move(carry_out)]() mutable {
+    if (control->holds(procedure)) {
       control->held.push_back(std::move(carry_out));
     } else {
       carry_out();
@@ -258,78 +269,115 @@ netfs::CallId FakeAdapter::start_setattr(const netfs::FileHandle& handle,
       [this, handle, changes] { return server_.setattr(handle, changes); });
 }
 
+std::optional<std::uint64_t> FakeServer::id_of(const netfs::FileHandle& directory,
+                                               std::string_view name) {
+  Node* const node = find(directory);
+  const Entry* const entry = node == nullptr ? nullptr : find_entry(*node, name);
+  return entry == nullptr ? std::nullopt : std::optional(entry->fileid);
+}
+
+Result<netfs::Change> FakeServer::remove_once(const netfs::FileHandle& directory,
+                                              const std::string& name, bool is_directory,
+                                              const netfs::Asker& asker) {
+  Result<netfs::Change> change = unlink(directory, name, is_directory);
+  if (is_echo(change, ENOENT, asker)) {
+    return netfs::Change{};
+  }
+  return change;
+}
+
+Result<netfs::CreateReply> FakeServer::confirm_made(Result<netfs::CreateReply> reply,
+                                                    const netfs::Asker& asker,
+                                                    const netfs::FileHandle& directory,
+                                                    const std::string& name,
+                                                    const MadeNode& wanted) {
+  const std::optional<std::uint64_t> there = id_of(directory, name);
+  if (!is_echo(reply, EEXIST, asker) || !there) {
+    return reply;
+  }
+  const Node& node = nodes_.at(*there);
+  const bool fits = node.attributes.type == wanted.type && node.content == wanted.target;
+  return fits ? netfs::CreateReply{handle_of(*there), post_op(node), {}} : std::move(reply);
+}
+
 netfs::CallId FakeAdapter::start_create(const netfs::FileHandle& directory, std::string_view name,
-                                        const netfs::CreateOrder& order,
-                                        netfs::CredentialRef credential,
+                                        const netfs::CreateOrder& order, netfs::Asker asker,
                                         netfs::Done<netfs::CreateReply> done) {
   return start_change<netfs::CreateReply>(
-      "CREATE", credential, std::move(done),
-      [this, directory, name = std::string(name), order, credential] {
-        return server_.create(directory, name, order, *credential);
+      "CREATE", asker.credential, std::move(done),
+      [this, directory, name = std::string(name), order, asker] {
+        return server_.create(directory, name, order, *asker.credential);
       });
 }
 
 netfs::CallId FakeAdapter::start_make(const netfs::FileHandle& directory, std::string_view name,
-                                      const netfs::MakeOrder& order,
-                                      netfs::CredentialRef credential,
+                                      const netfs::MakeOrder& order, netfs::Asker asker,
                                       netfs::Done<netfs::CreateReply> done) {
   return start_change<netfs::CreateReply>(
-      order.type == netfs::FileType::kDirectory ? "MKDIR" : "MKNOD", credential, std::move(done),
-      [this, directory, name = std::string(name), order, credential] {
-        return server_.make(directory, name, order, *credential);
+      order.type == netfs::FileType::kDirectory ? "MKDIR" : "MKNOD", asker.credential,
+      std::move(done), [this, directory, name = std::string(name), order, asker] {
+        return server_.confirm_made(server_.make(directory, name, order, *asker.credential), asker,
+                                    directory, name, {order.type, ""});
       });
 }
 
 netfs::CallId FakeAdapter::start_symlink(const netfs::FileHandle& directory, std::string_view name,
                                          std::string_view target,
                                          const netfs::AttributeChanges& /*attributes*/,
-                                         netfs::CredentialRef credential,
-                                         netfs::Done<netfs::CreateReply> done) {
+                                         netfs::Asker asker, netfs::Done<netfs::CreateReply> done) {
   return start_change<netfs::CreateReply>(
-      "SYMLINK", credential, std::move(done),
-      [this, directory, name = std::string(name), target = std::string(target), credential] {
-        return server_.symlink(directory, name, target, *credential);
+      "SYMLINK", asker.credential, std::move(done),
+      [this, directory, name = std::string(name), target = std::string(target), asker] {
+        return server_.confirm_made(server_.symlink(directory, name, target, *asker.credential),
+                                    asker, directory, name, {netfs::FileType::kSymlink, target});
       });
 }
 
 netfs::CallId FakeAdapter::start_remove(const netfs::FileHandle& directory, std::string_view name,
-                                        netfs::CredentialRef credential,
-                                        netfs::Done<netfs::Change> done) {
-  return start_change<netfs::Change>("REMOVE", credential, std::move(done),
-                                     [this, directory, name = std::string(name)] {
-                                       return server_.unlink(directory, name, false);
+                                        netfs::Asker asker, netfs::Done<netfs::Change> done) {
+  return start_change<netfs::Change>("REMOVE", asker.credential, std::move(done),
+                                     [this, directory, name = std::string(name), asker] {
+                                       return server_.remove_once(directory, name, false, asker);
                                      });
 }
 
 netfs::CallId FakeAdapter::start_rmdir(const netfs::FileHandle& directory, std::string_view name,
-                                       netfs::CredentialRef credential,
-                                       netfs::Done<netfs::Change> done) {
-  return start_change<netfs::Change>("RMDIR", credential, std::move(done),
-                                     [this, directory, name = std::string(name)] {
-                                       return server_.unlink(directory, name, true);
+                                       netfs::Asker asker, netfs::Done<netfs::Change> done) {
+  return start_change<netfs::Change>("RMDIR", asker.credential, std::move(done),
+                                     [this, directory, name = std::string(name), asker] {
+                                       return server_.remove_once(directory, name, true, asker);
                                      });
 }
 
 netfs::CallId FakeAdapter::start_rename(const netfs::FileHandle& from_directory,
                                         std::string_view from,
                                         const netfs::FileHandle& to_directory, std::string_view to,
-                                        netfs::CredentialRef credential,
-                                        netfs::Done<netfs::RenameReply> done) {
+                                        netfs::Asker asker, netfs::Done<netfs::RenameReply> done) {
   return start_change<netfs::RenameReply>(
-      "RENAME", credential, std::move(done),
-      [this, from_directory, from = std::string(from), to_directory, to = std::string(to)] {
-        return server_.rename(from_directory, from, to_directory, to);
+      "RENAME", asker.credential, std::move(done),
+      [this, from_directory, from = std::string(from), to_directory, to = std::string(to),
+       asker]() -> Result<netfs::RenameReply> {
+        auto reply = server_.rename(from_directory, from, to_directory, to);
+        if (is_echo(reply, ENOENT, asker) && server_.id_of(to_directory, to)) {
+          return netfs::RenameReply{};
+        }
+        return reply;
       });
 }
 
 netfs::CallId FakeAdapter::start_link(const netfs::FileHandle& file,
                                       const netfs::FileHandle& directory, std::string_view name,
-                                      netfs::CredentialRef credential,
-                                      netfs::Done<netfs::LinkReply> done) {
-  return start_change<netfs::LinkReply>("LINK", credential, std::move(done),
-                                        [this, file, directory, name = std::string(name)] {
-                                          return server_.link(file, directory, name);
-                                        });
+                                      netfs::Asker asker, netfs::Done<netfs::LinkReply> done) {
+  return start_change<netfs::LinkReply>(
+      "LINK", asker.credential, std::move(done),
+      [this, file, directory, name = std::string(name), asker]() -> Result<netfs::LinkReply> {
+        auto reply = server_.link(file, directory, name);
+        const auto there = server_.id_of(directory, name);
+        if (is_echo(reply, EEXIST, asker) && there && server_.handle_of(*there) == file) {
+          return netfs::LinkReply{};
+        }
+        return reply;
+      });
 }
 
 netfs::CallId FakeAdapter::start_write(const netfs::FileHandle& handle,

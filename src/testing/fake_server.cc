@@ -107,6 +107,14 @@ std::optional<std::uint64_t> FakeServer::find_name(std::string_view name,
   return std::nullopt;
 }
 
+std::vector<std::string> FakeServer::names(std::uint64_t directory) const {
+  std::vector<std::string> names;
+  for (const Entry& entry : nodes_.at(directory).entries) {
+    names.push_back(entry.name);
+  }
+  return names;
+}
+
 void FakeServer::restart() {
   ++lives_;
   for (auto& [fileid, node] : nodes_) {

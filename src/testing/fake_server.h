@@ -60,6 +60,8 @@ class FakeServer {
   [[nodiscard]] std::optional<std::uint64_t> find_name(std::string_view name,
                                                        std::uint64_t parent = kRoot) const;
 
+  [[nodiscard]] std::vector<std::string> names(std::uint64_t directory = kRoot) const;
+
   // Every content that the file had, with the moment from which on it was so (this machine's
   // clock).
   struct Moment {
@@ -118,6 +120,12 @@ class FakeServer {
     std::optional<netfs::CreateVerifier> verifier;
   };
 
+  // What a name must stand for, to be what a call has made.
+  struct MadeNode {
+    netfs::FileType type = netfs::FileType::kDirectory;
+    std::string target;  // of a symlink
+  };
+
   std::uint64_t make_node(netfs::FileType type);
   [[nodiscard]] Node* find(const netfs::FileHandle& handle);
   [[nodiscard]] netfs::FileHandle handle_of(std::uint64_t fileid) const;
@@ -146,6 +154,16 @@ class FakeServer {
                                 const std::string& name);
   Result<netfs::WriteReply> write(const netfs::FileHandle& handle, const netfs::WriteOrder& order);
   Result<netfs::CommitReply> commit(const netfs::FileHandle& handle);
+
+  // What an adapter makes of the answer, for who asks for what may be done already.
+  Result<netfs::Change> remove_once(const netfs::FileHandle& directory, const std::string& name,
+                                    bool is_directory, const netfs::Asker& asker);
+  Result<netfs::CreateReply> confirm_made(Result<netfs::CreateReply> reply,
+                                          const netfs::Asker& asker,
+                                          const netfs::FileHandle& directory,
+                                          const std::string& name, const MadeNode& wanted);
+  [[nodiscard]] std::optional<std::uint64_t> id_of(const netfs::FileHandle& directory,
+                                                   std::string_view name);
 
   [[nodiscard]] Result<Node*> find_directory(const netfs::FileHandle& handle);
   [[nodiscard]] static Entry* find_entry(Node& directory, std::string_view name);
@@ -183,9 +201,13 @@ class FakeAdapter final : public netfs::Adapter {
   // While set, calls are not carried out but wait; release() lets them go on.
   struct Control {
     bool hold = false;
+    // The same for calls of a procedure, after so many more of it were carried out.
+    std::map<std::string, unsigned> hold_of;
     std::deque<Task> held;
     // So many calls are answered before their start returns, as a fast server's thread may do it.
     unsigned at_once = 0;
+    // The server hears nothing: every call ends with kCancelled.
+    bool unreachable = false;
     // The next calls end with this instead.
     std::deque<Error> errors;
     // All calls of a procedure end with this instead.
@@ -193,8 +215,18 @@ class FakeAdapter final : public netfs::Adapter {
     // The next calls are carried out, but end with this: the answer is lost.
     std::deque<Error> lost_answers;
 
+    [[nodiscard]] bool holds(const char* procedure) {
+      const auto found = hold_of.find(procedure);
+      if (found != hold_of.end() && found->second > 0) {
+        --found->second;
+        return hold;
+      }
+      return hold || found != hold_of.end();
+    }
+
     void release() {
       hold = false;
+      hold_of.clear();
       for (Task& task : std::exchange(held, {})) {
         task();
       }
@@ -229,27 +261,23 @@ class FakeAdapter final : public netfs::Adapter {
                               netfs::CredentialRef credential,
                               netfs::Done<netfs::Change> done) override;
   netfs::CallId start_create(const netfs::FileHandle& directory, std::string_view name,
-                             const netfs::CreateOrder& order, netfs::CredentialRef credential,
+                             const netfs::CreateOrder& order, netfs::Asker asker,
                              netfs::Done<netfs::CreateReply> done) override;
   netfs::CallId start_make(const netfs::FileHandle& directory, std::string_view name,
-                           const netfs::MakeOrder& order, netfs::CredentialRef credential,
+                           const netfs::MakeOrder& order, netfs::Asker asker,
                            netfs::Done<netfs::CreateReply> done) override;
   netfs::CallId start_symlink(const netfs::FileHandle& directory, std::string_view name,
                               std::string_view target, const netfs::AttributeChanges& attributes,
-                              netfs::CredentialRef credential,
-                              netfs::Done<netfs::CreateReply> done) override;
+                              netfs::Asker asker, netfs::Done<netfs::CreateReply> done) override;
   netfs::CallId start_remove(const netfs::FileHandle& directory, std::string_view name,
-                             netfs::CredentialRef credential,
-                             netfs::Done<netfs::Change> done) override;
+                             netfs::Asker asker, netfs::Done<netfs::Change> done) override;
   netfs::CallId start_rmdir(const netfs::FileHandle& directory, std::string_view name,
-                            netfs::CredentialRef credential,
-                            netfs::Done<netfs::Change> done) override;
+                            netfs::Asker asker, netfs::Done<netfs::Change> done) override;
   netfs::CallId start_rename(const netfs::FileHandle& from_directory, std::string_view from,
                              const netfs::FileHandle& to_directory, std::string_view to,
-                             netfs::CredentialRef credential,
-                             netfs::Done<netfs::RenameReply> done) override;
+                             netfs::Asker asker, netfs::Done<netfs::RenameReply> done) override;
   netfs::CallId start_link(const netfs::FileHandle& file, const netfs::FileHandle& directory,
-                           std::string_view name, netfs::CredentialRef credential,
+                           std::string_view name, netfs::Asker asker,
                            netfs::Done<netfs::LinkReply> done) override;
   netfs::CallId start_write(const netfs::FileHandle& handle, const netfs::WriteOrder& order,
                             netfs::CredentialRef credential,

@@ -158,6 +158,9 @@ Result<Change> FakeServer::setattr(const FileHandle& handle, const AttributeChan
   Change change;
   change.before = before(*node);
   TRY(apply(*node, changes));
+  if (changes.accessed || changes.modified) {
+    node->verifier.reset();  // as where it lies in the stamps
+  }
   change.after = post_op(*node);
   return change;
 }

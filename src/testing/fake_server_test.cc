@@ -44,13 +44,14 @@ class FakeServerTest : public ::testing::Test {
   }
 
   Result<netfs::CreateReply> create(std::string_view name, const netfs::CreateOrder& order = {}) {
-    return wait<netfs::CreateReply>(
-        [&](auto done) { adapter_.start_create(root_, name, order, somebody_, std::move(done)); });
+    return wait<netfs::CreateReply>([&](auto done) {
+      adapter_.start_create(root_, name, order, {somebody_}, std::move(done));
+    });
   }
 
   Result<netfs::CreateReply> make_directory(std::string_view name, const FileHandle& parent) {
     return wait<netfs::CreateReply>(
-        [&](auto done) { adapter_.start_make(parent, name, {}, somebody_, std::move(done)); });
+        [&](auto done) { adapter_.start_make(parent, name, {}, {somebody_}, std::move(done)); });
   }
 
   Result<netfs::WriteReply> write(const FileHandle& file, std::uint64_t offset,
@@ -68,7 +69,7 @@ class FakeServerTest : public ::testing::Test {
   Result<netfs::RenameReply> rename(std::string_view from, const FileHandle& to_directory,
                                     std::string_view to) {
     return wait<netfs::RenameReply>([&](auto done) {
-      adapter_.start_rename(root_, from, to_directory, to, somebody_, std::move(done));
+      adapter_.start_rename(root_, from, to_directory, to, {somebody_}, std::move(done));
     });
   }
 
@@ -135,17 +136,17 @@ TEST_F(FakeServerTest, RenamesAsPosixSays) {
   EXPECT_TRUE(rename("file", directory, "moved"));
   EXPECT_FALSE(server_.find_name("file"));
   const auto not_empty = wait<netfs::Change>(
-      [&](auto done) { adapter_.start_rmdir(root_, "dir", somebody_, std::move(done)); });
+      [&](auto done) { adapter_.start_rmdir(root_, "dir", {somebody_}, std::move(done)); });
   EXPECT_EQ(not_empty.error().error_number(), ENOTEMPTY);
 }
 
 TEST_F(FakeServerTest, AFileLivesAsLongAsItHasANameAndTheDiskHasRoom) {
   const FileHandle file = *create("a").value().handle;
   ASSERT_TRUE(wait<netfs::LinkReply>(
-      [&](auto done) { adapter_.start_link(file, root_, "b", somebody_, std::move(done)); }));
+      [&](auto done) { adapter_.start_link(file, root_, "b", {somebody_}, std::move(done)); }));
   const auto remove = [&](std::string_view name) {
     return wait<netfs::Change>(
-        [&](auto done) { adapter_.start_remove(root_, name, somebody_, std::move(done)); });
+        [&](auto done) { adapter_.start_remove(root_, name, {somebody_}, std::move(done)); });
   };
   ASSERT_TRUE(remove("a"));
   EXPECT_TRUE(write(file, 0, "1234", Stability::kUnstable));

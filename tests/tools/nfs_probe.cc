@@ -192,7 +192,7 @@ class Probe {
     order.attributes.mode = 0644;
     order.attributes.size = 0;
     wait_for<netfs::CreateReply>([&](auto done) {
-      adapter_->start_create(share_.root, name, order, credential_, std::move(done));
+      adapter_->start_create(share_.root, name, order, {credential_}, std::move(done));
     });
     const netfs::FileHandle handle = look_up(name);
     const double cpu_before = cpu_seconds();
@@ -218,15 +218,16 @@ class Probe {
     const std::string& name = words.at(1);
     if (action == "remove" || action == "rmdir") {
       print<netfs::Change>([&](auto done) {
-        action == "rmdir" ? adapter_->start_rmdir(share_.root, name, credential_, std::move(done))
-                          : adapter_->start_remove(share_.root, name, credential_, std::move(done));
+        action == "rmdir"
+            ? adapter_->start_rmdir(share_.root, name, {credential_}, std::move(done))
+            : adapter_->start_remove(share_.root, name, {credential_}, std::move(done));
       });
     } else if (action == "mkdir" || action == "fifo") {
       netfs::MakeOrder order;
       order.type = action == "fifo" ? netfs::FileType::kFifo : netfs::FileType::kDirectory;
       order.attributes.mode = 0750;
       print<netfs::CreateReply>([&](auto done) {
-        adapter_->start_make(share_.root, name, order, credential_, std::move(done));
+        adapter_->start_make(share_.root, name, order, {credential_}, std::move(done));
       });
     } else if (words.size() == 2) {
       return create(action, name);
@@ -248,7 +249,7 @@ class Probe {
       return false;
     }
     print<netfs::CreateReply>([&](auto done) {
-      adapter_->start_create(share_.root, name, order, credential_, std::move(done));
+      adapter_->start_create(share_.root, name, order, {credential_}, std::move(done));
     });
     return true;
   }
@@ -258,17 +259,17 @@ class Probe {
     netfs::AttributeChanges changes;
     if (action == "symlink") {
       print<netfs::CreateReply>([&](auto done) {
-        adapter_->start_symlink(share_.root, name, argument, {}, credential_, std::move(done));
+        adapter_->start_symlink(share_.root, name, argument, {}, {credential_}, std::move(done));
       });
     } else if (action == "rename") {
       print<netfs::RenameReply>([&](auto done) {
-        adapter_->start_rename(share_.root, name, share_.root, argument, credential_,
+        adapter_->start_rename(share_.root, name, share_.root, argument, {credential_},
                                std::move(done));
       });
     } else if (action == "link") {
       const netfs::FileHandle file = look_up(name);
       print<netfs::LinkReply>([&](auto done) {
-        adapter_->start_link(file, share_.root, argument, credential_, std::move(done));
+        adapter_->start_link(file, share_.root, argument, {credential_}, std::move(done));
       });
     } else if (action == "truncate" || action == "chmod") {
       const netfs::FileHandle file = look_up(name);

@@ -186,6 +186,27 @@ Result<CreateReply> reply_for(const UniqueFd& file, const Parent& parent) {
   return CreateReply{found.handle, found.attributes, change_of(parent.directory)};
 }
 
+// Whether an answer is what a call is told that was carried out before.
+template <class T>
+bool is_echo(const Result<T>& result, int echo, const netfs::Asker& asker) {
+  return asker.may_be_done && !result && result.error().error_number() == echo;
+}
+
+// What is there may have been made by us, for the caller. What has not become his, because we died
+// before it could, is left to whoever owns it now: it may be somebody else's as well.
+bool is_as_made(const Attributes& there, FileType type, const Credential& credential) {
+  const bool is_ours = ::geteuid() != 0 && there.uid == ::geteuid();
+  return there.type == type && (is_ours || there.uid == credential.uid);
+}
+
+// The answer to a call that found its name taken, by what it may have made itself.
+Result<CreateReply> confirm_made(LocalTree& tree, const Parent& parent, const NamedPlace& place,
+                                 FileType type, const Credential& credential) {
+  const OpenedFile there = TRY(tree.look_up(parent.directory.path, place.directory, place.name));
+  TRY(check(is_as_made(there.found.attributes, type, credential) ? 0 : EEXIST, "the name"));
+  return CreateReply{there.found.handle, there.found.attributes, change_of(parent.directory)};
+}
+
 // What one of mkdir, mknod, symlink has made is found again by its name.
 Result<CreateReply> finish_making(LocalTree& tree, const Parent& parent, const NamedPlace& place,
                                   FileType type, const AttributeChanges& attributes,
@@ -301,15 +322,19 @@ Result<Change> set_attributes(LocalTree& tree, const FileHandle& handle,
 }
 
 Result<CreateReply> create_file(LocalTree& tree, const NamedPlace& place,
-                                const netfs::CreateOrder& order, const Credential& credential) {
+                                const netfs::CreateOrder& order, const netfs::Asker& asker) {
+  const Credential& credential = *asker.credential;
   const Parent parent = TRY(open_parent(tree, place, credential));
   const UniqueFd file(::openat(parent.directory.path.get(), place.name.c_str(),
                                O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, kOwnerOnly));
   if (!file.valid()) {
-    if (errno == EEXIST) {
-      return take_existing(tree, parent, place, order, credential);
+    if (errno != EEXIST) {
+      return remote_failure(errno, "create");
     }
-    return remote_failure(errno, "create");
+    if (asker.may_be_done && order.mode == CreateMode::kGuarded) {
+      return confirm_made(tree, parent, place, FileType::kRegular, credential);
+    }
+    return take_existing(tree, parent, place, order, credential);
   }
   AttributeChanges attributes = order.attributes;
   if (order.mode == CreateMode::kExclusive) {
@@ -325,54 +350,83 @@ Result<CreateReply> create_file(LocalTree& tree, const NamedPlace& place,
   return reply;
 }
 
-Result<CreateReply> make_special(LocalTree& tree, const NamedPlace& place,
-                                 const netfs::MakeOrder& order, const Credential& credential) {
-  const Parent parent = TRY(open_parent(tree, place, credential));
+namespace {
+
+Result<> make_node(const Parent& parent, const char* name, const netfs::MakeOrder& order) {
   const int directory = parent.directory.path.get();
-  const char* const name = place.name.c_str();
   const dev_t device = ::makedev(order.device_major, order.device_minor);
+  switch (order.type) {
+    case FileType::kDirectory:
+      return check_call(::mkdirat(directory, name, 0700), "mkdir");
+    case FileType::kBlockDevice:
+      return check_call(::mknodat(directory, name, S_IFBLK | kOwnerOnly, device), "mknod");
+    case FileType::kCharacterDevice:
+      return check_call(::mknodat(directory, name, S_IFCHR | kOwnerOnly, device), "mknod");
+    case FileType::kFifo:
+      return check_call(::mknodat(directory, name, S_IFIFO | kOwnerOnly, 0), "mknod");
+    case FileType::kSocket:
+      return check_call(::mknodat(directory, name, S_IFSOCK | kOwnerOnly, 0), "mknod");
+    case FileType::kRegular:
+    case FileType::kSymlink:
+      break;
+  }
+  return remote_failure(EINVAL, "files and symlinks have calls of their own");
+}
+
+}  // namespace
+
+Result<CreateReply> make_special(LocalTree& tree, const NamedPlace& place,
+                                 const netfs::MakeOrder& order, const netfs::Asker& asker) {
+  const Credential& credential = *asker.credential;
+  const Parent parent = TRY(open_parent(tree, place, credential));
   const bool is_device =
       order.type == FileType::kBlockDevice || order.type == FileType::kCharacterDevice;
   TRY(check(is_device && credential.uid != 0 ? EPERM : 0, "mknod"));
-  switch (order.type) {
-    case FileType::kDirectory:
-      TRY(check_call(::mkdirat(directory, name, 0700), "mkdir"));
-      break;
-    case FileType::kBlockDevice:
-      TRY(check_call(::mknodat(directory, name, S_IFBLK | kOwnerOnly, device), "mknod"));
-      break;
-    case FileType::kCharacterDevice:
-      TRY(check_call(::mknodat(directory, name, S_IFCHR | kOwnerOnly, device), "mknod"));
-      break;
-    case FileType::kFifo:
-      TRY(check_call(::mknodat(directory, name, S_IFIFO | kOwnerOnly, 0), "mknod"));
-      break;
-    case FileType::kSocket:
-      TRY(check_call(::mknodat(directory, name, S_IFSOCK | kOwnerOnly, 0), "mknod"));
-      break;
-    case FileType::kRegular:
-    case FileType::kSymlink:
-      return remote_failure(EINVAL, "files and symlinks have calls of their own");
+  const Result<> made = make_node(parent, place.name.c_str(), order);
+  if (is_echo(made, EEXIST, asker)) {
+    return confirm_made(tree, parent, place, order.type, credential);
+  }
+  if (!made) {
+    return fail(made.error());
   }
   return finish_making(tree, parent, place, order.type, order.attributes, credential);
 }
 
 Result<CreateReply> make_symlink(LocalTree& tree, const NamedPlace& place,
-                                 const std::string& target, const Credential& credential) {
+                                 const std::string& target, const netfs::Asker& asker) {
+  const Credential& credential = *asker.credential;
   const Parent parent = TRY(open_parent(tree, place, credential));
   TRY(check(target.find('\0') == std::string::npos ? 0 : EINVAL, "symlink"));
-  TRY(check_call(::symlinkat(target.c_str(), parent.directory.path.get(), place.name.c_str()),
-                 "symlink"));
+  const Result<> made = check_call(
+      ::symlinkat(target.c_str(), parent.directory.path.get(), place.name.c_str()), "symlink");
+  if (is_echo(made, EEXIST, asker)) {
+    const CreateReply there =
+        TRY(confirm_made(tree, parent, place, FileType::kSymlink, credential));
+    const netfs::ReadlinkReply link =
+        TRY(read_link(tree, there.handle.value_or(netfs::FileHandle())));
+    TRY(check(link.target == target ? 0 : EEXIST, "symlink"));
+    return there;
+  }
+  if (!made) {
+    return fail(made.error());
+  }
   return finish_making(tree, parent, place, FileType::kSymlink, {}, credential);
 }
 
 Result<Change> remove_name(LocalTree& tree, const NamedPlace& place, bool is_directory,
-                           const Credential& credential) {
+                           const netfs::Asker& asker) {
+  const Credential& credential = *asker.credential;
   const Parent parent = TRY(open_parent(tree, place, credential));
-  const OpenedFile file = TRY(tree.look_up(parent.directory.path, place.directory, place.name));
-  TRY(check(why_not_take(parent.directory.found.attributes, file.found.attributes, credential),
+  const auto file = tree.look_up(parent.directory.path, place.directory, place.name);
+  if (is_echo(file, ENOENT, asker)) {
+    return Change{};
+  }
+  if (!file) {
+    return fail(file.error());
+  }
+  TRY(check(why_not_take(parent.directory.found.attributes, file->found.attributes, credential),
             "remove"));
-  if (!is_directory && file.found.attributes.type == FileType::kDirectory) {
+  if (!is_directory && file->found.attributes.type == FileType::kDirectory) {
     return remote_failure(EISDIR, "remove");
   }
   TRY(check_call(
@@ -382,11 +436,18 @@ Result<Change> remove_name(LocalTree& tree, const NamedPlace& place, bool is_dir
 }
 
 Result<netfs::RenameReply> rename_file(LocalTree& tree, const NamedPlace& from,
-                                       const NamedPlace& to, const Credential& credential) {
+                                       const NamedPlace& to, const netfs::Asker& asker) {
+  const Credential& credential = *asker.credential;
   const Parent source = TRY(open_parent(tree, from, credential));
   const Parent target = TRY(open_parent(tree, to, credential));
-  const OpenedFile file = TRY(tree.look_up(source.directory.path, from.directory, from.name));
-  const Attributes& attributes = file.found.attributes;
+  const auto file = tree.look_up(source.directory.path, from.directory, from.name);
+  if (is_echo(file, ENOENT, asker) && tree.look_up(target.directory.path, to.directory, to.name)) {
+    return netfs::RenameReply{};
+  }
+  if (!file) {
+    return fail(file.error());
+  }
+  const Attributes& attributes = file->found.attributes;
   TRY(check(why_not_take(source.directory.found.attributes, attributes, credential), "rename"));
   // A directory that moves gets another "..".
   const bool writes_to_it =
@@ -399,18 +460,26 @@ Result<netfs::RenameReply> rename_file(LocalTree& tree, const NamedPlace& from,
   TRY(check_call(::renameat(source.directory.path.get(), from.name.c_str(),
                             target.directory.path.get(), to.name.c_str()),
                  "rename"));
-  tree.remember(file.found.handle, to.directory, to.name);
+  tree.remember(file->found.handle, to.directory, to.name);
   return netfs::RenameReply{change_of(source.directory), change_of(target.directory)};
 }
 
 Result<netfs::LinkReply> link_file(LocalTree& tree, const FileHandle& handle,
-                                   const NamedPlace& place, const Credential& credential) {
+                                   const NamedPlace& place, const netfs::Asker& asker) {
+  const Credential& credential = *asker.credential;
   const OpenedFile file = TRY(tree.find(handle));
   const Parent parent = TRY(open_parent(tree, place, credential));
   TRY(check(why_not_link(file.found.attributes, credential), "link"));
-  TRY(check_call(::linkat(AT_FDCWD, name_of_descriptor(file.path).c_str(),
+  const Result<> linked =
+      check_call(::linkat(AT_FDCWD, name_of_descriptor(file.path).c_str(),
                           parent.directory.path.get(), place.name.c_str(), AT_SYMLINK_FOLLOW),
-                 "link"));
+                 "link");
+  const bool echoes = is_echo(linked, EEXIST, asker);
+  const auto there = echoes ? tree.look_up(parent.directory.path, place.directory, place.name)
+                            : fail(Errc::kNotFound, "not looked for");
+  if (!linked && !(there && there->found.handle == handle)) {
+    return fail(linked.error());
+  }
   tree.remember(handle, place.directory, place.name);
   const FoundFile found = TRY(examine(file.path));
   return netfs::LinkReply{found.attributes, change_of(parent.directory)};

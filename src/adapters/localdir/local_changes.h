@@ -1,6 +1,7 @@
 // What the adapter's calls that change something do; each blocks on the disk. The caller's rights
 // are checked by mode bits (rights.h); what is new becomes the caller's, if this process may give
-// it away, and else stays this process's.
+// it away, and else stays this process's. Who asks for what may be done already (netfs::Asker) is
+// told that it is, if what is there is what the call would have left.
 #pragma once
 
 #include <cstddef>
@@ -26,22 +27,21 @@ struct NamedPlace {
 // An exclusive creation leaves its verifier in the file's stamps, where a repetition finds it.
 [[nodiscard]] Result<netfs::CreateReply> create_file(LocalTree& tree, const NamedPlace& place,
                                                      const netfs::CreateOrder& order,
-                                                     const netfs::Credential& credential);
+                                                     const netfs::Asker& asker);
 [[nodiscard]] Result<netfs::CreateReply> make_special(LocalTree& tree, const NamedPlace& place,
                                                       const netfs::MakeOrder& order,
-                                                      const netfs::Credential& credential);
+                                                      const netfs::Asker& asker);
 [[nodiscard]] Result<netfs::CreateReply> make_symlink(LocalTree& tree, const NamedPlace& place,
                                                       const std::string& target,
-                                                      const netfs::Credential& credential);
+                                                      const netfs::Asker& asker);
 [[nodiscard]] Result<netfs::Change> remove_name(LocalTree& tree, const NamedPlace& place,
-                                                bool is_directory,
-                                                const netfs::Credential& credential);
+                                                bool is_directory, const netfs::Asker& asker);
 [[nodiscard]] Result<netfs::RenameReply> rename_file(LocalTree& tree, const NamedPlace& from,
                                                      const NamedPlace& to,
-                                                     const netfs::Credential& credential);
+                                                     const netfs::Asker& asker);
 [[nodiscard]] Result<netfs::LinkReply> link_file(LocalTree& tree, const netfs::FileHandle& file,
                                                  const NamedPlace& place,
-                                                 const netfs::Credential& credential);
+                                                 const netfs::Asker& asker);
 [[nodiscard]] Result<netfs::WriteReply> write_file(LocalTree& tree, const netfs::FileHandle& handle,
                                                    const netfs::WriteOrder& order,
                                                    const netfs::Credential& credential);

@@ -137,61 +137,59 @@ class LocaldirAdapter final : public netfs::Adapter {
   }
 
   CallId start_create(const FileHandle& directory, std::string_view name,
-                      const netfs::CreateOrder& order, CredentialRef credential,
+                      const netfs::CreateOrder& order, netfs::Asker asker,
                       Done<netfs::CreateReply> done) override {
     return run_in_tree<netfs::CreateReply>(
         std::move(done),
-        [place = NamedPlace{directory, std::string(name)}, order, credential](LocalTree& tree) {
-          return create_file(tree, place, order, *credential);
-        });
+        [place = NamedPlace{directory, std::string(name)}, order, asker = std::move(asker)](
+            LocalTree& tree) { return create_file(tree, place, order, asker); });
   }
 
   CallId start_make(const FileHandle& directory, std::string_view name,
-                    const netfs::MakeOrder& order, CredentialRef credential,
+                    const netfs::MakeOrder& order, netfs::Asker asker,
                     Done<netfs::CreateReply> done) override {
     return run_in_tree<netfs::CreateReply>(
         std::move(done),
-        [place = NamedPlace{directory, std::string(name)}, order, credential](LocalTree& tree) {
-          return make_special(tree, place, order, *credential);
-        });
+        [place = NamedPlace{directory, std::string(name)}, order, asker = std::move(asker)](
+            LocalTree& tree) { return make_special(tree, place, order, asker); });
   }
 
   // Symlinks have no attributes of their own here.
   CallId start_symlink(const FileHandle& directory, std::string_view name, std::string_view target,
-                       const netfs::AttributeChanges& /*attributes*/, CredentialRef credential,
+                       const netfs::AttributeChanges& /*attributes*/, netfs::Asker asker,
                        Done<netfs::CreateReply> done) override {
     return run_in_tree<netfs::CreateReply>(
-        std::move(done),
-        [place = NamedPlace{directory, std::string(name)}, target = std::string(target),
-         credential](LocalTree& tree) { return make_symlink(tree, place, target, *credential); });
+        std::move(done), [place = NamedPlace{directory, std::string(name)},
+                          target = std::string(target), asker = std::move(asker)](LocalTree& tree) {
+          return make_symlink(tree, place, target, asker);
+        });
   }
 
-  CallId start_remove(const FileHandle& directory, std::string_view name, CredentialRef credential,
+  CallId start_remove(const FileHandle& directory, std::string_view name, netfs::Asker asker,
                       Done<netfs::Change> done) override {
-    return start_removal(directory, name, false, std::move(credential), std::move(done));
+    return start_removal(directory, name, false, std::move(asker), std::move(done));
   }
 
-  CallId start_rmdir(const FileHandle& directory, std::string_view name, CredentialRef credential,
+  CallId start_rmdir(const FileHandle& directory, std::string_view name, netfs::Asker asker,
                      Done<netfs::Change> done) override {
-    return start_removal(directory, name, true, std::move(credential), std::move(done));
+    return start_removal(directory, name, true, std::move(asker), std::move(done));
   }
 
   CallId start_rename(const FileHandle& from_directory, std::string_view from,
-                      const FileHandle& to_directory, std::string_view to, CredentialRef credential,
+                      const FileHandle& to_directory, std::string_view to, netfs::Asker asker,
                       Done<netfs::RenameReply> done) override {
     return run_in_tree<netfs::RenameReply>(
         std::move(done), [from = NamedPlace{from_directory, std::string(from)},
-                          to = NamedPlace{to_directory, std::string(to)}, credential](
-                             LocalTree& tree) { return rename_file(tree, from, to, *credential); });
+                          to = NamedPlace{to_directory, std::string(to)}, asker = std::move(asker)](
+                             LocalTree& tree) { return rename_file(tree, from, to, asker); });
   }
 
   CallId start_link(const FileHandle& file, const FileHandle& directory, std::string_view name,
-                    CredentialRef credential, Done<netfs::LinkReply> done) override {
+                    netfs::Asker asker, Done<netfs::LinkReply> done) override {
     return run_in_tree<netfs::LinkReply>(
         std::move(done),
-        [file, place = NamedPlace{directory, std::string(name)}, credential](LocalTree& tree) {
-          return link_file(tree, file, place, *credential);
-        });
+        [file, place = NamedPlace{directory, std::string(name)}, asker = std::move(asker)](
+            LocalTree& tree) { return link_file(tree, file, place, asker); });
   }
 
   CallId start_write(const FileHandle& handle, const netfs::WriteOrder& order,
@@ -255,12 +253,11 @@ class LocaldirAdapter final : public netfs::Adapter {
   }
 
   CallId start_removal(const FileHandle& directory, std::string_view name, bool is_directory,
-                       CredentialRef credential, Done<netfs::Change> done) {
+                       netfs::Asker asker, Done<netfs::Change> done) {
     return run_in_tree<netfs::Change>(
-        std::move(done), [place = NamedPlace{directory, std::string(name)}, is_directory,
-                          credential = std::move(credential)](LocalTree& tree) {
-          return remove_name(tree, place, is_directory, *credential);
-        });
+        std::move(done),
+        [place = NamedPlace{directory, std::string(name)}, is_directory, asker = std::move(asker)](
+            LocalTree& tree) { return remove_name(tree, place, is_directory, asker); });
   }
 
   template <class Reply, class Work>

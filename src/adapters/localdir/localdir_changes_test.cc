@@ -44,27 +44,30 @@ class LocalChangesTest : public LocaldirTest {
   Result<netfs::CreateReply> create(std::string_view name, netfs::CreateOrder order = {},
                                     const CredentialRef& who = {}) {
     return wait<netfs::CreateReply>([&](auto done) {
-      adapter_->start_create(share_.root, name, order, who ? who : me_, std::move(done));
+      adapter_->start_create(share_.root, name, order, {who ? who : me_, may_be_done_},
+                             std::move(done));
     });
   }
 
   Result<netfs::CreateReply> make(std::string_view name, netfs::MakeOrder order,
                                   const CredentialRef& who = {}) {
     return wait<netfs::CreateReply>([&](auto done) {
-      adapter_->start_make(share_.root, name, order, who ? who : me_, std::move(done));
+      adapter_->start_make(share_.root, name, order, {who ? who : me_, may_be_done_},
+                           std::move(done));
     });
   }
 
   Result<netfs::Change> remove(std::string_view name, const CredentialRef& who = {}) {
     return wait<netfs::Change>([&](auto done) {
-      adapter_->start_remove(share_.root, name, who ? who : me_, std::move(done));
+      adapter_->start_remove(share_.root, name, {who ? who : me_, may_be_done_}, std::move(done));
     });
   }
 
   Result<netfs::RenameReply> rename(std::string_view from, std::string_view to,
                                     const CredentialRef& who = {}) {
     return wait<netfs::RenameReply>([&](auto done) {
-      adapter_->start_rename(share_.root, from, share_.root, to, who ? who : me_, std::move(done));
+      adapter_->start_rename(share_.root, from, share_.root, to, {who ? who : me_, may_be_done_},
+                             std::move(done));
     });
   }
 
@@ -96,6 +99,7 @@ class LocalChangesTest : public LocaldirTest {
   }
 
   const CredentialRef me_;
+  bool may_be_done_ = false;
 };
 
 TEST_F(LocalChangesTest, CreatesWritesAndReadsBack) {
@@ -146,14 +150,15 @@ TEST_F(LocalChangesTest, MakesAndRemovesWhatIsNoFile) {
   EXPECT_EQ(status("fifo").st_mode, S_IFIFO | 0750U);
   EXPECT_EQ(make("fifo", order).error().error_number(), EEXIST);
   ASSERT_TRUE(wait<netfs::CreateReply>([&](auto done) {
-    adapter_->start_symlink(share_.root, "link", "../x", {}, me_, std::move(done));
+    adapter_->start_symlink(share_.root, "link", "../x", {}, {me_, may_be_done_}, std::move(done));
   }));
   EXPECT_EQ(std::filesystem::read_symlink(root_ + "/link"), "../x");
   EXPECT_EQ(remove("dir").error().error_number(), EISDIR);
   std::ofstream(root_ + "/dir/inside") << "x";
   const auto rmdir = [&](std::string_view name) {
-    return wait<netfs::Change>(
-        [&](auto done) { adapter_->start_rmdir(share_.root, name, me_, std::move(done)); });
+    return wait<netfs::Change>([&](auto done) {
+      adapter_->start_rmdir(share_.root, name, {me_, may_be_done_}, std::move(done));
+    });
   };
   EXPECT_EQ(rmdir("dir").error().error_number(), ENOTEMPTY);
   EXPECT_EQ(rmdir("fifo").error().error_number(), ENOTDIR);
@@ -169,8 +174,9 @@ TEST_F(LocalChangesTest, HandlesFollowARenameAndALink) {
   const FileHandle handle = *create("a").value().handle;
   ASSERT_TRUE(rename("a", "b"));
   EXPECT_TRUE(getattr(handle));
-  const auto linked = wait<netfs::LinkReply>(
-      [&](auto done) { adapter_->start_link(handle, share_.root, "c", me_, std::move(done)); });
+  const auto linked = wait<netfs::LinkReply>([&](auto done) {
+    adapter_->start_link(handle, share_.root, "c", {me_, may_be_done_}, std::move(done));
+  });
   ASSERT_TRUE(linked);
   EXPECT_EQ(linked->attributes->link_count, 2U);
   ASSERT_TRUE(remove("b"));
@@ -291,6 +297,46 @@ TEST(RightsTest, OwnersMembersAndStrangers) {
   EXPECT_EQ(why_not_write(file, *user(1001, {77})), EACCES);
   file.type = FileType::kDirectory;
   EXPECT_EQ(why_not_write(file, *user(1000)), EISDIR);
+}
+
+TEST_F(LocalChangesTest, WhatMayBeDoneIsNotRefusedForThat) {
+  ASSERT_TRUE(create("file"));
+  const auto symlink = [&](std::string_view target) {
+    return wait<netfs::CreateReply>([&](auto done) {
+      adapter_->start_symlink(share_.root, "symlink", target, {}, {me_, may_be_done_},
+                              std::move(done));
+    });
+  };
+  const auto link = [&](std::string_view name) {
+    return wait<netfs::LinkReply>([&](auto done) {
+      adapter_->start_link(look_up("file")->handle, share_.root, name, {me_, may_be_done_},
+                           std::move(done));
+    });
+  };
+  ASSERT_TRUE(make("directory", {}));
+  ASSERT_TRUE(symlink("there"));
+  ASSERT_TRUE(link("second"));
+  ASSERT_TRUE(create("other"));
+  EXPECT_EQ(make("directory", {}).error().error_number(), EEXIST);
+  may_be_done_ = true;
+  const auto made = make("directory", {});
+  ASSERT_TRUE(made);
+  EXPECT_EQ(*made->handle, look_up("directory")->handle);
+  EXPECT_EQ(make("file", {}).error().error_number(), EEXIST) << "no directory";
+  EXPECT_EQ(make("directory", {}, user(77)).error().error_number(), EACCES);
+  EXPECT_TRUE(symlink("there"));
+  EXPECT_EQ(symlink("elsewhere").error().error_number(), EEXIST);
+  EXPECT_TRUE(link("second"));
+  EXPECT_EQ(link("other").error().error_number(), EEXIST) << "another file";
+  netfs::CreateOrder guarded;
+  guarded.mode = netfs::CreateMode::kGuarded;
+  EXPECT_TRUE(create("other", guarded));
+  EXPECT_TRUE(rename("gone", "other"));
+  EXPECT_EQ(rename("gone", "nowhere").error().error_number(), ENOENT);
+  EXPECT_TRUE(remove("gone"));
+  EXPECT_TRUE(remove("other"));
+  EXPECT_EQ(::access((root_ + "/other").c_str(), F_OK), -1);
+  EXPECT_TRUE(remove("other"));
 }
 
 }  // namespace

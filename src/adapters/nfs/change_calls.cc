@@ -91,7 +91,7 @@ void ChangeCalls::start_once_only(Caller caller, OnceOnly<T> call, Done<T> done)
   send(operation, call.procedure, std::move(call.arguments),
        [this, operation, decode = call.decode, echo = call.echo,
         confirm = std::move(call.confirm)](Result<RpcReply> reply) mutable {
-         const bool repeated = reply && reply->repeated;
+         const bool repeated = reply && (reply->repeated || operation->caller.may_be_done);
          Result<T> result = reply ? decode(reply->results) : fail(std::move(reply).error());
          if (repeated && !result && result.error().error_number() == echo) {
            confirm(operation, std::move(result).error());

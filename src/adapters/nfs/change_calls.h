@@ -6,7 +6,8 @@
 // LINK, guarded CREATE), or that the caller may not open what is there (unchecked CREATE of a file
 // that gives its maker no rights). To such an answer, and only if the call was sent more than once,
 // we look at the names; if they are as the call wanted them, it has ended well. (A name that is
-// gone needs no look.) The repetition may be answered while the server is still at the first call,
+// gone needs no look.) A call that an earlier process may have sent counts as one that was sent
+// before. The repetition may be answered while the server is still at the first call,
 // or from what it remembers of names: at a name that is not as it should be we look more than once.
 // docs/nfs-client.md has the rules, and what they cannot tell apart.
 //
@@ -57,6 +58,7 @@ class ChangeCalls {
   struct Caller {
     netfs::CallId id = 0;  // also of the calls that follow from the first
     netfs::CredentialRef credential;
+    bool may_be_done = false;  // as netfs::Asker says
   };
 
   explicit ChangeCalls(Carrier& carrier) : carrier_(carrier) {}

@@ -75,74 +75,74 @@ class NfsAdapter final : public netfs::Adapter, private ChangeCalls::Carrier {
 
   CallId start_setattr(const FileHandle& handle, const netfs::AttributeChanges& changes,
                        CredentialRef credential, Done<netfs::Change> done) override {
-    return change(credential, [&](ChangeCalls::Caller caller) {
+    return change({std::move(credential)}, [&](ChangeCalls::Caller caller) {
       changes_.setattr(std::move(caller), handle, changes, std::move(done));
     });
   }
 
   CallId start_create(const FileHandle& directory, std::string_view name,
-                      const netfs::CreateOrder& order, CredentialRef credential,
+                      const netfs::CreateOrder& order, netfs::Asker asker,
                       Done<netfs::CreateReply> done) override {
-    return change(credential, [&](ChangeCalls::Caller caller) {
+    return change(std::move(asker), [&](ChangeCalls::Caller caller) {
       changes_.create(std::move(caller), directory, name, order, std::move(done));
     });
   }
 
   CallId start_make(const FileHandle& directory, std::string_view name,
-                    const netfs::MakeOrder& order, CredentialRef credential,
+                    const netfs::MakeOrder& order, netfs::Asker asker,
                     Done<netfs::CreateReply> done) override {
-    return change(credential, [&](ChangeCalls::Caller caller) {
+    return change(std::move(asker), [&](ChangeCalls::Caller caller) {
       changes_.make(std::move(caller), directory, name, order, std::move(done));
     });
   }
 
   CallId start_symlink(const FileHandle& directory, std::string_view name, std::string_view target,
-                       const netfs::AttributeChanges& attributes, CredentialRef credential,
+                       const netfs::AttributeChanges& attributes, netfs::Asker asker,
                        Done<netfs::CreateReply> done) override {
-    return change(credential, [&](ChangeCalls::Caller caller) {
+    return change(std::move(asker), [&](ChangeCalls::Caller caller) {
       changes_.symlink(std::move(caller), directory, name, target, attributes, std::move(done));
     });
   }
 
-  CallId start_remove(const FileHandle& directory, std::string_view name, CredentialRef credential,
+  CallId start_remove(const FileHandle& directory, std::string_view name, netfs::Asker asker,
                       Done<netfs::Change> done) override {
-    return change(credential, [&](ChangeCalls::Caller caller) {
+    return change(std::move(asker), [&](ChangeCalls::Caller caller) {
       changes_.remove(std::move(caller), Procedure::kRemove, directory, name, std::move(done));
     });
   }
 
-  CallId start_rmdir(const FileHandle& directory, std::string_view name, CredentialRef credential,
+  CallId start_rmdir(const FileHandle& directory, std::string_view name, netfs::Asker asker,
                      Done<netfs::Change> done) override {
-    return change(credential, [&](ChangeCalls::Caller caller) {
+    return change(std::move(asker), [&](ChangeCalls::Caller caller) {
       changes_.remove(std::move(caller), Procedure::kRmdir, directory, name, std::move(done));
     });
   }
 
   CallId start_rename(const FileHandle& from_directory, std::string_view from,
-                      const FileHandle& to_directory, std::string_view to, CredentialRef credential,
+                      const FileHandle& to_directory, std::string_view to, netfs::Asker asker,
                       Done<netfs::RenameReply> done) override {
-    return change(credential, [&](ChangeCalls::Caller caller) {
+    return change(std::move(asker), [&](ChangeCalls::Caller caller) {
       changes_.rename(std::move(caller), from_directory, from, to_directory, to, std::move(done));
     });
   }
 
   CallId start_link(const FileHandle& file, const FileHandle& directory, std::string_view name,
-                    CredentialRef credential, Done<netfs::LinkReply> done) override {
-    return change(credential, [&](ChangeCalls::Caller caller) {
+                    netfs::Asker asker, Done<netfs::LinkReply> done) override {
+    return change(std::move(asker), [&](ChangeCalls::Caller caller) {
       changes_.link(std::move(caller), file, directory, name, std::move(done));
     });
   }
 
   CallId start_write(const FileHandle& handle, const netfs::WriteOrder& order,
                      CredentialRef credential, Done<netfs::WriteReply> done) override {
-    return change(credential, [&](ChangeCalls::Caller caller) {
+    return change({std::move(credential)}, [&](ChangeCalls::Caller caller) {
       changes_.write(std::move(caller), handle, order, write_size_, std::move(done));
     });
   }
 
   CallId start_commit(const FileHandle& handle, CredentialRef credential,
                       Done<netfs::CommitReply> done) override {
-    return change(credential, [&](ChangeCalls::Caller caller) {
+    return change({std::move(credential)}, [&](ChangeCalls::Caller caller) {
       changes_.commit(std::move(caller), handle, std::move(done));
     });
   }
@@ -171,9 +171,9 @@ class NfsAdapter final : public netfs::Adapter, private ChangeCalls::Carrier {
                Result<T> (*decode)(Bytes), Done<T> done);
 
   template <class Start>
-  CallId change(CredentialRef& credential, const Start& start) {
+  CallId change(netfs::Asker asker, const Start& start) {
     const CallId id = ++last_id_;
-    start(ChangeCalls::Caller{id, std::move(credential)});
+    start(ChangeCalls::Caller{id, std::move(asker.credential), asker.may_be_done});
     return id;
   }
 

@@ -106,39 +106,45 @@ class NfsChangesTest : public NfsAdapterTest {
   Result<netfs::Change> remove(bool is_directory = false) {
     return wait_for<netfs::Change>([&](auto done) {
       last_id_ = is_directory
-                     ? adapter_->start_rmdir(dir_handle, "name", credential_, std::move(done))
-                     : adapter_->start_remove(dir_handle, "name", credential_, std::move(done));
+                     ? adapter_->start_rmdir(dir_handle, "name", {credential_, may_be_done_},
+                                             std::move(done))
+                     : adapter_->start_remove(dir_handle, "name", {credential_, may_be_done_},
+                                              std::move(done));
     });
   }
 
   Result<netfs::CreateReply> make_node(FileType type) {
     return wait_for<netfs::CreateReply>([&](auto done) {
-      adapter_->start_make(dir_handle, "name", {type, {}, 1, 2}, credential_, std::move(done));
+      adapter_->start_make(dir_handle, "name", {type, {}, 1, 2}, {credential_, may_be_done_},
+                           std::move(done));
     });
   }
 
   Result<netfs::CreateReply> symlink(std::string_view target) {
     return wait_for<netfs::CreateReply>([&](auto done) {
-      adapter_->start_symlink(dir_handle, "name", target, {}, credential_, std::move(done));
+      adapter_->start_symlink(dir_handle, "name", target, {}, {credential_, may_be_done_},
+                              std::move(done));
     });
   }
 
   Result<netfs::CreateReply> create(netfs::CreateMode mode) {
     return wait_for<netfs::CreateReply>([&](auto done) {
-      adapter_->start_create(dir_handle, "name", {mode, {}, {}}, credential_, std::move(done));
+      adapter_->start_create(dir_handle, "name", {mode, {}, {}}, {credential_, may_be_done_},
+                             std::move(done));
     });
   }
 
   Result<netfs::RenameReply> rename() {
     return wait_for<netfs::RenameReply>([&](auto done) {
-      last_id_ = adapter_->start_rename(dir_handle, "name", other_handle, "new", credential_,
-                                        std::move(done));
+      last_id_ = adapter_->start_rename(dir_handle, "name", other_handle, "new",
+                                        {credential_, may_be_done_}, std::move(done));
     });
   }
 
   Result<netfs::LinkReply> link() {
     return wait_for<netfs::LinkReply>([&](auto done) {
-      adapter_->start_link(file_handle, dir_handle, "name", credential_, std::move(done));
+      adapter_->start_link(file_handle, dir_handle, "name", {credential_, may_be_done_},
+                           std::move(done));
     });
   }
 
@@ -149,6 +155,15 @@ class NfsChangesTest : public NfsAdapterTest {
     });
   }
 
+  // To a call that was sent once, but may have been done for a process before us.
+  void sent_before(Procedure procedure, std::uint32_t status) {
+    seen_.clear();
+    script_.clear();
+    may_be_done_ = true;
+    script_[procedure] = {refusal(status)};
+  }
+
+  bool may_be_done_ = false;
   std::vector<Procedure> seen_;
   std::map<Procedure, std::deque<Reply>> script_;
 };
@@ -169,6 +184,30 @@ TEST_F(NfsChangesTest, AnswersToTheFirstTransmissionAreTakenAsTheyAre) {
   script_[Procedure::kRename] = {refusal(kNoEntry)};
   EXPECT_EQ(rename().error().error_number(), ENOENT);
   EXPECT_EQ(std::ranges::count(seen_, Procedure::kLookup), 0);
+}
+
+TEST_F(NfsChangesTest, AnswersToTheFirstTransmissionOfWhatMayBeDoneAreLookedInto) {
+  for (const Procedure procedure : {Procedure::kRemove, Procedure::kRmdir}) {
+    sent_before(procedure, kNoEntry);
+    EXPECT_TRUE(remove(procedure == Procedure::kRmdir));
+    EXPECT_EQ(seen_, std::vector{procedure});
+  }
+  sent_before(Procedure::kMkdir, kExists);
+  script_[Procedure::kLookup] = {found(file_handle, FileType::kDirectory)};
+  EXPECT_TRUE(make_node(FileType::kDirectory));
+  sent_before(Procedure::kSymlink, kExists);
+  script_[Procedure::kLookup] = {found(file_handle, FileType::kSymlink)};
+  script_[Procedure::kReadlink] = {link_to("../elsewhere")};
+  EXPECT_EQ(symlink("../there").error().error_number(), EEXIST);
+  sent_before(Procedure::kCreate, kExists);
+  script_[Procedure::kLookup] = {found(file_handle, FileType::kRegular)};
+  EXPECT_TRUE(create(netfs::CreateMode::kGuarded));
+  sent_before(Procedure::kRename, kNoEntry);
+  script_[Procedure::kLookup] = {found(file_handle, FileType::kRegular), refusal(kNoEntry)};
+  EXPECT_TRUE(rename());
+  sent_before(Procedure::kLink, kExists);
+  script_[Procedure::kLookup] = {found(file_handle, FileType::kRegular)};
+  EXPECT_TRUE(link());
 }
 
 TEST_F(NfsChangesTest, OtherAnswersToARepetitionAreTakenAsTheyAre) {
@@ -241,7 +280,8 @@ TEST_F(NfsChangesTest, AFileWithoutRightsForItsMakerIsOursIfItLooksSo) {
     return wait_for<netfs::CreateReply>([&](auto done) {
       netfs::CreateOrder order;
       order.attributes.mode = 04;
-      adapter_->start_create(dir_handle, "name", order, credential_, std::move(done));
+      adapter_->start_create(dir_handle, "name", order, {credential_, may_be_done_},
+                             std::move(done));
     });
   };
   EXPECT_EQ(create_with(04, credential_->uid, 0).value().handle, file_handle);
@@ -384,7 +424,7 @@ TEST_F(NfsChangesTest, ARepeatedWriteBringsTheSameBytes) {
 TEST_F(NfsChangesTest, NamesAndTargetsThatCannotBeAreRefusedHere) {
   const std::string long_name(256, 'n');
   const auto made = wait_for<netfs::CreateReply>([&](auto done) {
-    adapter_->start_make(dir_handle, long_name, {}, credential_, std::move(done));
+    adapter_->start_make(dir_handle, long_name, {}, {credential_, may_be_done_}, std::move(done));
   });
   EXPECT_EQ(made.error().error_number(), ENAMETOOLONG);
   EXPECT_EQ(symlink(std::string(4097, 't')).error().error_number(), ENAMETOOLONG);
