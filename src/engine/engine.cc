@@ -63,6 +63,7 @@ Engine::Engine(std::unique_ptr<handover::EngineEnd> keeper)
       started_(executor_->clock().now()),
       nodes_(keeper_->take_nodes()),
       handles_(keeper_->take_handles()),
+      journal_(keeper_->take_journal()),
       backings_(keeper_->take_backings()),
       hidden_names_(keeper_->take_hidden_names()),
       caches_(*executor_, *keeper_),
@@ -114,11 +115,12 @@ void Engine::take_mount(handover::MountOrder order) {
     keeper_->report_failed(id, spec.error());
     return;
   }
-  auto mount = std::make_shared<Mount>(std::move(order), std::move(*spec), *executor_, *keeper_,
-                                       Mount::Tables{nodes_, handles_, backings_, hidden_names_},
-                                       [this, id](const std::string& why) {
-                                         mount_pool_->post([this, id, why] { end_mount(id, why); });
-                                       });
+  auto mount =
+      std::make_shared<Mount>(std::move(order), std::move(*spec), *executor_, *keeper_,
+                              Mount::Tables{{nodes_, handles_, journal_}, backings_, hidden_names_},
+                              [this, id](const std::string& why) {
+                                mount_pool_->post([this, id, why] { end_mount(id, why); });
+                              });
   {
     const MutexLock lock(mutex_);
     mounts_.insert_or_assign(id, mount);
@@ -295,8 +297,8 @@ std::string Engine::status_json() const {
   }
   const auto uptime =
       std::chrono::duration_cast<std::chrono::seconds>(executor_->clock().now() - started_);
-  return status_text(
-      {keeper_->hello(), uptime, caches_.status(), std::move(mount_status), nodes_.size()});
+  return status_text({keeper_->hello(), uptime, caches_.status(), std::move(mount_status),
+                      nodes_.size(), journal_.unjournaled()});
 }
 
 void Engine::shut_down() {

@@ -57,6 +57,7 @@ class Engine {
   const MonotonicTime started_;
   fuse::NodeTable nodes_;
   fuse::HandleTable handles_;
+  fuse::Journal journal_;
   BackingTable backings_;
   HiddenNameTable hidden_names_;
   CacheBinder caches_;

@@ -97,8 +97,7 @@ Mount::Mount(handover::MountOrder order, handover::MountSpec spec, Executor& exe
       device_(order.device),
       spec_(std::move(spec)),
       executor_(executor),
-      nodes_(tables.nodes),
-      handles_(tables.handles),
+      tables_(tables.fuse),
       hidden_names_(tables.hidden_names),
       registrar_(std::make_unique<Registrar>(keeper, tables.backings, order.mount_id)),
       fuse_(std::move(order.fuse)),
@@ -138,7 +137,7 @@ Result<> Mount::serve(std::unique_ptr<netfs::Share> share) {
     share->keep_hidden_names(hidden_names_.store_for(id_, share->key()));
   }
   auto filesystem =
-      std::make_unique<fuse::Filesystem>(id_, *share, nodes_, handles_, *registrar_, executor_);
+      std::make_unique<fuse::Filesystem>(id_, *share, tables_, *registrar_, executor_);
   auto session = std::make_unique<fuse::Session>(
       std::move(*device), executor_,
       fuse::SessionOptions{.name = std::to_string(id_),

@@ -15,8 +15,6 @@
 #include "fscache/cache.h"
 #include "fuse/backing_registrar.h"
 #include "fuse/filesystem.h"
-#include "fuse/handle_table.h"
-#include "fuse/node_table.h"
 #include "fuse/session.h"
 #include "handover/engine_end.h"
 #include "handover/mount_spec.h"
@@ -49,8 +47,7 @@ class Mount {
  public:
   // In the keeper's memory, of all mounts.
   struct Tables {
-    fuse::NodeTable& nodes;
-    fuse::HandleTable& handles;
+    fuse::Tables fuse;
     BackingTable& backings;
     HiddenNameTable& hidden_names;
   };
@@ -92,8 +89,7 @@ class Mount {
   const std::uint64_t device_;
   const handover::MountSpec spec_;
   Executor& executor_;
-  fuse::NodeTable& nodes_;
-  fuse::HandleTable& handles_;
+  const fuse::Tables tables_;
   HiddenNameTable& hidden_names_;
   const std::unique_ptr<fuse::BackingRegistrar> registrar_;
   UniqueFd fuse_;

@@ -97,6 +97,7 @@ std::string status_text(const EngineStatus& status) {
   json["engine"]["pid"] = ::getpid();
   json["engine"]["uptime_s"] = status.uptime.count();
   json["engine"]["nodes"] = status.nodes;
+  json["engine"]["unjournaled_calls"] = status.unjournaled_calls;
   json["caches"] = Json::array();
   for (const auto& cache : status.caches) {
     json["caches"].push_back(cache_json(cache));

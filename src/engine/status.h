@@ -3,6 +3,7 @@
 
 #include <chrono>
 #include <cstddef>
+#include <cstdint>
 #include <string>
 #include <vector>
 
@@ -18,6 +19,7 @@ struct EngineStatus {
   std::vector<CacheBinder::Status> caches;
   std::vector<MountStatus> mounts;
   std::size_t nodes = 0;
+  std::uint64_t unjournaled_calls = 0;  // which found no room in the journal
 };
 
 // The fields are listed in docs/protocol.md.

@@ -159,6 +159,9 @@ void Filesystem::open_created(const RequestRef& request, const netfs::Caller& ca
     request->reply_error(node.error());
     return;
   }
+  if (request->journal() != nullptr) {
+    request->journal()->note_node(*node);
+  }
   const netfs::InodeRef inode = created.entry.inode;
   const auto& in = *request->argument<fuse_create_in>();
   const bool cut = created.truncated && (in.open_flags & FUSE_OPEN_KILL_SUIDGID) != 0;

@@ -58,12 +58,13 @@ class Filesystem::Notices final : public netfs::InvalidationSink {
   Session* session_ GUARDED_BY(mutex_);
 };
 
-Filesystem::Filesystem(std::uint32_t mount_id, netfs::Share& share, NodeTable& nodes,
-                       HandleTable& handles, BackingRegistrar& registrar, Executor& executor)
+Filesystem::Filesystem(std::uint32_t mount_id, netfs::Share& share, const Tables& tables,
+                       BackingRegistrar& registrar, Executor& executor)
     : mount_id_(mount_id),
       share_(share),
-      nodes_(nodes),
-      handles_(handles),
+      nodes_(tables.nodes),
+      handles_(tables.handles),
+      journal_(tables.journal),
       registrar_(registrar),
       executor_(executor),
       callers_(executor.clock()),
@@ -87,6 +88,7 @@ void Filesystem::close() {
     notices_->close();
   }
   timers_->close_and_wait();
+  journal_.drop_mount(mount_id_);
   handles_.drop_mount(mount_id_);
   // The kernel dropped its ids with the connection; versions and their backing files go here.
   nodes_.drop_mount(mount_id_, [](NodeOpen&& /*dropped with its references*/) {});
@@ -106,6 +108,7 @@ void Filesystem::on_negotiated(const Negotiated& negotiated) {
 Filesystem::Entry Filesystem::entry_of(std::uint32_t opcode) {
   constexpr auto kTable = [] {
     constexpr bool kChanges = true;
+    constexpr bool kOnceOnly = true;
     std::array<Entry, kMostOpcode + 1> table{};
     table[FUSE_LOOKUP] = {&Filesystem::lookup};
     table[FUSE_GETATTR] = {&Filesystem::getattr};
@@ -125,16 +128,16 @@ Filesystem::Entry Filesystem::entry_of(std::uint32_t opcode) {
     table[FUSE_RELEASEDIR] = {&Filesystem::releasedir};
     table[FUSE_DESTROY] = {&Filesystem::succeed};
     table[FUSE_SETATTR] = {&Filesystem::setattr, kChanges};
-    table[FUSE_SYMLINK] = {&Filesystem::symlink, kChanges};
-    table[FUSE_MKNOD] = {&Filesystem::mknod, kChanges};
-    table[FUSE_MKDIR] = {&Filesystem::mkdir, kChanges};
-    table[FUSE_UNLINK] = {&Filesystem::unlink, kChanges};
-    table[FUSE_RMDIR] = {&Filesystem::rmdir, kChanges};
-    table[FUSE_RENAME] = {&Filesystem::rename, kChanges};
-    table[FUSE_RENAME2] = {&Filesystem::rename2, kChanges};
-    table[FUSE_LINK] = {&Filesystem::link, kChanges};
-    table[FUSE_WRITE] = {&Filesystem::write, kChanges};
-    table[FUSE_CREATE] = {&Filesystem::create, kChanges};
+    table[FUSE_SYMLINK] = {&Filesystem::symlink, kChanges, kOnceOnly};
+    table[FUSE_MKNOD] = {&Filesystem::mknod, kChanges, kOnceOnly};
+    table[FUSE_MKDIR] = {&Filesystem::mkdir, kChanges, kOnceOnly};
+    table[FUSE_UNLINK] = {&Filesystem::unlink, kChanges, kOnceOnly};
+    table[FUSE_RMDIR] = {&Filesystem::rmdir, kChanges, kOnceOnly};
+    table[FUSE_RENAME] = {&Filesystem::rename, kChanges, kOnceOnly};
+    table[FUSE_RENAME2] = {&Filesystem::rename2, kChanges, kOnceOnly};
+    table[FUSE_LINK] = {&Filesystem::link, kChanges, kOnceOnly};
+    table[FUSE_WRITE] = {&Filesystem::write, kChanges, kOnceOnly};
+    table[FUSE_CREATE] = {&Filesystem::create, kChanges, kOnceOnly};
     table[FUSE_FALLOCATE] = {&Filesystem::refuse_fallocate, kChanges};
     return table;
   }();
@@ -150,6 +153,9 @@ void Filesystem::handle(const RequestRef& request) {
   const Entry entry = entry_of(opcode);
   if (entry.changes && options_.read_only) {
     request->reply_error(EROFS);
+    return;
+  }
+  if (entry.once_only && !begin_once_only(request)) {
     return;
   }
   (this->*entry.operation)(request);
@@ -195,7 +201,8 @@ netfs::InodeRef Filesystem::inode_of(const Request& request) const {
 
 netfs::Caller Filesystem::caller_of(const Request& request) {
   const fuse_in_header& header = request.header();
-  return {callers_.credential(header.uid, header.gid, header.pid), request.scope()};
+  return {callers_.credential(header.uid, header.gid, header.pid), request.scope(),
+          request.journal()};
 }
 
 HandleRef Filesystem::handle(const Request& request, std::uint64_t fh) const {

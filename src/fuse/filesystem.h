@@ -24,6 +24,7 @@
 #include "fuse/backing_registrar.h"
 #include "fuse/caller.h"
 #include "fuse/handle_table.h"
+#include "fuse/journal.h"
 #include "fuse/node_open.h"
 #include "fuse/node_table.h"
 #include "fuse/protocol.h"
@@ -53,6 +54,13 @@ struct FilesystemStatistics {
       passthrough_trouble;  // why complete files are not handed to the kernel; "" if they are
 };
 
+// In the keeper's memory, of all mounts.
+struct Tables {
+  NodeTable& nodes;
+  HandleTable& handles;
+  Journal& journal;
+};
+
 struct FilesystemOptions {
   bool read_only = false;  // every change is refused with EROFS
 };
@@ -60,7 +68,7 @@ struct FilesystemOptions {
 // Threads: any. Life: outlives its session's requests; close() before destruction.
 class Filesystem final : public Handler {
  public:
-  Filesystem(std::uint32_t mount_id, netfs::Share& share, NodeTable& nodes, HandleTable& handles,
+  Filesystem(std::uint32_t mount_id, netfs::Share& share, const Tables& tables,
              BackingRegistrar& registrar, Executor& executor);
   ~Filesystem() override;
   Filesystem(const Filesystem&) = delete;
@@ -85,7 +93,8 @@ class Filesystem final : public Handler {
   // What is known of an opcode.
   struct Entry {
     Operation operation = &Filesystem::not_supported;
-    bool changes = false;  // refused on a read-only mount
+    bool changes = false;    // refused on a read-only mount
+    bool once_only = false;  // not the same when it is done twice
   };
 
   // One open(2) on its way to a mode.
@@ -123,6 +132,12 @@ class Filesystem final : public Handler {
   // The version that those who hold the node in passthrough read; null: nobody does.
   [[nodiscard]] netfs::VersionRef held_version(std::uint64_t nodeid);
   void reply_attributes(Request& request, const netfs::FreshAttributes& fresh);
+
+  // Gives a call that must not happen twice its slot in the journal. False: an engine before us had
+  // the answer, and it was given again.
+  [[nodiscard]] bool begin_once_only(const RequestRef& request);
+  void repeat_answer(Request& request, const JournaledCall::Answer& stored);
+  void give_back_taken(const JournaledCall::Taken& taken);
 
   void lookup(const RequestRef& request);
   void reply_entry(Request& request, const netfs::LookupOutcome& outcome);
@@ -215,6 +230,7 @@ class Filesystem final : public Handler {
   netfs::Share& share_;
   NodeTable& nodes_;
   HandleTable& handles_;
+  Journal& journal_;
   BackingRegistrar& registrar_;
   Executor& executor_;
   CallerTable callers_;

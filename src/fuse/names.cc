@@ -137,6 +137,9 @@ void Filesystem::reply_entry(Request& request, const netfs::LookupOutcome& outco
     request.reply_error(node.error());
     return;
   }
+  if (request.journal() != nullptr) {
+    request.journal()->note_node(*node);
+  }
   if (!request.reply(entry_out_of(*node, outcome))) {
     give_back(nodes_.forget(*node, 1));  // the kernel never saw this reference
   }

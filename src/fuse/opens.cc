@@ -235,6 +235,9 @@ void Filesystem::move_to_sibling(const OpeningRef& opening) {
     return;
   }
   opening->nodeid = *node;
+  if (opening->request->journal() != nullptr) {
+    opening->request->journal()->note_node(*node);
+  }
   give_back(nodes_.forget(before, 1));
   choose_mode(opening);
 }
@@ -367,6 +370,9 @@ void Filesystem::grant(const OpeningRef& opening, OpenMode mode, OpenWhy why, bo
     opening->request->reply_error(fh.error());
     undo_open(*opening);
     return;
+  }
+  if (opening->request->journal() != nullptr) {
+    opening->request->journal()->note_handle(*fh);
   }
   OpenOut out{};
   out.fh = *fh;

@@ -28,9 +28,7 @@ std::string_view Request::name(std::size_t skip) const {
 }
 
 bool Request::reply_error(int error_number) {
-  CHECK(!answered_, "request {} answered twice", unique());
-  answered_ = true;
-  return sink_.send_reply(*this, error_number, {});
+  return answer(error_number, {});
 }
 
 // The one place where a failure becomes what a process sees.
@@ -43,9 +41,19 @@ bool Request::reply_empty() {
 }
 
 bool Request::reply_parts(std::span<const iovec> parts) {
+  return answer(0, parts);
+}
+
+bool Request::answer(int error_number, std::span<const iovec> parts) {
   CHECK(!answered_, "request {} answered twice", unique());
   answered_ = true;
-  return sink_.send_reply(*this, 0, parts);
+  if (journal_ == nullptr) {
+    return sink_.send_reply(*this, error_number, parts);
+  }
+  journal_->note_answer(error_number, parts);
+  const bool taken = sink_.send_reply(*this, error_number, parts);
+  journal_->end();
+  return taken;
 }
 
 }  // namespace larder::fuse

@@ -15,6 +15,7 @@
 #include "base/bytes.h"
 #include "base/error.h"
 #include "base/gate.h"
+#include "fuse/journal.h"
 #include "fuse/protocol.h"
 #include "netfs/call_scope.h"
 
@@ -69,6 +70,12 @@ class Request {
   // What an interrupt of this request ends.
   [[nodiscard]] const std::shared_ptr<netfs::CallScope>& scope() const { return scope_; }
 
+  // Of a call that must not happen twice: notes its answer before it is sent, and lets go of the
+  // slot then. Null: there is none.
+  void set_journal(std::shared_ptr<JournaledCall> call) { journal_ = std::move(call); }
+
+  [[nodiscard]] const std::shared_ptr<JournaledCall>& journal() const { return journal_; }
+
   // The fixed part of the body; null if the body is too short for it.
   template <class T>
   [[nodiscard]] const T* argument() const {
@@ -95,11 +102,14 @@ class Request {
   }
 
  private:
+  bool answer(int error_number, std::span<const iovec> parts);
+
   const Gate::Pass pass_;  // first: it leaves last
   ReplySink& sink_;
   const fuse_in_header header_;
   std::vector<std::byte> body_;
   const std::shared_ptr<netfs::CallScope> scope_;
+  std::shared_ptr<JournaledCall> journal_;
   bool answered_ = false;
 };
 

@@ -98,8 +98,33 @@ class FakeKernel {
   // The next reply finds nobody waiting (its caller was killed): write(2) gives ENOENT.
   bool refuse_next_reply = false;
 
+  // Run once, when the next reply is about to be taken; end_devices() in it loses the reply.
+  std::function<void()> before_reply;
+  // Run once, when the next reply has been taken.
+  std::function<void()> after_reply;
+
   [[nodiscard]] std::unique_ptr<os::FuseDevice> make_device() {
-    return std::make_unique<Device>(*this);
+    return std::make_unique<Device>(*this, life_);
+  }
+
+  // Who holds the devices that were made so far is dead: nothing that he writes arrives.
+  void end_devices() { ++life_; }
+
+  // NOTIFY_RESEND: what nobody has answered is sent again, to where requests go now.
+  void resend() {
+    std::set<std::uint64_t> again;
+    for (const std::uint64_t unique : waiting_) {
+      again.insert(unique | kResent);
+    }
+    waiting_ = again;
+    for (const std::uint64_t unique : again) {
+      FuseBytes& request = requests_[unique & ~kResent];
+      auto header = request.as<fuse_in_header>();
+      header.unique = unique;
+      const FuseBytes before = std::move(request);
+      request = FuseBytes().add(header).add_bytes(before.bytes().subspan(sizeof header));
+      process_(request.bytes());
+    }
   }
 
   // Where requests go: Session::process.
@@ -126,6 +151,9 @@ class FakeKernel {
     header.pid = pid;
     FuseBytes request;
     request.add(header).add_bytes(body.bytes());
+    if (waiting_.contains(unique)) {
+      requests_[unique] = request;
+    }
     process_(request.bytes());
     return unique;
   }
@@ -325,22 +353,45 @@ class FakeKernel {
   }
 
  private:
-  static constexpr std::uint32_t kRegular = 0100000;  // S_IFREG
+  static constexpr std::uint32_t kRegular = 0100000;                 // S_IFREG
+  static constexpr std::uint64_t kResent = std::uint64_t{1} << 63U;  // FUSE_UNIQUE_RESEND
 
   class Device final : public os::FuseDevice {
    public:
-    explicit Device(FakeKernel& kernel) : kernel_(kernel) {}
+    Device(FakeKernel& kernel, unsigned life) : kernel_(kernel), life_(life) {}
 
     Result<MutableBytes> read_request(MutableBytes /*buffer*/) override {
       return fail(Errc::kCancelled, "requests are handed over by the test");
     }
 
-    Result<> write_reply(std::span<const iovec> parts) override { return kernel_.take(parts); }
+    Result<> write_reply(std::span<const iovec> parts) override {
+      const bool is_notice = static_cast<const fuse_out_header*>(parts[0].iov_base)->unique == 0;
+      if (!is_notice && is_heard()) {
+        run_once(kernel_.before_reply);
+      }
+      if (!is_heard()) {
+        return {};
+      }
+      const Result<> taken = kernel_.take(parts);
+      if (!is_notice) {
+        run_once(kernel_.after_reply);
+      }
+      return taken;
+    }
 
     void stop() override {}
 
    private:
+    [[nodiscard]] bool is_heard() const { return life_ == kernel_.life_; }
+
+    static void run_once(std::function<void()>& hook) {
+      if (const auto once = std::exchange(hook, nullptr)) {
+        once();
+      }
+    }
+
     FakeKernel& kernel_;
+    const unsigned life_;
   };
 
   static fuse_read_in read_in(std::uint64_t fh, std::uint64_t offset, std::uint32_t size) {
@@ -380,10 +431,11 @@ class FakeKernel {
     if (waiting_.erase(header.unique) == 0) {
       return violation(fmt::format("nobody waits for a reply to {}", header.unique));
     }
+    requests_.erase(header.unique & ~kResent);
     if (std::exchange(refuse_next_reply, false)) {
       return fail(Errc::kNotFound, "nobody waits for it any more");
     }
-    replies_[header.unique] = {-header.error, std::move(body)};
+    replies_[header.unique & ~kResent] = {-header.error, std::move(body)};
     return {};
   }
 
@@ -394,7 +446,9 @@ class FakeKernel {
 
   std::function<void(Bytes)> process_;
   std::uint64_t last_unique_ = 0;
+  unsigned life_ = 0;  // of who holds the device
   std::set<std::uint64_t> waiting_, interrupts_;
+  std::map<std::uint64_t, FuseBytes> requests_;  // that wait
   std::map<std::uint64_t, FuseReply> replies_;
   std::vector<FuseNotice> notices_;
   std::vector<std::string> violations_;

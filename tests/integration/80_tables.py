@@ -1,5 +1,6 @@
 """The tables in the keeper's memory: what the kernel knows is recorded there, and nothing else."""
 
+import concurrent.futures
 import os
 import pathlib
 import stat
@@ -9,14 +10,19 @@ sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
 
 from harness import larder, tables
 from harness.case import main
+from harness.job import Job
 from harness.mounted_case import MountedCase
 from harness.nfs3_client import Nfs3Client
 from harness.processes import wait_until
+from harness.writable_case import WritableCase
 
 _FIRST_NODE = 0x10  # what the slot of a nodeid is counted from: below are the kernel's own numbers
 _ROOT_ID = 1
 _PAGE_CACHE, _PASSTHROUGH = 1, 2  # open modes
 _PAGES_UNSURE = 2  # a flag of a node
+_SENT = 2  # a state of a call
+_HAS_VERIFIER, _HAS_OFFSET = 1, 2  # flags of a call
+_SYMLINK, _MKDIR, _UNLINK, _RMDIR, _RENAME, _LINK, _WRITE, _CREATE = 6, 9, 10, 11, 12, 13, 16, 35  # opcodes
 
 
 def _nodeid(node):
@@ -201,6 +207,132 @@ class Tables(MountedCase):
         self.mount()
         self.assertEqual(self.read("small"), b"a small file")
         self.assertEqual(len(self.nodes_of("small")), 1)
+
+
+def _append(path, text):
+    with open(path, "ab", buffering=0) as file:
+        file.write(text)
+
+
+def _make_exclusively(path):
+    os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o640))
+
+
+class Journal(WritableCase):
+    """The calls that must not happen twice."""
+
+    # The procedure, the opcode of the kernel's request, and what a program does in a directory.
+    CALLS = (
+        ("CREATE", _CREATE, lambda here: _make_exclusively(here / "new")),
+        ("MKDIR", _MKDIR, lambda here: os.mkdir(here / "new")),
+        ("SYMLINK", _SYMLINK, lambda here: os.symlink("to", here / "new")),
+        ("LINK", _LINK, lambda here: os.link(here / "file", here / "new")),
+        ("REMOVE", _UNLINK, lambda here: os.unlink(here / "file")),
+        ("RMDIR", _RMDIR, lambda here: os.rmdir(here / "empty")),
+        ("RENAME", _RENAME, lambda here: os.rename(here / "file", here / "new")),
+        ("WRITE", _WRITE, lambda here: _append(here / "file", b" and more")),
+    )
+
+    def fill(self):
+        for procedure, *_ in self.CALLS:
+            (self.export / procedure / "empty").mkdir(parents=True)
+            self.write(f"{procedure}/file", b"begin")
+        self.write("open", b"held")
+
+    def setUp(self):
+        super().setUp()
+        self.keeper = self.larder.keeper_pid()
+        wait_until(lambda: not tables.calls(self.keeper), 10, "nothing under way")
+
+    def held(self, procedure, function, *arguments):
+        """The one call that is under way while the server does not get it."""
+        self.proxy.hold_calls(procedure)
+        job = self.begin(Job(procedure, function, *arguments), lambda: None)
+        self.proxy.wait_until_held(1)
+        call, = tables.calls(self.keeper)
+        return job, call
+
+    def let_go(self, procedure, job):
+        self.proxy.release(procedure)
+        job.result()
+        wait_until(lambda: not tables.calls(self.keeper), 10, "the slot to be free")
+
+    def test_a_call_that_the_server_has_not_answered_is_noted_as_sent(self):
+        mount_id = self.larder.status()["mounts"][0]["id"]
+        for procedure, opcode, function in self.CALLS:
+            with self.subTest(procedure):
+                job, call = self.held(procedure, function, self.mounted / procedure)
+                self.assertEqual((call.mount_id, call.opcode, call.state), (mount_id, opcode, _SENT))
+                self.assertNotEqual(call.unique, 0)
+                self.assertEqual((call.nodeid, call.fh, call.answer), (0, 0, b""))
+                self.let_go(procedure, job)
+
+    def test_an_exclusive_creation_is_noted_with_its_verifier_and_then_with_what_was_made(self):
+        job, call = self.held("CREATE", _make_exclusively, self.mounted / "new")
+        self.assertTrue(call.flags & _HAS_VERIFIER)
+        self.assertEqual(call.made, b"")
+        self.proxy.hold_calls("SETATTR")
+        self.proxy.release("CREATE")
+        self.proxy.wait_until_held(1)
+        later, = tables.calls(self.keeper)
+        self.assertEqual((later.unique, later.verifier), (call.unique, call.verifier))
+        with Nfs3Client(self.server) as client:
+            handle, _ = client.lookup(client.root, b"new")
+        self.assertEqual(later.made, handle)
+        self.let_go("SETATTR", job)
+
+    def test_the_name_that_an_open_file_gets_is_noted_before_it_has_it(self):
+        with open(self.mounted / "open", "rb") as file:
+            job, call = self.held("RENAME", os.unlink, self.mounted / "open")
+            self.assertTrue(call.hidden_name.startswith(".nfs"), call.hidden_name)
+            self.assertFalse((self.export / call.hidden_name).exists())
+            self.let_go("RENAME", job)
+            self.assertTrue((self.export / call.hidden_name).exists())
+            self.assertEqual(file.read(), b"held")
+        wait_until(lambda: not (self.export / call.hidden_name).exists(), 10, "its last close")
+
+    def test_an_append_is_noted_with_its_end(self):
+        job, call = self.held("WRITE", _append, self.mounted / "WRITE/file", b" and more")
+        self.assertTrue(call.flags & _HAS_OFFSET)
+        self.assertEqual(call.offset, len(b"begin"))
+        self.let_go("WRITE", job)
+
+    def test_who_is_killed_leaves_no_slot(self):
+        self.proxy.hold_calls("MKDIR")
+        child = os.fork()
+        if child == 0:
+            try:
+                os.mkdir(self.mounted / "new")
+            finally:
+                os._exit(0)
+        self.proxy.wait_until_held(1)
+        self.assertEqual(len(tables.calls(self.keeper)), 1)
+        os.kill(child, 9)
+        os.waitpid(child, 0)
+        wait_until(lambda: not tables.calls(self.keeper), 10, "the slot to be free")
+        self.proxy.release("MKDIR")
+        wait_until((self.export / "new").exists, 10, "the call, which goes on")
+
+    def test_thousands_of_changes_leave_no_slot(self):
+        threads, rounds = 8, 100
+
+        def change(number):
+            here = self.mounted / f"thread {number}"
+            here.mkdir()
+            for index in range(rounds):
+                _make_exclusively(here / f"file {index}")
+                _append(here / f"file {index}", b"more")
+                os.rename(here / f"file {index}", here / "renamed")
+                os.link(here / "renamed", here / "linked")
+                os.unlink(here / "renamed")
+                os.unlink(here / "linked")
+            here.rmdir()
+
+        with concurrent.futures.ThreadPoolExecutor(threads) as pool:
+            list(pool.map(change, range(threads)))
+        wait_until(lambda: not tables.calls(self.keeper), 10, "the last slot to be free")
+        self.assertLessEqual(tables.slots_ever_used_by_calls(self.keeper), 4 * threads)
+        self.assertEqual(self.larder.status()["engine"]["unjournaled_calls"], 0)
 
 
 if __name__ == "__main__":

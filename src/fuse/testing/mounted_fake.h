@@ -5,6 +5,7 @@
 #include <chrono>
 #include <cstddef>
 #include <cstdint>
+#include <functional>
 #include <map>
 #include <memory>
 #include <optional>
@@ -21,6 +22,7 @@
 #include "fuse/backing_registrar.h"
 #include "fuse/filesystem.h"
 #include "fuse/handle_table.h"
+#include "fuse/journal.h"
 #include "fuse/node_table.h"
 #include "fuse/protocol.h"
 #include "fuse/session.h"
@@ -71,11 +73,16 @@ class MountedFake {
   // Of which a test can open more.
   static constexpr handover::TableShape kFewHandles{handover::TableKind::kHandles, "few-handles",
                                                     sizeof(handover::HandleRecord), 64};
+  static constexpr handover::TableShape kFewCalls{handover::TableKind::kJournal, "few-calls",
+                                                  sizeof(handover::JournalRecord), 16};
 
   explicit MountedFake(bool passthrough = true, std::size_t most_nodes = NodeTable::kMostKept,
                        bool read_only = false)
       : node_memory_(std::move(*handover::TableMemory::create(kNodes))),
         handle_memory_(std::move(*handover::TableMemory::create(kFewHandles))),
+        journal_memory_(std::move(*handover::TableMemory::create(kFewCalls))),
+        passthrough_(passthrough),
+        read_only_(read_only),
         node_records(std::move(*handover::TableMemory::map(node_memory_, kNodes))),
         handle_records(std::move(*handover::TableMemory::map(handle_memory_, kFewHandles))),
         nodes(handover::Table<handover::NodeRecord>(
@@ -94,17 +101,7 @@ class MountedFake {
     stepper.run();
     // Everything that was made before is older than the server's clock is known to be.
     advance(std::chrono::seconds(10));
-    filesystem = std::make_unique<Filesystem>(1, *share, nodes, handles, registrar, stepper);
-    session = std::make_unique<Session>(
-        kernel.make_device(), stepper,
-        SessionOptions{.name = "fake",
-                       .threads = 0,
-                       .passthrough = passthrough,
-                       .locks = !read_only,
-                       .read_proc = [this](std::uint32_t, const char*) { return process_status; }});
-    filesystem->attach(*session, {.read_only = read_only});
-    session->start(*filesystem, [](StopReason, const std::string&) {});
-    kernel.attach([this](Bytes bytes) { session->process(bytes); });
+    begin_life();
   }
 
   MountedFake(const MountedFake&) = delete;
@@ -119,8 +116,14 @@ class MountedFake {
     stepper.run();
     session->drain();
     filesystem->close();
+    for (Life& life : dead_) {
+      life.session->drain();
+      life.filesystem->close();
+      life.session.reset();
+    }
     session.reset();
     filesystem.reset();
+    dead_.clear();
     stepper.run();
     share.reset();
     cache_->withdraw([] {});
@@ -146,6 +149,57 @@ class MountedFake {
     return *reply;
   }
 
+  // The engine is killed: the kernel hears nothing of it any more. What it goes on doing here
+  // changes nothing in the journal that next_life() finds.
+  void die() {
+    kernel.end_devices();
+    UniqueFd left(std::move(*handover::TableMemory::create(kFewCalls)));
+    const auto from = map_journal(journal_memory_);
+    const auto to = map_journal(left);
+    for (std::uint32_t slot = 0; slot < kFewCalls.capacity; ++slot) {
+      to[slot] = from[slot];
+    }
+    journal_memory_ = std::move(left);
+  }
+
+  // The server carries out what the dead engine waits for, or has not got it; it gets
+  // nothing more of that engine.
+  void end_held_calls(bool carried_out) {
+    if (carried_out) {
+      control->lost_answers.resize(control->held.size(),
+                                   Error(Errc::kCancelled, "the process is dead"));
+      control->release();
+      CHECK(control->lost_answers.empty());
+    }
+    control->unreachable = true;
+    control->release();
+    stepper.run();
+    control->unreachable = false;
+  }
+
+  // The same for calls without which the engine here would go on, and open files that nobody closes
+  // before the end of the test: they have no end. Not carried out.
+  void forget_held_calls() {
+    control->hold_of.clear();
+    control->held.clear();
+  }
+
+  // The next engine takes over, and is sent again what the dead one has not answered.
+  void next_life() {
+    dead_.push_back({std::move(journal), std::move(filesystem), std::move(session)});
+    begin_life();
+    negotiate();
+    if (next_life_begins) {
+      next_life_begins();
+    }
+    kernel.resend();
+  }
+
+  // What the next engine would find of a call, by its slot.
+  [[nodiscard]] handover::JournalRecord& journal_record(std::uint32_t slot) const {
+    return journal_records_[slot];
+  }
+
   // What the next engine would find of a node or an open.
   [[nodiscard]] const handover::NodeRecord& record_of(NodeId id) const {
     return node_records[static_cast<std::uint32_t>(id) - 16];
@@ -161,7 +215,39 @@ class MountedFake {
 
   // Members in the order of their lives.
  private:
+  struct Life {
+    std::unique_ptr<Journal> journal;
+    std::unique_ptr<Filesystem> filesystem;
+    std::unique_ptr<Session> session;
+  };
+
+  using JournalTable = handover::Table<handover::JournalRecord>;
+
+  static JournalTable map_journal(const UniqueFd& memory) {
+    return JournalTable(std::move(*handover::TableMemory::map(memory, kFewCalls)));
+  }
+
+  void begin_life() {
+    journal_records_ = map_journal(journal_memory_);
+    journal = std::make_unique<Journal>(map_journal(journal_memory_));
+    filesystem = std::make_unique<Filesystem>(1, *share, Tables{nodes, handles, *journal},
+                                              registrar, stepper);
+    session = std::make_unique<Session>(
+        kernel.make_device(), stepper,
+        SessionOptions{.name = "fake",
+                       .threads = 0,
+                       .passthrough = passthrough_,
+                       .locks = !read_only_,
+                       .read_proc = [this](std::uint32_t, const char*) { return process_status; }});
+    filesystem->attach(*session, {.read_only = read_only_});
+    session->start(*filesystem, [](StopReason, const std::string&) {});
+    kernel.attach([this](Bytes bytes) { session->process(bytes); });
+  }
+
   const UniqueFd node_memory_, handle_memory_;
+  UniqueFd journal_memory_;
+  const bool passthrough_, read_only_;
+  JournalTable journal_records_;
 
  public:
   const handover::Table<handover::NodeRecord> node_records;  // as the next engine finds it
@@ -174,12 +260,15 @@ class MountedFake {
   NodeTable nodes;
   HandleTable handles;
   std::shared_ptr<larder::testing::FakeAdapter::Control> control;
+  std::function<void()> next_life_begins;     // what happens just before requests come again
   std::optional<std::string> process_status;  // what /proc says of whoever is interrupted
   std::unique_ptr<netfs::Share> share;
+  std::unique_ptr<Journal> journal;
   std::unique_ptr<Filesystem> filesystem;
   std::unique_ptr<Session> session;
 
  private:
+  std::vector<Life> dead_;
   fscache::Caches caches_{stepper};
   const std::shared_ptr<fscache::Cache> cache_;
 };
