@@ -113,6 +113,9 @@ Result<> Object::read(std::uint64_t offset, MutableBytes into) {
   std::uint64_t doubts = 0;
   {
     const MutexLock lock(mutex_);
+    if (overwritten_) {
+      return fail(Errc::kStale, "the backing file is no version any more");
+    }
     if (!map_.present().contains(range)) {
       return fail(Errc::kNotFound, "not in the cache");
     }
@@ -146,7 +149,15 @@ Result<> Object::read(std::uint64_t offset, MutableBytes into) {
   return {};
 }
 
+bool Object::is_overwritten() const {
+  const MutexLock lock(mutex_);
+  return overwritten_;
+}
+
 void Object::doubt() {
+  if (is_overwritten()) {
+    return;
+  }
   log_warning("{}: somebody changed the cache's copy; its checksums are looked at again", name_);
   const MutexLock lock(mutex_);
   ++doubts_;
@@ -215,6 +226,9 @@ Result<> Object::check_piece(const MapPiece& piece, Bytes bytes, std::uint64_t d
 }
 
 void Object::drop_corrupt(ByteRange piece) {
+  if (is_overwritten()) {
+    return;  // by us, while it was read
+  }
   core_.counters.corrupt_ranges.add();
   log_warning(
       "{}: bytes at {} of the cache's copy do not fit their checksum; they are fetched again",
@@ -244,6 +258,9 @@ void Object::drop_corrupt(ByteRange piece) {
 }
 
 void Object::lose_file(std::string_view why) {
+  if (is_overwritten()) {
+    return;
+  }
   core_.counters.damaged_objects.add();
   log_debug("{}: given up: {}", name_, why);
   const InUse::Claim claim = volume_.in_use().claim(name_);

@@ -59,6 +59,9 @@ class Object final : public fscache::BackendObject {
   Result<> write(std::uint64_t offset, Bytes from) override EXCLUDES(mutex_);
   Result<> mark_complete() override EXCLUDES(mutex_);
   Result<UniqueFd> open_for_passthrough() override EXCLUDES(mutex_);
+  Result<> overwrite(std::uint64_t offset, Bytes from) override EXCLUDES(mutex_);
+  Result<> resize(std::uint64_t size) override EXCLUDES(mutex_);
+  Result<bool> is_open_elsewhere() override;
 
   void note_use() override { used_ = true; }
 
@@ -96,6 +99,7 @@ class Object final : public fscache::BackendObject {
   [[nodiscard]] bool give_up_name() EXCLUDES(mutex_);
 
   // ---- Reading.
+  [[nodiscard]] bool is_overwritten() const EXCLUDES(mutex_);
   // Somebody else wrote to the backing file: all of its checksums are to be looked at again.
   void doubt() EXCLUDES(mutex_);
   // Of `range`, after it was read.
@@ -122,6 +126,14 @@ class Object final : public fscache::BackendObject {
   [[nodiscard]] Result<std::shared_ptr<os::File>> make_file();
   [[nodiscard]] Result<> charge(std::uint64_t bytes) EXCLUDES(mutex_);
   void uncharge(std::uint64_t bytes) EXCLUDES(mutex_);
+
+  // ---- Changed in place.
+  [[nodiscard]] Result<> overwrite_file(std::uint64_t offset, Bytes from) EXCLUDES(mutex_);
+  [[nodiscard]] Result<> resize_file(std::uint64_t size) EXCLUDES(mutex_);
+  // The backing file, no version's any more, and known for that on the disk. Takes the claim.
+  [[nodiscard]] Result<std::shared_ptr<os::File>> file_to_overwrite() EXCLUDES(mutex_);
+  [[nodiscard]] Result<> mark_dirty(os::File& file) EXCLUDES(mutex_);
+  void charge_what_is_there(os::File& file) EXCLUDES(mutex_);
 
   // ---- Its name.
   [[nodiscard]] bool worth_a_name() const REQUIRES(mutex_);
@@ -174,8 +186,10 @@ class Object final : public fscache::BackendObject {
   bool creating_ GUARDED_BY(mutex_) = false;
   Naming naming_ GUARDED_BY(mutex_) = Naming::kNone;
   bool complete_ GUARDED_BY(mutex_) = false;
-  bool written_ GUARDED_BY(mutex_) = false;  // since it was opened
-  bool sealed_ GUARDED_BY(mutex_) = false;   // nothing was written since seal_
+  bool written_ GUARDED_BY(mutex_) = false;      // since it was opened
+  bool sealed_ GUARDED_BY(mutex_) = false;       // nothing was written since seal_
+  bool overwritten_ GUARDED_BY(mutex_) = false;  // is about to be, or was: no version any more
+  bool dirty_ GUARDED_BY(mutex_) = false;        // and the disk knows
   MapRecord seal_ GUARDED_BY(mutex_);
   Stamp label_stamp_ GUARDED_BY(mutex_);
   Stamp newest_data_ GUARDED_BY(mutex_);  // of the data in the map

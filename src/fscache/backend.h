@@ -104,6 +104,15 @@ class BackendObject {
   // docs/on-disk-format.md says, exactly as long as the file. Requires complete(). kBusy: the disk
   // may not have taken all of it yet; soon after.
   [[nodiscard]] virtual Result<UniqueFd> open_for_passthrough() = 0;
+
+  // For who has the backing file open and reads it past us: what is changed in the server's file is
+  // changed in it too. The first call ends the object as a version, for good: it is superseded, no
+  // name leads to it, read() says kStale, and nothing of it is believed after a crash. After an
+  // error the file may hold a part of the change. One call at a time; larger objects only.
+  [[nodiscard]] virtual Result<> overwrite(std::uint64_t offset, Bytes from) = 0;
+  [[nodiscard]] virtual Result<> resize(std::uint64_t size) = 0;
+  // Somebody has the backing file open past us, or mapped: mappings outlive the open file.
+  [[nodiscard]] virtual Result<bool> is_open_elsewhere() = 0;
 };
 
 // The objects of one server share.

@@ -251,6 +251,39 @@ void Cookie::start_open_for_passthrough(std::move_only_function<void(Result<Uniq
       });
 }
 
+void Cookie::start_overwrite(std::uint64_t offset, std::shared_ptr<const void> owner, Bytes from,
+                             Outcome done) {
+  run_superseded([offset, owner = std::move(owner),
+                  from](BackendObject& object) { return object.overwrite(offset, from); },
+                 std::move(done));
+}
+
+void Cookie::start_resize(std::uint64_t size, Outcome done) {
+  run_superseded([size](BackendObject& object) { return object.resize(size); }, std::move(done));
+}
+
+void Cookie::run_superseded(Work work, Outcome done) {
+  supersede();
+  if (const std::shared_ptr<Object> pinned = object();
+      pinned != nullptr && pinned->online->work->hangs()) {
+    done(fail(Errc::kTimedOut, "the cache's disk does not answer"));
+    return;
+  }
+  run(std::move(work), std::move(done));
+}
+
+void Cookie::start_look_for_readers(std::move_only_function<void(bool)> done) {
+  auto found = std::make_shared<bool>(false);
+  run(
+      [found](BackendObject& object) -> Result<> {
+        *found = TRY(object.is_open_elsewhere());
+        return {};
+      },
+      [found, done = std::move(done)](const Result<>& result) mutable {
+        done(result.has_value() && *found);
+      });
+}
+
 void Cookie::note_use() {
   if (const std::shared_ptr<Object> pinned = object(); pinned != nullptr) {
     pinned->object->note_use();

@@ -72,6 +72,13 @@ class Cookie : public std::enable_shared_from_this<Cookie> {
 
   // The server has a newer version. Reads of holders go on.
   void supersede() EXCLUDES(mutex_);
+  // Supersedes it; then changes the backing file as the server's was changed (BackendObject). Fails
+  // at once while the cache's disk hangs: somebody waits. `owner` keeps `from` alive.
+  void start_overwrite(std::uint64_t offset, std::shared_ptr<const void> owner, Bytes from,
+                       Outcome done) EXCLUDES(mutex_);
+  void start_resize(std::uint64_t size, Outcome done) EXCLUDES(mutex_);
+  // Whether somebody has the backing file open, or mapped, past us; false where nobody can tell.
+  void start_look_for_readers(std::move_only_function<void(bool)> done) EXCLUDES(mutex_);
 
  private:
   struct Object;
@@ -84,6 +91,7 @@ class Cookie : public std::enable_shared_from_this<Cookie> {
   std::vector<std::move_only_function<void()>> move_to(CookieState state) REQUIRES(mutex_);
   [[nodiscard]] std::shared_ptr<Object> object() const EXCLUDES(mutex_);
   void run(Work work, Outcome done);
+  void run_superseded(Work work, Outcome done);
   [[nodiscard]] Outcome noting_errors(std::shared_ptr<Object> pinned, Outcome done);
 
   const std::shared_ptr<Volume> volume_;

@@ -104,6 +104,9 @@ class File {
   [[nodiscard]] virtual Result<> set_accessed_now() = 0;
   // An exclusive lock for the life of this open file (flock); kBusy if somebody else has it.
   [[nodiscard]] virtual Result<> lock_exclusive() = 0;
+  // Another open file of it is there, or a mapping that was made by one. kNotSupported: not to be
+  // had here.
+  [[nodiscard]] virtual Result<bool> is_open_elsewhere() = 0;
   // A new descriptor of the same open file, for passthrough registration; kNotSupported in fakes.
   [[nodiscard]] virtual Result<UniqueFd> duplicate_descriptor() = 0;
 };

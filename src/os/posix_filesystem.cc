@@ -2,6 +2,7 @@
 #include <array>
 #include <atomic>
 #include <cerrno>
+#include <csignal>
 #include <cstddef>
 #include <cstdint>
 #include <ctime>
@@ -218,6 +219,22 @@ class PosixFile final : public File {
       return fail_errno(errno, "flock");
     }
     return {};
+  }
+
+  // A write lease is granted only to who has the file open alone. Nobody sees it: it is given back
+  // at once, and who opens the file meanwhile makes the kernel send a signal that does nothing.
+  Result<bool> is_open_elsewhere() override {
+    if (::fcntl(fd_.get(), F_SETSIG, SIGURG) != 0) {
+      return fail_errno(errno, "F_SETSIG");
+    }
+    if (::fcntl(fd_.get(), F_SETLEASE, F_WRLCK) != 0) {
+      if (errno == EAGAIN) {
+        return true;
+      }
+      return fail(Error(Errc::kNotSupported, errno, "F_SETLEASE"));
+    }
+    (void)::fcntl(fd_.get(), F_SETLEASE, F_UNLCK);
+    return false;
   }
 
   Result<UniqueFd> duplicate_descriptor() override {

@@ -6,8 +6,10 @@
 #include <string>
 #include <string_view>
 
+#include <fcntl.h>
 #include <gtest/gtest.h>
 #include <stdlib.h>
+#include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -43,6 +45,26 @@ class PosixFilesystemTest : public ::testing::Test {
   std::unique_ptr<Filesystem> filesystem_;
   std::unique_ptr<Directory> root_;
 };
+
+// Who has closed a file may have it mapped still.
+TEST_F(PosixFilesystemTest, TellsWhetherAFileIsOpenOrMappedElsewhere) {
+  const auto file = root_->create_file("name", 0600).value();
+  ASSERT_TRUE(file->write_at(0, bytes_of("abc")));
+  const auto elsewhere = file->is_open_elsewhere();
+  if (!elsewhere && elsewhere.error().code() == Errc::kNotSupported) {
+    GTEST_SKIP() << elsewhere.error().message();
+  }
+  EXPECT_FALSE(elsewhere.value());
+  const int reader = ::open((path_ + "/name").c_str(), O_RDONLY | O_CLOEXEC);
+  ASSERT_GE(reader, 0);
+  EXPECT_TRUE(file->is_open_elsewhere().value());
+  void* const mapped = ::mmap(nullptr, 3, PROT_READ, MAP_SHARED, reader, 0);
+  ASSERT_NE(mapped, MAP_FAILED);
+  ::close(reader);
+  EXPECT_TRUE(file->is_open_elsewhere().value()) << "its mapping is there";
+  ::munmap(mapped, 3);
+  EXPECT_FALSE(file->is_open_elsewhere().value());
+}
 
 TEST_F(PosixFilesystemTest, AnUnnamedFileGetsItsNameWithDataAndAttribute) {
   auto file = root_->make_tmpfile(0600).value();

@@ -441,6 +441,10 @@ class FakeFile final : public os::File {
     return {};
   }
 
+  Result<bool> is_open_elsewhere() override {
+    return fail(Errc::kNotSupported, "a file in memory has no leases");
+  }
+
   Result<UniqueFd> duplicate_descriptor() override {
     return fail(Errc::kNotSupported, "a file in memory has no descriptor");
   }

@@ -83,6 +83,8 @@ class FaultyFile final : public os::File {
     return inner_->lock_exclusive();
   }
 
+  Result<bool> is_open_elsewhere() override { return inner_->is_open_elsewhere(); }
+
   Result<UniqueFd> duplicate_descriptor() override {
     TRY(faults_->enter(FileCall::kOpen));
     return inner_->duplicate_descriptor();

@@ -67,6 +67,9 @@ class MemoryObject final : public fscache::BackendObject {
     if (disk_.dead) {
       return fail(Errc::kIo, "the disk is dead");
     }
+    if (stored_->overwritten) {
+      return fail(Errc::kStale, "overwritten");
+    }
     if (disk_.fail_reads > 0) {
       --disk_.fail_reads;
       stored_->present.remove(ByteRange{offset, into.size()}.rounded_out(kBlock));
@@ -125,9 +128,40 @@ class MemoryObject final : public fscache::BackendObject {
     return file;
   }
 
+  Result<> overwrite(std::uint64_t offset, Bytes from) override {
+    TRY(begin_overwriting());
+    const std::uint64_t end = offset + from.size();
+    stored_->bytes.resize(std::max<std::uint64_t>(stored_->bytes.size(), end));
+    std::ranges::copy(text_of(from), stored_->bytes.begin() + static_cast<std::ptrdiff_t>(offset));
+    return {};
+  }
+
+  Result<> resize(std::uint64_t size) override {
+    TRY(begin_overwriting());
+    stored_->bytes.resize(size);
+    return {};
+  }
+
+  Result<bool> is_open_elsewhere() override { return stored_->open_elsewhere; }
+
   void note_use() override {}
 
  private:
+  Result<> begin_overwriting() {
+    if (disk_.dead) {
+      return fail(Errc::kIo, "the disk is dead");
+    }
+    stored_->superseded = true;
+    stored_->overwritten = true;
+    stored_->complete = false;
+    stored_->present.clear();
+    if (disk_.fail_overwrites > 0) {
+      --disk_.fail_overwrites;
+      return fail(Errc::kNoSpace, "full");
+    }
+    return {};
+  }
+
   MemoryDisk& disk_;
   const std::shared_ptr<MemoryDisk::Stored> stored_;
 };

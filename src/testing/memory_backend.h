@@ -21,6 +21,8 @@ struct MemoryDisk {
     RangeSet present;
     bool complete = false;
     bool superseded = false;
+    bool overwritten = false;
+    bool open_elsewhere = false;  // what the backend says of it
   };
 
   std::map<std::string, std::map<std::string, std::shared_ptr<Stored>>> volumes;
@@ -28,6 +30,7 @@ struct MemoryDisk {
   // ---- Faults.
   int fail_reads = 0;                      // the next reads fail with kCorrupt
   int fail_writes = 0;                     // the next writes fail with kNoSpace
+  int fail_overwrites = 0;                 // the next overwrite() or resize() fail with kNoSpace
   bool dead = false;                       // everything fails with kIo
   std::function<void()> before_read = {};  // may let time pass: the disk hangs
 };
