@@ -332,8 +332,8 @@ void Filesystem::setattr(const RequestRef& request) {
       return;
     }
   }
-  if (changes->size && held_version(request->nodeid()) != nullptr) {
-    // Who has the node open keeps his version. The kernel looks the name up again; by a
+  if (changes->size && is_held(request->nodeid())) {
+    // Who has the node open may be left with his version. The kernel looks the name up again; by a
     // descriptor, of which there is none that can write, it would be refused.
     nodes_.retire(request->nodeid());
     request->reply_error(ESTALE);

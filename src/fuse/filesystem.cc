@@ -35,7 +35,9 @@ constexpr std::uint32_t kMostOpcode = 63;
 // Tells the kernel that a file changed. The share keeps it beyond the life of the mount.
 class Filesystem::Notices final : public netfs::InvalidationSink {
  public:
-  Notices(NodeTable& nodes, Session& session) : nodes_(nodes), session_(&session) {}
+  // `open`: closed before the session goes.
+  Notices(NodeTable& nodes, Session& session, const std::shared_ptr<Gate>& open)
+      : nodes_(nodes), open_(open), session_(&session) {}
 
   void data_changed(const netfs::Inode& inode) override EXCLUDES(mutex_) {
     const MutexLock lock(mutex_);
@@ -47,6 +49,19 @@ class Filesystem::Notices final : public netfs::InvalidationSink {
     }
   }
 
+  void attributes_changed(std::uint64_t holder) override EXCLUDES(mutex_) {
+    const auto gate = open_.lock();
+    const Gate::Pass pass = gate ? gate->enter() : Gate::Pass();
+    Session* session = nullptr;
+    {
+      const MutexLock lock(mutex_);
+      session = session_;
+    }
+    if (pass && session != nullptr) {
+      session->invalidate_attributes(holder);
+    }
+  }
+
   void close() EXCLUDES(mutex_) {
     const MutexLock lock(mutex_);
     session_ = nullptr;
@@ -54,6 +69,7 @@ class Filesystem::Notices final : public netfs::InvalidationSink {
 
  private:
   NodeTable& nodes_;
+  const std::weak_ptr<Gate> open_;
   Mutex mutex_{LockRank::kSession};
   Session* session_ GUARDED_BY(mutex_);
 };
@@ -69,6 +85,7 @@ Filesystem::Filesystem(std::uint32_t mount_id, netfs::Share& share, const Tables
       executor_(executor),
       callers_(executor.clock()),
       stale_retries_(executor.clock()),
+      closed_holds_(std::make_shared<ClosedHolds>(executor)),
       timers_(std::make_shared<Gate>()) {}
 
 Filesystem::~Filesystem() = default;
@@ -76,7 +93,7 @@ Filesystem::~Filesystem() = default;
 void Filesystem::attach(Session& session, const FilesystemOptions& options) {
   session_ = &session;
   options_ = options;
-  notices_ = std::make_shared<Notices>(nodes_, session);
+  notices_ = std::make_shared<Notices>(nodes_, session, timers_);
   share_.set_invalidation_sink(notices_);
   const Result<NodeId> root = nodes_.reference(mount_id_, share_.root());
   CHECK(root.has_value(), "no room for the root of mount {}", mount_id_);
@@ -88,6 +105,7 @@ void Filesystem::close() {
     notices_->close();
   }
   timers_->close_and_wait();
+  closed_holds_->close();
   journal_.drop_mount(mount_id_);
   handles_.drop_mount(mount_id_);
   // The kernel dropped its ids with the connection; versions and their backing files go here.

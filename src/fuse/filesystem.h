@@ -23,6 +23,7 @@
 #include "base/thread_annotations.h"
 #include "fuse/backing_registrar.h"
 #include "fuse/caller.h"
+#include "fuse/closed_holds.h"
 #include "fuse/handle_table.h"
 #include "fuse/journal.h"
 #include "fuse/node_open.h"
@@ -36,6 +37,7 @@
 #include "netfs/call_scope.h"
 #include "netfs/changes.h"
 #include "netfs/directory_stream.h"
+#include "netfs/held_versions.h"
 #include "netfs/inode.h"
 #include "netfs/invalidation.h"
 #include "netfs/lock_table.h"
@@ -129,8 +131,8 @@ class Filesystem final : public Handler {
   [[nodiscard]] std::uint64_t inode_number(std::uint64_t fsid, std::uint64_t fileid) const;
   [[nodiscard]] fuse_attr attr_of(const netfs::Attributes& attributes) const;
   [[nodiscard]] fuse_entry_out entry_out_of(NodeId node, const netfs::LookupOutcome& outcome) const;
-  // The version that those who hold the node in passthrough read; null: nobody does.
-  [[nodiscard]] netfs::VersionRef held_version(std::uint64_t nodeid);
+  // Somebody reads it in passthrough.
+  [[nodiscard]] bool is_held(std::uint64_t nodeid);
   void reply_attributes(Request& request, const netfs::FreshAttributes& fresh);
 
   // Gives a call that must not happen twice its slot in the journal. False: an engine before us had
@@ -208,7 +210,9 @@ class Filesystem final : public Handler {
   void on_prepared(const OpeningRef& opening, Result<netfs::VersionRef> prepared);
   void register_backing(const OpeningRef& opening);
   void on_registered(const OpeningRef& opening, Result<std::int32_t> id);
-  void settle_mode(const OpeningRef& opening, OpenMode mode, OpenWhy why, std::int32_t backing_id);
+  // In passthrough with a backing id and a hold.
+  void settle_mode(const OpeningRef& opening, OpenMode mode, OpenWhy why,
+                   std::int32_t backing_id = 0, netfs::PassthroughHoldRef hold = nullptr);
   void grant(const OpeningRef& opening, OpenMode mode, OpenWhy why, bool keep_cache,
              std::int32_t backing_id);
   bool reply_opened(const Opening& opening, const OpenOut& out);
@@ -236,6 +240,7 @@ class Filesystem final : public Handler {
   CallerTable callers_;
   StaleRetries stale_retries_;
   WriteWatch write_watch_;
+  const std::shared_ptr<ClosedHolds> closed_holds_;
   FilesystemOptions options_;  // set by attach()
   std::shared_ptr<Notices> notices_;
   Session* session_ = nullptr;

@@ -183,27 +183,23 @@ void Filesystem::getattr(const RequestRef& request) {
   });
 }
 
-netfs::VersionRef Filesystem::held_version(std::uint64_t nodeid) {
-  netfs::VersionRef held;
+bool Filesystem::is_held(std::uint64_t nodeid) {
+  bool held = false;
   if (nodeid != FUSE_ROOT_ID) {
     nodes_.with_node(nodeid, [&held](handover::NodeRecord&, NodeOpen& open) {
-      if (open.mode == OpenMode::kPassthrough && open.handles > 0) {
-        held = open.version;
-      }
+      held = open.mode == OpenMode::kPassthrough && open.handles > 0;
     });
   }
   return held;
 }
 
-// A node whose holders read an older version from its backing file shows that version.
+// A node whose holders read a backing file shows what that holds.
 void Filesystem::reply_attributes(Request& request, const netfs::FreshAttributes& fresh) {
-  const netfs::VersionRef held = held_version(request.nodeid());
-  const bool older = held != nullptr && !netfs::same_version(held->attributes, fresh.attributes);
   netfs::Attributes shown = fresh.attributes;
-  if (older) {  // but for what does not belong to the bytes
-    shown.size = held->attributes.size;
-    shown.used = held->attributes.used;
-    shown.modified = held->attributes.modified;
+  if (request.nodeid() != FUSE_ROOT_ID) {
+    nodes_.with_node(request.nodeid(), [&shown](handover::NodeRecord&, NodeOpen& open) {
+      shown = open.handles == 0 || open.hold == nullptr ? shown : open.hold->shown(shown);
+    });
   }
   const Lifetime life = lifetime_of(fresh.fresh_for);
   fuse_attr_out out{};

@@ -10,6 +10,7 @@
 
 #include "base/clock.h"
 #include "netfs/file.h"
+#include "netfs/held_versions.h"
 #include "netfs/version.h"
 
 namespace larder::fuse {
@@ -45,6 +46,7 @@ struct NodeOpen {
   std::shared_ptr<netfs::File> file;
   netfs::VersionRef version;
   std::int32_t backing_id = 0;     // also kept for a while after the last close
+  netfs::PassthroughHoldRef hold;  // of the version, as long as there is a backing id
   std::uint64_t closed_round = 0;  // tells the timer of one close from that of a later one
 };
 

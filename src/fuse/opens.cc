@@ -58,6 +58,11 @@ bool is_sound(const NodeOpen& open) {
          open.version->cookie->complete();
 }
 
+// The node is latched in passthrough, or is so again. False: somebody writes.
+bool may_go_on(NodeOpen& open, netfs::File& file) {
+  return open.mode == OpenMode::kPassthrough || file.hold_again(*open.hold);
+}
+
 // What CREATE is answered with.
 struct Created {
   fuse_entry_out entry;
@@ -94,8 +99,8 @@ void Filesystem::open(const RequestRef& request) {
     request->reply_error(EROFS);
     return;
   }
-  if (changes && held_version(request->nodeid()) != nullptr) {
-    // Before anything is cut off: who has the node open keeps his version.
+  if (changes && is_held(request->nodeid())) {
+    // Before anything is cut off: who can write gets a node of his own.
     nodes_.retire(request->nodeid());
     request->reply_error(ESTALE);
     return;
@@ -165,7 +170,7 @@ void Filesystem::choose_mode(const OpeningRef& opening) {
           step = Step::kOlderVersion;
         } else if (open.mode == OpenMode::kClosed && !is_front) {
           step = Step::kOlderVersion;
-        } else if (open.backing_id != 0 && usable) {
+        } else if (open.backing_id != 0 && usable && may_go_on(open, *opening->open.file)) {
           // Latched, or registered still since a moment ago.
           open.mode = mode = OpenMode::kPassthrough;
           open.file = opening->open.file;
@@ -244,7 +249,7 @@ void Filesystem::move_to_sibling(const OpeningRef& opening) {
 
 void Filesystem::decide_first_open(const OpeningRef& opening) {
   if (netfs::Share::is_for_page_cache_only(opening->open)) {
-    settle_mode(opening, OpenMode::kPageCache, OpenWhy::kWritten, 0);
+    settle_mode(opening, OpenMode::kPageCache, OpenWhy::kWritten);
     return;
   }
   const netfs::VersionRef& version = opening->open.version;
@@ -254,7 +259,7 @@ void Filesystem::decide_first_open(const OpeningRef& opening) {
   });
   // The kernel most likely has the pages of a small file that did not change: a READ says if not.
   if (version->small() && kernel_has_it) {
-    settle_mode(opening, OpenMode::kPageCache, OpenWhy::kSmall, 0);
+    settle_mode(opening, OpenMode::kPageCache, OpenWhy::kSmall);
     return;
   }
   share_.prepare(opening->open, opening->caller,
@@ -279,11 +284,11 @@ void Filesystem::on_prepared(const OpeningRef& opening, Result<netfs::VersionRef
   opening->open.version = *prepared;
   const netfs::Version& version = **prepared;
   if (version.small()) {
-    settle_mode(opening, OpenMode::kPageCache, OpenWhy::kSmall, 0);
+    settle_mode(opening, OpenMode::kPageCache, OpenWhy::kSmall);
   } else if (!passthrough_) {
-    settle_mode(opening, OpenMode::kPageCache, OpenWhy::kTurnedOff, 0);
+    settle_mode(opening, OpenMode::kPageCache, OpenWhy::kTurnedOff);
   } else if (version.racy || !version.cookie->complete() || !version.cookie->cache_usable()) {
-    settle_mode(opening, OpenMode::kPageCache, OpenWhy::kIncomplete, 0);
+    settle_mode(opening, OpenMode::kPageCache, OpenWhy::kIncomplete);
   } else {
     register_backing(opening);
   }
@@ -293,7 +298,7 @@ void Filesystem::register_backing(const OpeningRef& opening) {
   opening->open.version->cookie->start_open_for_passthrough([this, opening](Result<UniqueFd> file) {
     if (!file) {
       const bool soon = file.error().code() == Errc::kBusy;
-      settle_mode(opening, OpenMode::kPageCache, soon ? OpenWhy::kUnwritten : OpenWhy::kRefused, 0);
+      settle_mode(opening, OpenMode::kPageCache, soon ? OpenWhy::kUnwritten : OpenWhy::kRefused);
       return;
     }
     registrar_.open(opening->nodeid, std::move(*file), [this, opening](Result<std::int32_t> id) {
@@ -308,18 +313,19 @@ void Filesystem::on_registered(const OpeningRef& opening, Result<std::int32_t> i
       const MutexLock lock(mutex_);
       passthrough_trouble_ = id.error().message();
     }
-    settle_mode(opening, OpenMode::kPageCache, OpenWhy::kRefused, 0);
-  } else if (netfs::Share::is_for_page_cache_only(opening->open)) {
-    registrar_.close(*id);  // somebody opened it for writing meanwhile
-    settle_mode(opening, OpenMode::kPageCache, OpenWhy::kWritten, 0);
+    settle_mode(opening, OpenMode::kPageCache, OpenWhy::kRefused);
+  } else if (netfs::PassthroughHoldRef hold =
+                 netfs::Share::hold_for_passthrough(opening->open, opening->nodeid)) {
+    settle_mode(opening, OpenMode::kPassthrough, OpenWhy::kComplete, *id, std::move(hold));
   } else {
-    settle_mode(opening, OpenMode::kPassthrough, OpenWhy::kComplete, *id);
+    registrar_.close(*id);  // somebody opened it for writing meanwhile
+    settle_mode(opening, OpenMode::kPageCache, OpenWhy::kWritten);
   }
 }
 
 // The first open has its mode: the node is latched to it, and those who waited follow.
 void Filesystem::settle_mode(const OpeningRef& opening, OpenMode mode, OpenWhy why,
-                             std::int32_t backing_id) {
+                             std::int32_t backing_id, netfs::PassthroughHoldRef hold) {
   std::vector<std::move_only_function<void()>> waiting;
   bool keep_cache = false;
   std::int32_t unused_id = 0;
@@ -332,6 +338,7 @@ void Filesystem::settle_mode(const OpeningRef& opening, OpenMode mode, OpenWhy w
     ++open.handles;
     open.file = opening->open.file;
     open.version = version;
+    hold.swap(open.hold);
     unused_id = std::exchange(open.backing_id, backing_id);  // of an older version, lingering
     waiting = std::move(open.waiting);
     open.waiting.clear();
@@ -346,6 +353,7 @@ void Filesystem::settle_mode(const OpeningRef& opening, OpenMode mode, OpenWhy w
   }
   if (unused_id != 0) {
     registrar_.close(unused_id);
+    closed_holds_->add(std::move(hold));
   }
   if (backing_id != 0) {
     const MutexLock lock(mutex_);
@@ -461,6 +469,7 @@ void Filesystem::close_node(std::uint64_t nodeid) {
     closed = std::move(open.file);
     open.mode = OpenMode::kClosed;
     if (open.backing_id != 0) {
+      open.hold->note_closed();
       linger_round = ++open.closed_round;
     } else {
       open.version = nullptr;
@@ -483,15 +492,18 @@ void Filesystem::close_node(std::uint64_t nodeid) {
 void Filesystem::let_backing_go(std::uint64_t nodeid, std::uint64_t round) {
   std::int32_t backing_id = 0;
   netfs::VersionRef version;
+  netfs::PassthroughHoldRef hold;
   nodes_.with_node(nodeid, [&](handover::NodeRecord&, NodeOpen& open) {
     if (open.mode == OpenMode::kClosed && !open.deciding && open.closed_round == round) {
       backing_id = std::exchange(open.backing_id, 0);
       version = std::move(open.version);
       open.version = nullptr;
+      hold = std::move(open.hold);
     }
   });
   if (backing_id != 0) {
     registrar_.close(backing_id);
+    closed_holds_->add(std::move(hold));
     const MutexLock lock(mutex_);
     --backing_ids_;
   }

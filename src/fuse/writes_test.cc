@@ -1,7 +1,9 @@
 // Opens that can write, their modes, WRITE, FLUSH and FSYNC.
 #include <cerrno>
+#include <chrono>
 #include <cstddef>
 #include <cstdint>
+#include <memory>
 #include <optional>
 #include <string>
 
@@ -14,6 +16,7 @@
 #include "fuse/protocol.h"
 #include "fuse/testing/changing_test.h"
 #include "testing/fake_kernel.h"
+#include "testing/memory_backend.h"
 
 namespace larder::fuse {
 namespace {
@@ -55,7 +58,7 @@ TEST_F(WritesTest, AWriterOfANodeInPassthroughGetsANodeOfItsOwn) {
   const OpenOut writer = open(node, O_WRONLY);
   EXPECT_EQ(write(node, writer, 0, "new"), 3U);
 
-  // Readers follow; who holds the first node keeps what he opened.
+  // Readers follow; who holds the first node is on it as long as he has it open.
   EXPECT_EQ(error_of(kernel().open(held_node)), ESTALE);
   const OpenOut reader = open(lookup("large"));
   EXPECT_EQ(lookup("large"), node);
@@ -94,21 +97,100 @@ TEST_F(WritesTest, OpeningWithTruncateCutsTheFile) {
   EXPECT_EQ(fake_.server.stable_content(small_), "new");
 }
 
-TEST_F(WritesTest, NothingIsCutOffUnderReadersInPassthrough) {
-  const std::uint64_t held_node = fill_large();
-  const OpenOut held = open(held_node);
-  ASSERT_NE(held.open_flags & kOpenPassthrough, 0U);
-  EXPECT_EQ(error_of(kernel().open(held_node, O_WRONLY | O_TRUNC)), ESTALE);
+// A disk of which a test looks at the file that a reader in passthrough has.
+class HeldWritesTest : public ChangingTest {
+ protected:
+  // The large file, held by a reader in passthrough.
+  void hold() {
+    held_node_ = fill_large();
+    held_ = open(held_node_);
+    ASSERT_NE(held_.open_flags & kOpenPassthrough, 0U);
+    for (const auto& [volume, objects] : fake_.disk.volumes) {
+      for (const auto& [key, stored] : objects) {
+        backing_ = stored->description.size == kLarge ? stored : backing_;
+      }
+    }
+    ASSERT_NE(backing_, nullptr);
+  }
+
+  // The writer's node beside it.
+  std::uint64_t node_to_write() {
+    EXPECT_EQ(error_of(kernel().open(held_node_, O_RDWR)), ESTALE);
+    return lookup("large");
+  }
+
+  std::uint64_t held_node_ = 0;
+  OpenOut held_{};
+  std::shared_ptr<larder::testing::MemoryDisk::Stored> backing_;
+};
+
+TEST_F(HeldWritesTest, AReaderInPassthroughSeesAWriteBeforeItIsAnswered) {
+  hold();
+  const std::uint64_t node = node_to_write();
+  const OpenOut writer = open(node, O_RDWR);
+  static_cast<void>(kernel().take_notices());
+  EXPECT_EQ(write(node, writer, kLarge - 2, "longer"), 6U);
+  EXPECT_EQ(backing_->bytes, fake_.server.content(large_));
+  EXPECT_EQ(attr(held_node_).size, kLarge + 4);
+  bool told = false;
+  for (const larder::testing::FuseNotice& notice : kernel().take_notices()) {
+    const auto out = notice.body.as<fuse_notify_inval_inode_out>();
+    told = told || (out.ino == held_node_ && out.off < 0);
+  }
+  EXPECT_TRUE(told) << "else the kernel goes on to show the size of before";
+  close(node, writer);
+  EXPECT_EQ(attr(held_node_).size, kLarge + 4);
+  close(held_node_, held_);
+}
+
+// The kernel knows of no mapping that outlives its file; the cache's disk does.
+TEST_F(HeldWritesTest, WhoClosedTheFileAndHasItMappedSeesAWrite) {
+  char letter = 'a';
+  for (const bool mapped : {true, false}) {
+    for (const auto pause : {std::chrono::seconds(1), std::chrono::seconds(40)}) {
+      hold();
+      backing_->open_elsewhere = mapped;
+      close(held_node_, held_);
+      fake_.advance(pause);
+      const OpenOut writer = open(held_node_, O_RDWR);
+      write(held_node_, writer, 0, std::string(5, ++letter));
+      close(held_node_, writer);
+      EXPECT_EQ(backing_->bytes == fake_.server.content(large_), mapped);
+      backing_->open_elsewhere = false;
+      settle();
+    }
+  }
+  EXPECT_EQ(fake_.registrar.files.size(), 0U);
+}
+
+TEST_F(HeldWritesTest, AFileThatIsOpenedAgainIsHeldAgain) {
+  hold();
+  close(held_node_, held_);
+  const std::int32_t before = fake_.registrar.last_id;
+  held_ = open(held_node_);
+  EXPECT_EQ(fake_.registrar.last_id, before) << "it was registered still";
+  const std::uint64_t node = node_to_write();
+  const OpenOut writer = open(node, O_RDWR);
+  write(node, writer, 0, "new");
+  EXPECT_EQ(backing_->bytes, fake_.server.content(large_));
+  close(node, writer);
+  close(held_node_, held_);
+}
+
+TEST_F(HeldWritesTest, AFileIsCutUnderItsReaderByTheSecondNode) {
+  hold();
+  EXPECT_EQ(error_of(kernel().open(held_node_, O_WRONLY | O_TRUNC)), ESTALE);
   EXPECT_EQ(fake_.server.content(large_).size(), kLarge) << "the second OPEN does it";
   fuse_setattr_in cut{};
   cut.valid = FATTR_SIZE;
-  EXPECT_EQ(error_of(kernel().setattr(held_node, cut)), ESTALE);
+  EXPECT_EQ(error_of(kernel().setattr(held_node_, cut)), ESTALE);
   EXPECT_EQ(fake_.server.content(large_).size(), kLarge);
   const std::uint64_t node = lookup("large");
   EXPECT_EQ(answer<fuse_attr_out>(kernel().setattr(node, cut)).attr.size, 0U);
   EXPECT_EQ(fake_.server.content(large_), "");
-  EXPECT_EQ(attr(held_node).size, kLarge);
-  close(held_node, held);
+  EXPECT_EQ(backing_->bytes, "");
+  EXPECT_EQ(attr(held_node_).size, 0U);
+  close(held_node_, held_);
 }
 
 TEST_F(WritesTest, PagesOfWhatWasWrittenAreNotKeptForTheNextOpen) {

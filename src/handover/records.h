@@ -40,7 +40,8 @@ struct NodeRecord {
 };
 
 enum NodeFlags : std::uint8_t {
-  kNodeAbandoned = 1,  // the cache under its registered file failed: the next open gets a new node
+  kNodeAbandoned = 1,  // its registered file failed, or is that version no more: the next open gets
+                       // a new node
   // The kernel may have pages that are not of the bound version, because that changed while the
   // node was open or is too young for its stamps: the next open drops them.
   kNodePagesUnsure = 2,

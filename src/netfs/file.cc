@@ -14,6 +14,7 @@
 #include "netfs/attributes.h"
 #include "netfs/call_scope.h"
 #include "netfs/coherency.h"
+#include "netfs/held_versions.h"
 #include "netfs/inode.h"
 #include "netfs/share_context.h"
 #include "netfs/version.h"
@@ -31,7 +32,9 @@ fscache::ObjectDescription description_of(const Inode& inode, const Attributes& 
 }  // namespace
 
 File::File(std::shared_ptr<ShareContext> share, InodeRef inode)
-    : share_(std::move(share)), inode_(std::move(inode)) {}
+    : share_(std::move(share)),
+      inode_(std::move(inode)),
+      held_(std::make_shared<HeldVersions>(share_, inode_)) {}
 
 File::~File() {
   inode_->clear_file(*this);
@@ -190,7 +193,10 @@ void File::end_reply() {
   }
 }
 
-void File::on_changed() {
+void File::on_changed(AttributeNews news) {
+  if (news == AttributeNews::kChanged) {
+    held_->fall_behind();
+  }
   // Whoever begins a reply from now on finds the old version gone.
   const VersionRef now = version();
   if (now->written) {

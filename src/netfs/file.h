@@ -19,6 +19,7 @@
 #include "netfs/call_scope.h"
 #include "netfs/fetch.h"
 #include "netfs/file_open.h"
+#include "netfs/held_versions.h"
 #include "netfs/inode.h"
 #include "netfs/readahead.h"
 #include "netfs/share_context.h"
@@ -120,8 +121,19 @@ class File : public std::enable_shared_from_this<File> {
   void let_hidden_go() EXCLUDES(mutex_);
   [[nodiscard]] bool is_hidden() EXCLUDES(mutex_);
 
-  // The attributes of the inode changed.
-  void on_changed() EXCLUDES(mutex_);
+  // Who is about to be latched in passthrough holds the version; null: the file is being written,
+  // or can be, or the version is not whole any more. `holder`: HeldVersions::hold().
+  [[nodiscard]] PassthroughHoldRef hold_for_passthrough(const VersionRef& version,
+                                                        std::uint64_t holder) EXCLUDES(mutex_);
+
+  // The same for who has closed it, and opens it again. False: he may not.
+  [[nodiscard]] bool hold_again(PassthroughHold& hold) EXCLUDES(mutex_);
+
+  // What is put where readers in passthrough see it.
+  [[nodiscard]] HeldVersions& held() { return *held_; }
+
+  // The attributes of the inode changed (kChanged), or may have, by others too (kUntold).
+  void on_changed(AttributeNews news) EXCLUDES(mutex_);
   // What the cache had of it was thrown away: the version gets a new cookie.
   void begin_anew() EXCLUDES(mutex_);
   // Nobody has it open any more: lets go of memory.
@@ -184,6 +196,7 @@ class File : public std::enable_shared_from_this<File> {
 
   const std::shared_ptr<ShareContext> share_;
   const InodeRef inode_;
+  const std::shared_ptr<HeldVersions> held_;
 
   Mutex mutex_{LockRank::kInode};
   VersionRef version_ GUARDED_BY(mutex_);  // null until somebody asks

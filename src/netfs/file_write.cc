@@ -22,6 +22,7 @@
 #include "netfs/coherency.h"
 #include "netfs/file.h"
 #include "netfs/file_open.h"
+#include "netfs/held_versions.h"
 #include "netfs/inode.h"
 #include "netfs/share_context.h"
 #include "netfs/version.h"
@@ -82,6 +83,23 @@ bool File::for_page_cache_only() {
   return writers_ > 0 || being_written_;
 }
 
+PassthroughHoldRef File::hold_for_passthrough(const VersionRef& version, std::uint64_t holder) {
+  const MutexLock lock(mutex_);
+  if (writers_ > 0 || being_written_ || !version->cookie->complete()) {
+    return nullptr;
+  }
+  return held_->hold(version, holder, shared_from_this());
+}
+
+bool File::hold_again(PassthroughHold& hold) {
+  const MutexLock lock(mutex_);
+  if (writers_ > 0 || being_written_ || hold.all_ != held_) {
+    return false;
+  }
+  held_->set_open(hold, true);
+  return true;
+}
+
 std::shared_ptr<Writer> File::writer() {
   const MutexLock lock(mutex_);
   return writer_;
@@ -110,7 +128,7 @@ std::shared_ptr<Writer> File::begin_writing() {
   {
     const MutexLock lock(mutex_);
     if (writer_ == nullptr) {
-      writer_ = std::make_shared<Writer>(share_, inode_, end_if_done);
+      writer_ = std::make_shared<Writer>(share_, inode_, held_, end_if_done);
     }
     writer = writer_;
     if (being_written_) {

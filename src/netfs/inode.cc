@@ -201,7 +201,7 @@ AttributeNews Inode::end_own_change(const Change* change) {
     if (before && after) {
       own_->early.push_back({*before, *after});
     } else {
-      own_->lost = true;
+      (after ? own_->untold : own_->lost) = true;
       take(after.value_or(attributes_));
     }
   }
@@ -246,22 +246,27 @@ AttributeNews Inode::settle_own_changes(MonotonicTime now) {
   if (--own_->under_way > 0) {
     return AttributeNews::kOwn;
   }
-  const bool lost = std::exchange(own_->lost, false);
-  const bool torn = has_parked_changes();
+  const bool untold = std::exchange(own_->untold, false);
+  const bool torn = std::exchange(own_->lost, false) || has_parked_changes();
   take(newest());
   own_->early.clear();
   const std::optional<Attributes> told = std::exchange(own_->told, std::nullopt);
   if (own_->answered_end == 0) {
     own_.reset();
   }
-  unsure_ = unsure_ || lost || torn || (told && may_follow(*told, attributes_));
-  if (!lost && !torn) {
+  unsure_ = unsure_ || untold || torn || (told && may_follow(*told, attributes_));
+  if (!untold && !torn) {
     return AttributeNews::kOwn;
   }
   timeout_ms_ = 0;
   front_outdated_ = true;
   others_changed_ = true;
-  return AttributeNews::kChanged;
+  return torn ? AttributeNews::kChanged : AttributeNews::kUntold;
+}
+
+bool Inode::own_changes_fit() const {
+  const MutexLock lock(table_.shard_of(handle_).mutex);
+  return !has_parked_changes() && (own_ == nullptr || !own_->lost);
 }
 
 bool Inode::watch_for_others() {

@@ -53,6 +53,8 @@ struct EarlierAttributes {
 enum class AttributeNews : std::uint8_t {
   kSame,     // the version that we knew
   kChanged,  // a new version
+  kUntold,   // our own change, of which the server does not tell what was before it: as kChanged to
+             // whoever cannot be sure that nobody else was there
   kLate,     // begun before a change that we know of, and unlike it: ignored, to be asked again
   kOwn,      // what our own change made of the version that we knew
 };
@@ -66,7 +68,8 @@ struct OwnChanges {
   };
 
   unsigned under_way = 0;
-  bool lost = false;        // a reply told too little, or nobody knows whether the change was made
+  bool lost = false;        // nobody knows what a change made of the file, or whether it was made
+  bool untold = false;      // a reply did not tell what was before
   std::vector<Step> early;  // the parked ones, in the order of their replies
   std::uint64_t answered_end = 0;  // see Inode::set_answered_end
   // The newest version that other answers told of meanwhile: perhaps one of ours.
@@ -102,11 +105,13 @@ class Inode : public std::enable_shared_from_this<Inode> {
   // decides nothing: it may be our change that they see.
   void begin_own_change();
   // The call is answered: with what the server says of the change; null: it made none, for sure.
-  // kOwn, or kChanged when the last is answered and they do not fit into one chain: somebody else
-  // changed it too, or the server does not tell, and the attributes are to be asked for.
+  // kOwn, or, when the last is answered, kChanged if they do not fit into one chain: somebody else
+  // changed it too, or kUntold. Then the attributes are to be asked for.
   AttributeNews end_own_change(const Change* change);
   // The same for a call of which nobody knows whether it was done.
   AttributeNews end_unknown_change();
+  // Each change of ours that was answered has its place in one chain, as far as the server tells.
+  [[nodiscard]] bool own_changes_fit() const;
   // Notes from now on whether somebody else changes it. True: it is an empty file, as far as is
   // known.
   bool watch_for_others();

@@ -1,7 +1,7 @@
 // How netfs tells a front end that what it may have cached of a file is out of date.
 #pragma once
 
-#include "base/byte_range.h"
+#include <cstdint>
 
 namespace larder::netfs {
 
@@ -18,6 +18,9 @@ class InvalidationSink {
   // The file has a new version, and every reply with bytes of an older one has been sent; or what
   // is cached of it shall be asked for anew.
   virtual void data_changed(const Inode& inode) = 0;
+  // What is read by a hold for passthrough is another content now: size and stamps are to be asked
+  // for anew. `holder`: as HeldVersions::hold() was given it. Has been done when it returns.
+  virtual void attributes_changed(std::uint64_t holder) = 0;
 };
 
 }  // namespace larder::netfs

@@ -28,6 +28,7 @@
 #include "netfs/directory_stream.h"
 #include "netfs/file.h"
 #include "netfs/file_open.h"
+#include "netfs/held_versions.h"
 #include "netfs/hidden_name_store.h"
 #include "netfs/inode.h"
 #include "netfs/invalidation.h"
@@ -180,6 +181,11 @@ class Share {
   // it may be in passthrough.
   [[nodiscard]] static bool is_for_page_cache_only(const OpenFile& open);
 
+  // For who is about to read the open's version in passthrough, atomically with that question; kept
+  // as long as he does. Null: he may not. `holder`: his number, for InvalidationSink.
+  [[nodiscard]] static PassthroughHoldRef hold_for_passthrough(const OpenFile& open,
+                                                               std::uint64_t holder);
+
   // What processes have locked; a front end that leaves locks to the kernel has nothing there.
   [[nodiscard]] LockTable& locks() { return locks_; }
 
@@ -293,8 +299,12 @@ class Share {
   [[nodiscard]] static std::optional<Error> take_late_error(const OpenFile& open);
   void clear_privileges(const OpenFile& open, const Written& written,
                         const std::shared_ptr<Answer<Written>>& answer);
+  void ask_first(const std::shared_ptr<File>& file, const CredentialRef& credential,
+                 Done<Attributes> done);
   void set_size(const std::shared_ptr<File>& file, const AttributeChanges& changes,
                 const CredentialRef& credential, Done<void> done);
+  void set_size_now(const std::shared_ptr<File>& file, const AttributeChanges& changes,
+                    const CredentialRef& credential, Writer::Release release, Done<void> done);
   void set_at_server(const InodeRef& inode, const AttributeChanges& changes,
                      const CredentialRef& credential, Done<void> done);
 

@@ -81,7 +81,7 @@ AttributeNews ShareContext::apply(Inode& inode, const Attributes& attributes, Ch
   if (news == AttributeNews::kChanged && inode.type() == FileType::kRegular) {
     counters.version_changes.add();
     if (const std::shared_ptr<File> file = inode.file()) {
-      file->on_changed();
+      file->on_changed(news);
     }
   }
   return news;
@@ -120,10 +120,11 @@ void ShareContext::end_change(const InodeRef& inode, const Result<Change>& chang
   } else {
     news = inode->end_unknown_change();
   }
-  if (news == AttributeNews::kChanged && inode->type() == FileType::kRegular) {
+  const bool changed = news == AttributeNews::kChanged || news == AttributeNews::kUntold;
+  if (changed && inode->type() == FileType::kRegular) {
     counters.version_changes.add();
     if (const std::shared_ptr<File> file = inode->file()) {
-      file->on_changed();
+      file->on_changed(news);
     }
   }
 }

@@ -84,6 +84,12 @@ class ShareContext : public std::enable_shared_from_this<ShareContext> {
     }
   }
 
+  void tell_attributes_changed(std::uint64_t holder) {
+    if (invalidation_ != nullptr) {
+      invalidation_->attributes_changed(holder);
+    }
+  }
+
   const std::unique_ptr<Adapter> owned_adapter;
   Adapter& adapter;
   Executor& executor;
@@ -112,6 +118,10 @@ class ShareContext : public std::enable_shared_from_this<ShareContext> {
   // Bytes of writes that were answered before the server had them, and that are not safe on its
   // disk yet: lost if we end now.
   std::atomic<std::uint64_t> unsafe_bytes{0};
+
+  // The server says with a WRITE what the file was like before it: nobody else's change goes
+  // unnoticed.
+  std::atomic<bool> writes_tell{false};
 
   // Of files that are being written from nothing (WholeCopy).
   const CopiedBytes copied_bytes = std::make_shared<std::atomic<std::uint64_t>>(0);

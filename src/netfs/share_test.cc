@@ -359,6 +359,8 @@ class CountingSink final : public InvalidationSink {
  public:
   void data_changed(const Inode& /*inode*/) override { ++count; }
 
+  void attributes_changed(std::uint64_t /*holder*/) override {}
+
   int count = 0;
 };
 

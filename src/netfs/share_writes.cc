@@ -16,6 +16,7 @@
 #include "netfs/changes.h"
 #include "netfs/file.h"
 #include "netfs/file_open.h"
+#include "netfs/held_versions.h"
 #include "netfs/inode.h"
 #include "netfs/share.h"
 #include "netfs/writer.h"
@@ -75,20 +76,37 @@ void Share::write(const OpenFile& open, const WritePlace& place, OwnedBytes byte
                                         }
                                       });
   };
-  if (!at.append || inode->server_fresh_for().count() > 0) {
+  const bool put = open.file->held().any_in_step() && !context_->writes_tell;
+  if (!put && (!at.append || inode->server_fresh_for().count() > 0)) {
     send(std::nullopt);
     return;
   }
   // Where the end is, others may have moved.
-  context_->refresh(
-      inode, {open.credential, nullptr},
-      [inode, send = std::move(send), answer](const Result<Attributes>& attributes) mutable {
-        if (!attributes) {
-          answer->give(fail(attributes.error()));
-        } else {
-          send(inode->is_unsure() ? std::optional(attributes->size) : std::nullopt);
-        }
-      });
+  ask_first(open.file, open.credential,
+            [inode, send = std::move(send), answer,
+             append = at.append](const Result<Attributes>& asked) mutable {
+              if (asked && append && inode->is_unsure()) {
+                send(asked->size);
+              } else if (asked || !append) {
+                send(std::nullopt);
+              } else {
+                answer->give(fail(asked.error()));
+              }
+            });
+}
+
+// Others may have changed the file since the server was asked last: what readers hold of it is not
+// to get a change of ours on top of what they have not got, where the server's answer to that would
+// not tell.
+void Share::ask_first(const std::shared_ptr<File>& file, const CredentialRef& credential,
+                      Done<Attributes> done) {
+  context_->refresh(file->inode(), {credential, nullptr},
+                    [file, done = std::move(done)](Result<Attributes> attributes) mutable {
+                      if (!attributes) {
+                        file->held().fall_behind();
+                      }
+                      done(std::move(attributes));
+                    });
 }
 
 // Servers do it by themselves for a credential without the right; most of them. Of the others only
@@ -170,19 +188,44 @@ void Share::set_attributes(const InodeRef& inode, const AttributeChanges& change
 
 void Share::set_size(const std::shared_ptr<File>& file, const AttributeChanges& changes,
                      const CredentialRef& credential, Done<void> done) {
-  file->begin_writing()->hold(credential, [this, file, changes, credential, done = std::move(done)](
-                                              Writer::Release release) mutable {
-    if (changes.size == 0) {
-      file->writer()->give_up_copy();
-      file->inode()->watch_for_others();
+  auto alone = [this, file, changes, credential,
+                done = std::move(done)](Writer::Release release) mutable {
+    auto set = [this, file, changes, credential, release = std::move(release),
+                done = std::move(done)]() mutable {
+      set_size_now(file, changes, credential, std::move(release), std::move(done));
+    };
+    if (file->held().any_in_step()) {
+      ask_first(file, credential,
+                [set = std::move(set)](const Result<Attributes>& /*asked*/) mutable { set(); });
+    } else {
+      set();
     }
-    set_at_server(file->inode(), changes, credential,
-                  [file, size = changes.size, release = std::move(release),
-                   done = std::move(done)](Result<> set) mutable {
-                    release(set ? size : std::nullopt);
+  };
+  file->begin_writing()->hold(credential, std::move(alone));
+}
+
+// Nothing else of ours is on its way to the file.
+void Share::set_size_now(const std::shared_ptr<File>& file, const AttributeChanges& changes,
+                         const CredentialRef& credential, Writer::Release release,
+                         Done<void> done) {
+  if (changes.size == 0) {
+    file->writer()->give_up_copy();
+    file->inode()->watch_for_others();
+  }
+  set_at_server(file->inode(), changes, credential,
+                [file, size = *changes.size, release = std::move(release),
+                 done = std::move(done)](Result<> set) mutable {
+                  if (!set) {
+                    release(std::nullopt);
                     done(std::move(set));
-                  });
-  });
+                    return;
+                  }
+                  file->held().resize(
+                      size, [size, release = std::move(release), done = std::move(done)]() mutable {
+                        release(size);
+                        done({});
+                      });
+                });
 }
 
 void Share::set_at_server(const InodeRef& inode, const AttributeChanges& changes,
@@ -198,6 +241,10 @@ void Share::set_at_server(const InodeRef& inode, const AttributeChanges& changes
 
 bool Share::is_for_page_cache_only(const OpenFile& open) {
   return open.file->for_page_cache_only();
+}
+
+PassthroughHoldRef Share::hold_for_passthrough(const OpenFile& open, std::uint64_t holder) {
+  return open.file->hold_for_passthrough(open.version, holder);
 }
 
 }  // namespace larder::netfs

@@ -22,6 +22,7 @@
 #include "netfs/adapter.h"
 #include "netfs/attributes.h"
 #include "netfs/changes.h"
+#include "netfs/held_versions.h"
 #include "netfs/inode.h"
 #include "netfs/share_context.h"
 
@@ -40,9 +41,11 @@ std::uint64_t bytes_of_all(const Pieces& pieces) {
 
 }  // namespace
 
-Writer::Writer(std::shared_ptr<ShareContext> share, InodeRef inode, std::function<void()> on_idle)
+Writer::Writer(std::shared_ptr<ShareContext> share, InodeRef inode,
+               std::shared_ptr<HeldVersions> held, std::function<void()> on_idle)
     : share_(std::move(share)),
       inode_(std::move(inode)),
+      held_(std::move(held)),
       on_idle_(std::move(on_idle)),
       copy_(share_->copied_bytes, share_->executor.clock()) {}
 
@@ -97,12 +100,14 @@ void Writer::accept(HeldWrite write, std::uint64_t size) {
   }
 }
 
-// Not what is appended: later, the end may be somebody else's bytes.
+// Not what is appended: later, the end may be somebody else's bytes. Nor what somebody is to see
+// whose reads we do not answer.
 bool Writer::may_gather(const HeldWrite& write) const {
   const std::uint64_t length = write.bytes.bytes.size();
   const WritePlace& place = write.place;
   return !place.through && !place.append && !place.clear_privileges && !cautious_ &&
-         waiting_.size() < kMostWaiting && bytes_of_all(waiting_) + length <= kMostWaitingBytes &&
+         !held_->any_in_step() && waiting_.size() < kMostWaiting &&
+         bytes_of_all(waiting_) + length <= kMostWaitingBytes &&
          share_->unsafe_bytes.load() + length <= ShareContext::kMostUnsafeBytes;
 }
 
@@ -312,9 +317,14 @@ bool Writer::is_ripe(Pieces::const_iterator piece) const {
 
 // What waits and is ripe, unless it overlaps what was accepted before it and is not answered.
 void Writer::choose_pieces(Work& work) {
+  const bool one_call = held_->any_in_step();
+  if (one_call && (committing_ || commit_is_due())) {
+    return;
+  }
+  const std::size_t most = one_call ? 1 : kMostUnderWay;
   std::uint64_t bytes = bytes_of_all(under_way_);
-  for (auto piece = waiting_.begin(); piece != waiting_.end() && bytes < kMostUnderWayBytes &&
-                                      under_way_.size() < kMostUnderWay;) {
+  for (auto piece = waiting_.begin();
+       piece != waiting_.end() && bytes < kMostUnderWayBytes && under_way_.size() < most;) {
     const auto chosen = piece++;
     const auto blocks = [&chosen](const Piece& other) {
       return other.range().overlaps(chosen->range());
@@ -343,9 +353,9 @@ std::uint64_t Writer::awaited_on_disk() const {
   return wanted;
 }
 
-void Writer::choose_commit(Work& work) {
+bool Writer::commit_is_due() const {
   if (committing_ || unstable_.empty()) {
-    return;
+    return false;
   }
   const std::uint64_t wanted = awaited_on_disk();
   const bool asked = unstable_.front().sequence <= wanted;
@@ -353,14 +363,19 @@ void Writer::choose_commit(Work& work) {
   const auto awaited = [wanted](const Piece& piece) { return piece.sequence <= wanted; };
   const bool more_comes = std::any_of(under_way_.begin(), under_way_.end(), awaited) ||
                           std::any_of(waiting_.begin(), waiting_.end(), awaited);
-  if ((asked && !more_comes) || unstable_bytes_ > kMostUnstableBytes) {
-    committing_ = true;
-    work.commit = true;
-    work.commit_credential =
-        commit_credential_ != nullptr ? commit_credential_ : unstable_.front().credential;
-    for (Piece& piece : unstable_) {
-      piece.committing = true;
-    }
+  return (asked && !more_comes) || unstable_bytes_ > kMostUnstableBytes;
+}
+
+void Writer::choose_commit(Work& work) {
+  if (!commit_is_due() || (held_->any_in_step() && !under_way_.empty())) {
+    return;
+  }
+  committing_ = true;
+  work.commit = true;
+  work.commit_credential =
+      commit_credential_ != nullptr ? commit_credential_ : unstable_.front().credential;
+  for (Piece& piece : unstable_) {
+    piece.committing = true;
   }
 }
 
@@ -400,6 +415,22 @@ void Writer::send(Pieces::iterator piece) {
 
 void Writer::on_written(Pieces::iterator piece, Result<WriteReply> reply) {
   share_->end_change(inode_, reply ? Result<Change>(reply->file) : fail(reply.error()));
+  if (reply) {
+    share_->writes_tell = reply->file.before.has_value();
+  }
+  if (!reply || piece->confirmed || !held_->any_in_step()) {
+    finish_written(piece, reply);
+    return;
+  }
+  const Bytes bytes = piece->bytes.bytes;
+  CHECK(reply->length > 0 && reply->length <= bytes.size());
+  held_->write(piece->offset, piece->bytes.owner, bytes.first(reply->length),
+               [self = shared_from_this(), piece, reply = std::move(reply)] {
+                 self->finish_written(piece, reply);
+               });
+}
+
+void Writer::finish_written(Pieces::iterator piece, const Result<WriteReply>& reply) {
   Work answered;
   {
     const MutexLock lock(mutex_);
@@ -439,6 +470,7 @@ void Writer::take_answer(Pieces::iterator piece, const Result<WriteReply>& reply
     cautious_ = false;
   }
   piece->call = nullptr;
+  piece->confirmed = true;
   piece->stable = false;
   piece->verifier = reply->verifier;
   piece->committing = false;
@@ -464,6 +496,7 @@ void Writer::finish_piece(const std::shared_ptr<Call>& call, const std::optional
       late_errors_.last = error;
       work.lost = true;
       work.first_error = std::exchange(cautious_, true) ? std::nullopt : error;
+      held_->fall_behind();  // it had been confirmed
       if (!has_unanswered_before(last_sequence_)) {
         accepted_end_ = 0;  // the file ends where the server says
       }
@@ -529,6 +562,11 @@ void Writer::start_commit(const CredentialRef& credential) {
 }
 
 void Writer::on_committed(Result<CommitReply> reply) {
+  if (reply && held_->any_in_step() && !reply->file.before && reply->file.after) {
+    // Nothing else of ours is on its way, and it changes nothing: another's change would show.
+    const Attributes& after = *reply->file.after;
+    reply->file.before = BeforeChange{after.size, after.modified, after.changed};
+  }
   share_->end_change(inode_, reply ? Result<Change>(reply->file) : fail(reply.error()));
   bool lost = false;
   bool first = false;
@@ -558,6 +596,7 @@ bool Writer::take_commit(const Result<CommitReply>& reply) {
     ++late_errors_.count;
     late_errors_.last = reply.error();
     cautious_ = true;
+    held_->fall_behind();
   }
   // What was part of it is safe now, or lost.
   unstable_.remove_if([this](const Piece& piece) REQUIRES(mutex_) {

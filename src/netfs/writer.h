@@ -6,6 +6,10 @@
 // are safe; a server that lost them (its verifier changed) gets them again, in the order in which
 // they came. The states of a piece: waiting -> under way -> unstable -> gone; back to waiting when
 // it is lost.
+//
+// While versions of the file are held for passthrough and in step (HeldVersions), nothing is
+// answered early, and there is one call at the server at a time: what it has confirmed is put where
+// the holders see it before anything else is sent.
 #pragma once
 
 #include <chrono>
@@ -29,6 +33,7 @@
 #include "netfs/attributes.h"
 #include "netfs/call_journal.h"
 #include "netfs/changes.h"
+#include "netfs/held_versions.h"
 #include "netfs/inode.h"
 #include "netfs/share_context.h"
 #include "netfs/whole_copy.h"
@@ -81,7 +86,8 @@ class Writer : public std::enable_shared_from_this<Writer> {
   static constexpr Duration kLongestGathering = std::chrono::seconds(1);
 
   // `on_idle` runs, on any thread and without a lock, each time that nothing is left to do.
-  Writer(std::shared_ptr<ShareContext> share, InodeRef inode, std::function<void()> on_idle);
+  Writer(std::shared_ptr<ShareContext> share, InodeRef inode, std::shared_ptr<HeldVersions> held,
+         std::function<void()> on_idle);
 
   // `done` when the bytes are accepted (what becomes of them, late_errors() tells), or, through,
   // when the server has them, or with the first error.
@@ -133,6 +139,7 @@ class Writer : public std::enable_shared_from_this<Writer> {
     bool again = false;        // while it is under way: to be sent once more
     bool stable = false;       // to be sent so that it needs no commit
     bool committing = false;   // it was unstable when the present commit began
+    bool confirmed = false;    // answered before: sent again, it changes nothing
 
     [[nodiscard]] ByteRange range() const { return {offset, bytes.bytes.size()}; }
   };
@@ -184,6 +191,7 @@ class Writer : public std::enable_shared_from_this<Writer> {
   void forget(const Piece& piece) REQUIRES(mutex_);
   void tell_lost(const std::optional<Error>& first);
   void choose_pieces(Work& work) REQUIRES(mutex_);
+  [[nodiscard]] bool commit_is_due() const REQUIRES(mutex_);
   void choose_commit(Work& work) REQUIRES(mutex_);
   void answer_waiters(Work& work) REQUIRES(mutex_);
   [[nodiscard]] bool idle_now() const REQUIRES(mutex_);
@@ -191,6 +199,7 @@ class Writer : public std::enable_shared_from_this<Writer> {
   [[nodiscard]] bool has_pieces_before(std::uint64_t sequence) const REQUIRES(mutex_);
   void send(Pieces::iterator piece);
   void on_written(Pieces::iterator piece, Result<WriteReply> reply) EXCLUDES(mutex_);
+  void finish_written(Pieces::iterator piece, const Result<WriteReply>& reply) EXCLUDES(mutex_);
   void take_answer(Pieces::iterator piece, const Result<WriteReply>& reply, Work& work)
       REQUIRES(mutex_);
   void finish_piece(const std::shared_ptr<Call>& call, const std::optional<Error>& error,
@@ -207,6 +216,7 @@ class Writer : public std::enable_shared_from_this<Writer> {
 
   const std::shared_ptr<ShareContext> share_;
   const InodeRef inode_;
+  const std::shared_ptr<HeldVersions> held_;
   const std::function<void()> on_idle_;
 
   mutable Mutex mutex_{LockRank::kWriter};

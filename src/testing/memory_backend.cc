@@ -148,6 +148,9 @@ class MemoryObject final : public fscache::BackendObject {
 
  private:
   Result<> begin_overwriting() {
+    if (disk_.before_overwrite) {
+      disk_.before_overwrite();
+    }
     if (disk_.dead) {
       return fail(Errc::kIo, "the disk is dead");
     }

@@ -33,6 +33,7 @@ struct MemoryDisk {
   int fail_overwrites = 0;                 // the next overwrite() or resize() fail with kNoSpace
   bool dead = false;                       // everything fails with kIo
   std::function<void()> before_read = {};  // may let time pass: the disk hangs
+  std::function<void()> before_overwrite = {};
 };
 
 // Threads: one (the Stepper's). `disk` outlives it.

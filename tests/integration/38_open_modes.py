@@ -1,20 +1,25 @@
 """Open modes: what one process of a machine sees of what another one does to a file that both have open."""
 
+import contextlib
 import errno
 import mmap
+import multiprocessing
 import os
 import pathlib
 import shutil
 import subprocess
 import sys
+import time
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
 
 from harness import files, larder
 from harness.case import main
+from harness.loopfs import LoopFs
 from harness.processes import wait_until
 from harness.writable_case import WritableCase
 
+_fork = multiprocessing.get_context("fork")
 _SIZES = {"small": 5_000, "partial": 1 << 20, "complete": 1 << 20}
 
 
@@ -62,6 +67,17 @@ class Reader:
     def size(self):
         return os.fstat(self._fd).st_size
 
+    def end(self):
+        return os.lseek(self._fd, 0, os.SEEK_END)
+
+    def all_seen(self):
+        """Of a mapping whose file was closed, and is as long as it was."""
+        return self._view[:]
+
+    def close_file(self):
+        os.close(self._fd)
+        self._fd = None
+
     def seen(self):
         if self._view is None:
             return files.read_all(self._fd)
@@ -77,7 +93,8 @@ class Reader:
     def close(self):
         if self._view is not None:
             self._view.close()
-        os.close(self._fd)
+        if self._fd is not None:
+            os.close(self._fd)
 
 
 class Change:
@@ -135,8 +152,8 @@ _CHANGES = (Change("write", os.O_RDWR, _write), Change("store", os.O_RDWR, _stor
 class ReaderAndWriter(ModesCase):
     """Each way to read against each way to change, for each kind of file, whoever is first.
 
-    Both in one page cache: a reader sees each change at once, whenever he opened. A reader who was
-    there first in passthrough keeps what he opened; who opens after the change never does.
+    A reader sees each change at once, whenever he opened: both in one page cache, or the reader in passthrough, where
+    the change is made to the file that he reads.
     """
 
     def fill(self):
@@ -162,7 +179,6 @@ class ReaderAndWriter(ModesCase):
     def change_under(self, reader, name, change, kind, writer):
         """The change, with what all see at once, and after the last close; `reader` is None if he comes second."""
         path, old, some = self.mounted / name, self.content[kind], self.random.randbytes(100)
-        keeps = reader is not None and kind == "complete"
         by_mapping = "-mapped-" in name
         before = reader
         if reader is None and not change.flags & os.O_TRUNC:  # of nothing there are no mappings
@@ -171,7 +187,7 @@ class ReaderAndWriter(ModesCase):
         try:
             new = change.apply(writer, old, some)
             if before is not None:
-                self.assert_sees(before, old if keeps else new, "the one before the change")
+                self.assert_sees(before, new, "the one before the change")
             late = Reader(path, by_mapping)
             try:
                 self.assert_sees(late, new, "the one after the change")
@@ -179,7 +195,7 @@ class ReaderAndWriter(ModesCase):
                 os.close(writer)
                 self.assert_sees(late, new, "the one after the change, after the close")
                 if before is not None:
-                    self.assert_sees(before, old if keeps else new, "the one before, after the close")
+                    self.assert_sees(before, new, "the one before, after the close")
             finally:
                 late.close()
         finally:
@@ -190,9 +206,13 @@ class ReaderAndWriter(ModesCase):
 
     def reader_first(self, kind):
         for name, by_mapping, change in self.each_cell(kind):
+            before = self.counts()
             reader = Reader(self.mounted / name, by_mapping)
+            self.assertEqual(self.counts()["opens_passthrough"] - before["opens_passthrough"], kind == "complete")
             self.assert_sees(reader, self.content[kind], "the first before the writer")
             self.change_under(reader, name, change, kind, os.open(self.mounted / name, change.flags))
+            self.assertEqual(self.counts()["bytes_shared"] > before["bytes_shared"],
+                             kind == "complete" and change.name not in ("cut", "stretch"))
 
     def writer_first(self, kind):
         for name, _, change in self.each_cell(kind):
@@ -204,7 +224,8 @@ class ReaderAndWriter(ModesCase):
     def test_a_reader_of_a_partly_cached_file_sees_what_a_writer_does(self):
         self.reader_first("partial")
 
-    def test_a_reader_in_passthrough_keeps_what_he_opened(self):
+    def test_a_reader_in_passthrough_sees_what_a_writer_does(self):
+        """He reads the cache's file by himself: what is written is put there before write(2) returns."""
         self.reader_first("complete")
 
     def test_who_opens_a_small_file_beside_its_writer_sees_what_he_does(self):
@@ -215,6 +236,212 @@ class ReaderAndWriter(ModesCase):
 
     def test_who_opens_a_complete_file_beside_its_writer_sees_what_he_does(self):
         self.writer_first("complete")
+
+
+class Writer:
+    """Another process, which does to the file at `path` what it is told, and says what became of it."""
+
+    def __init__(self, path):
+        self._ours, theirs = _fork.Pipe()
+        self._process = _fork.Process(target=self._serve, args=(path, theirs), daemon=True)
+        self._process.start()
+        theirs.close()
+
+    @staticmethod
+    def _serve(path, commands):
+        fd = None
+        with contextlib.suppress(EOFError):
+            while True:
+                name, *arguments = commands.recv()
+                if name == "end":
+                    break
+                if name == "open":
+                    fd = os.open(path, *arguments)
+                elif name == "store":
+                    offset, data = arguments
+                    with mmap.mmap(fd, 0) as view:
+                        view[offset:offset + len(data)] = data
+                        view.flush()
+                elif name == "truncate":
+                    os.truncate(path, *arguments)
+                else:
+                    getattr(os, name)(fd, *arguments)
+                commands.send("done")
+        os._exit(0)  # nothing of the test's own is to be undone here
+
+    def do(self, *command):
+        """A function of `os` by the open file, or one of the above."""
+        self._ours.send(command)
+        if not self._ours.poll(60) or self._ours.recv() != "done":
+            raise AssertionError(f"{command[0]} is not over")
+
+    def stop(self):
+        self._ours.send(("end",))
+        self._process.join(10)
+        self._ours.close()
+
+
+class ReaderInPassthrough(ModesCase):
+    """He reads the cache's file by himself, and sees what another process writes, when write(2) returns."""
+
+    def fill(self):
+        self.content = self.random.randbytes(_SIZES["complete"])
+        self.write("file", self.content)
+
+    def setUp(self):
+        super().setUp()
+        self.settle()
+        self.path = self.mounted / "file"
+        self.bring_into("complete", self.path)
+        self.writer = self.begin(Writer(self.path))  # has none of what is open from here on
+        self.readers = []
+        self._cleanup.defer(self.close_readers)
+        before = self.counts()
+        self.readers = [Reader(self.path, by_mapping) for by_mapping in (False, True)]
+        self.assertEqual(self.counts()["opens_passthrough"] - before["opens_passthrough"], 2)
+
+    def close_readers(self):
+        while self.readers:
+            self.readers.pop().close()
+
+    def assert_all_see(self, expected):
+        for reader in self.readers:
+            self.assertEqual(reader.size(), len(expected))
+            self.assertEqual(reader.end(), len(expected))
+            self.assertTrue(reader.seen() == reader.of(expected))
+
+    def assert_all_see_the_server(self):
+        self.assert_all_see((self.export / "file").read_bytes())
+
+    def test_each_way_to_change_a_file_is_seen(self):
+        some = self.random.randbytes(70_000)
+        steps = (("open", os.O_RDWR), ("pwrite", b"first", 0), ("pwrite", some, 500_000),
+                 ("pwrite", some, len(self.content) - 10), ("store", 5000, some), ("ftruncate", 800_001),
+                 ("ftruncate", 900_001), ("close",),
+                 ("open", os.O_WRONLY | os.O_APPEND), ("write", some), ("write", b"last"), ("close",),
+                 ("truncate", 300_003), ("truncate", 1_500_000),
+                 ("open", os.O_WRONLY | os.O_TRUNC), ("write", some), ("write", some), ("fsync",), ("close",))
+        for step in steps:
+            with self.subTest(step[0]):
+                self.writer.do(*step)
+                self.assert_all_see_the_server()
+        self.assertGreater(self.counts()["bytes_shared"], 5 * len(some))
+        self.assertEqual(self.counts()["holders_left_behind"], 0)
+
+    def test_random_writes_are_seen_each_by_each(self):
+        expected = bytearray(self.content)
+        self.writer.do("open", os.O_RDWR)
+        for number in range(150):
+            data = self.random.randbytes(self.random.choice((1, 700, 4096, 50_000, 300_000)))
+            offset = self.random.randrange(len(expected) + 10_000)
+            if number % 10 == 9:
+                size = self.random.randrange(200_000, 1_200_000)
+                self.writer.do("ftruncate", size)
+                expected = expected[:size].ljust(size, b"\0")
+            else:
+                self.writer.do("pwrite", data, offset)
+                expected = expected.ljust(offset, b"\0")
+                expected[offset:offset + len(data)] = data
+            self.assert_all_see(bytes(expected))
+            if number % 50 == 49:  # another one goes on
+                self.writer.do("close")
+                self.assertTrue((self.export / "file").read_bytes() == expected)
+                self.writer.do("open", os.O_RDWR)
+        self.assertEqual(self.counts()["holders_left_behind"], 0)
+
+    def test_a_mapping_whose_file_was_closed_goes_on_to_see(self):
+        self.readers.pop(0).close()
+        mapping = self.readers[0]
+        mapping.close_file()
+        expected = bytearray(self.content)
+        for seconds in (0, 12):  # while the file is registered still, and when it is not
+            time.sleep(seconds)
+            for offset in (0, 70_000):
+                self.writer.do("open", os.O_RDWR)
+                self.writer.do("pwrite", b"%d seconds later" % seconds, offset)
+                self.writer.do("close")
+                expected[offset:offset + len(b"%d seconds later" % seconds)] = b"%d seconds later" % seconds
+                self.assertTrue(mapping.all_seen() == expected)
+
+    def test_who_only_had_it_open_holds_up_no_writer(self):
+        self.close_readers()
+        self.writer.do("open", os.O_RDWR)
+        self.writer.do("pwrite", b"first", 0)
+        before = self.counts()["writes_gathered"]
+        self.writer.do("pwrite", b"second", 0)
+        self.assertEqual(self.counts()["writes_gathered"], before + 1)
+        self.assertEqual(self.counts()["holders_left_behind"], 0)
+
+    def test_the_version_of_before_another_clients_change_is_left_alone(self):
+        self.write("file", self.random.randbytes(_SIZES["complete"]))
+        self.writer.do("open", os.O_RDWR)
+        self.writer.do("pwrite", b"ours", 10)
+        self.assert_all_see(self.content)
+        self.assertEqual(self.counts()["bytes_shared"], 0)
+
+    def test_another_clients_change_between_ours_leaves_them_with_what_they_saw(self):
+        for close_between in (False, True):
+            with self.subTest(close_between=close_between):
+                self.writer.do("open", os.O_RDWR)
+                self.writer.do("pwrite", b"ours", 10)
+                seen = self.readers[0].seen()
+                if not close_between:
+                    self.assert_all_see_the_server()
+                else:
+                    self.writer.do("close")
+                self.write("file", self.random.randbytes(_SIZES["complete"]))
+                if close_between:
+                    self.writer.do("open", os.O_RDWR)
+                self.writer.do("pwrite", b"ours again", 100_000)
+                self.writer.do("close")
+                self.assert_all_see(seen)
+
+    def test_the_cache_has_nothing_of_it_afterwards(self):
+        """Nor does it come back with the next engine."""
+        self.writer.do("open", os.O_RDWR)
+        self.writer.do("pwrite", b"new", 0)
+        self.close_readers()
+        self.writer.do("close")
+        self.write("file", self.content)
+        os.utime(self.export / "file", ns=(0, 0))
+        self.assertTrue(self.path.read_bytes() == self.content)
+        self.remount()
+        self.assertTrue(self.path.read_bytes() == self.content)
+
+
+class ReaderOnAFullDisk(ModesCase):
+    """The cache's disk has no room for what is written: the write counts, readers in passthrough go on as they are."""
+
+    def cache_directory(self):
+        self.disk = self.begin(LoopFs(self.directory / "disk", 64 << 20))
+        return self.disk.mountpoint / "cache"
+
+    def fill(self):
+        self.content = self.random.randbytes(_SIZES["complete"])
+        self.write("file", self.content)
+
+    def test_no_write_fails(self):
+        self.settle()
+        path = self.mounted / "file"
+        self.bring_into("complete", path)
+        reader = Reader(path, by_mapping=False)
+        try:
+            with open(path, "r+b", buffering=0) as writer:
+                os.pwrite(writer.fileno(), b"in its place", 0)
+                seen = b"in its place" + self.content[12:]
+                self.assertTrue(reader.seen() == seen)
+                self.disk.fill()
+                more = self.random.randbytes(8 << 20)
+                os.pwrite(writer.fileno(), more, len(seen))
+                os.pwrite(writer.fileno(), b"later", 0)
+                self.assertTrue(path.read_bytes() == b"later" + seen[5:] + more)
+            self.assertTrue((self.export / "file").read_bytes() == b"later" + seen[5:] + more)
+            kept = reader.seen()
+            self.assertEqual(len(kept), reader.size())
+            self.assertTrue((seen + more).startswith(kept) and kept.startswith(seen))
+            self.assertEqual(self.counts()["holders_left_behind"], 1)
+        finally:
+            reader.close()
 
 
 class ByPath(ModesCase):
@@ -240,8 +467,7 @@ class ByPath(ModesCase):
                     self.assertEqual(reader.seen(), old)
                     os.truncate(self.mounted / kind, size)
                     new = old[:size].ljust(size, b"\0")
-                    expected = old if kind == "complete" else new
-                    self.assertEqual((reader.size(), reader.seen() == expected), (len(expected), True))
+                    self.assertEqual((reader.size(), reader.seen() == new), (len(new), True))
                     self.assertTrue((self.mounted / kind).read_bytes() == new, "who opens afterwards")
                     self.assertEqual(os.stat(self.mounted / kind).st_size, size)
                 finally:
@@ -286,15 +512,15 @@ class ByPath(ModesCase):
             with self.subTest(kind):
                 self.opened_again_after_a_rename_over(kind)
 
-    def test_the_version_held_in_passthrough_is_opened_again_after_a_write(self):
-        old = self.content["complete"]
+    def test_a_file_held_in_passthrough_is_opened_again_after_a_write(self):
+        new = b"new" + self.content["complete"][3:]
         with open(self.mounted / "complete", "rb", buffering=0) as held:
             with open(self.mounted / "complete", "r+b", buffering=0) as writer:
                 os.pwrite(writer.fileno(), b"new", 0)
             by_descriptor = pathlib.Path(f"/proc/{os.getpid()}/fd/{held.fileno()}")
             for _ in range(3):
-                self.assertTrue(by_descriptor.read_bytes() == old)
-                self.assertTrue((self.mounted / "complete").read_bytes() == b"new" + old[3:])
+                self.assertTrue(by_descriptor.read_bytes() == new)
+                self.assertTrue((self.mounted / "complete").read_bytes() == new)
 
     def test_a_mode_changed_by_path_is_seen_by_who_has_it_open(self):
         for kind in _SIZES:
