@@ -143,15 +143,11 @@ void Journal::free_slot(std::uint32_t slot) {
 
 void Journal::drop_mount(std::uint32_t mount_id) {
   const MutexLock lock(mutex_);
-  std::erase_if(left_, [&](const auto& left) {
-    const auto& [key, slot] = left;
-    if (key.first != mount_id) {
-      return false;
-    }
-    publish(records_[slot].mount_id, std::uint32_t{0});
-    free_.push_back(slot);
-    return true;
-  });
+  for (auto left = left_.lower_bound({mount_id, 0});
+       left != left_.end() && left->first.first == mount_id; left = left_.erase(left)) {
+    publish(records_[left->second].mount_id, std::uint32_t{0});
+    free_.push_back(left->second);
+  }
 }
 
 std::size_t Journal::size() const {

@@ -3,8 +3,8 @@
 #include <cstdint>
 #include <cstring>
 #include <memory>
+#include <optional>
 #include <span>
-#include <utility>
 #include <vector>
 
 #include <fcntl.h>
@@ -63,21 +63,22 @@ bool Filesystem::begin_once_only(const RequestRef& request) {
     return true;
   }
   request->set_journal(call);
+  const std::optional<JournaledCall::Answer>& answer = call->earlier_answer();
   if (call->earlier().sent) {
     log_debug("request {} (opcode {}) comes again, {}", request->unique(), opcode,
-              call->earlier_answer() ? "answered" : "sent");
+              answer ? "answered" : "sent");
   }
-  const bool succeeded = call->earlier_answer() && call->earlier_answer()->error_number == 0;
-  if (!succeeded) {
+  const bool succeeded = answer && answer->error_number == 0;
+  if (!succeeded && call->earlier_taken().nodeid != 0) {
     // In this order: a kill in between leaves one too many, never one too few.
     call->note_handle(0);
     call->note_node(0);
     give_back_taken(call->earlier_taken());
   }
-  if (!call->earlier_answer()) {
+  if (!answer) {
     return true;
   }
-  repeat_answer(*request, *call->earlier_answer());
+  repeat_answer(*request, *answer);
   return false;
 }
 

@@ -8,7 +8,6 @@
 #include <ostream>
 #include <string>
 #include <string_view>
-#include <utility>
 #include <vector>
 
 #include <fcntl.h>
@@ -354,8 +353,8 @@ std::string name_of(const Death& death) {
   return "?";
 }
 
-void PrintTo(const Death& death, std::ostream* out) {
-  *out << name_of(death);
+std::ostream& operator<<(std::ostream& out, const Death& death) {
+  return out << name_of(death);
 }
 
 std::vector<Death> all_deaths() {
@@ -558,6 +557,7 @@ TEST_F(RepeatsTest, WritesInTheirPlaceNeedNoSlot) {
 TEST_F(RepeatsTest, AFullJournalStopsNobody) {
   fake_.control->hold = true;
   std::vector<std::uint64_t> calls;
+  calls.reserve(MountedFake::kFewCalls.capacity + 2);
   for (std::uint32_t i = 0; i < MountedFake::kFewCalls.capacity + 2; ++i) {
     calls.push_back(kernel().mkdir(kTop, "new" + std::to_string(i)));
   }

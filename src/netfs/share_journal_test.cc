@@ -15,12 +15,14 @@
 #include "base/bytes.h"
 #include "base/error.h"
 #include "base/result.h"
+#include "netfs/adapter.h"
 #include "netfs/attributes.h"
 #include "netfs/call_journal.h"
 #include "netfs/call_scope.h"
 #include "netfs/changes.h"
 #include "netfs/share.h"
 #include "netfs/share_fixture_test.h"
+#include "netfs/writer.h"
 
 namespace larder::netfs {
 namespace {
@@ -59,6 +61,11 @@ class ShareJournalTest : public ShareTest {
   using Start = std::function<void(const Caller& caller, Done<void> done)>;
 
   ShareJournalTest() { caller_.credential = std::make_shared<const Credential>(1000U, 100U); }
+
+  void TearDown() override {
+    close();
+    ShareTest::TearDown();
+  }
 
   Start removal(std::string name) {
     return [this, name = std::move(name)](const Caller& caller, Done<void> done) {
@@ -99,7 +106,7 @@ class ShareJournalTest : public ShareTest {
     control_->unreachable = true;
     control_->release();
     stepper_.run();
-    open_ = {};
+    close();
     unmount();
     journal_ = std::make_shared<FakeJournal>(left);
     mount();
@@ -116,6 +123,14 @@ class ShareJournalTest : public ShareTest {
         [&](auto done) { share_->open(*inode, {.write = true}, caller_, std::move(done)); });
     ASSERT_TRUE(opened);
     open_ = *opened;
+  }
+
+  void close() {
+    if (open_.file != nullptr) {
+      share_->closed(open_.file);
+    }
+    open_ = {};
+    stepper_.run();
   }
 
   std::shared_ptr<FakeJournal> journal_ = std::make_shared<FakeJournal>();
@@ -238,9 +253,7 @@ TEST_F(ShareJournalTest, ARenameOfWhichNobodyKnowsLosesNoFile) {
   ASSERT_TRUE(renamed);
   EXPECT_EQ(renamed->error().code(), Errc::kTimedOut);
   EXPECT_EQ(server_.find_name("old"), moved);
-  share_->closed(open_.file);
-  open_ = {};
-  stepper_.run();
+  close();
   EXPECT_EQ(server_.names().size(), 2U) << "the one that may not have been replaced is kept";
 }
 

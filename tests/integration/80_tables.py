@@ -157,6 +157,7 @@ class Tables(MountedCase):
 
     def test_registered_files_are_recorded_with_their_backing_file(self):
         self.settle()
+        self.hold("large")
 
         def is_registered():
             self.read("large")

@@ -22,8 +22,10 @@
 #include "adapters/localdir/rights.h"
 #include "base/bytes.h"
 #include "base/endian.h"
+#include "base/error.h"
 #include "base/result.h"
 #include "base/unique_fd.h"
+#include "netfs/adapter.h"
 #include "netfs/attributes.h"
 #include "netfs/changes.h"
 
