@@ -17,7 +17,7 @@
 #include "cachefiles/core.h"
 #include "cachefiles/in_use.h"
 #include "cachefiles/label.h"
-#include "cachefiles/layout.h"
+#include "cachefiles/map_log.h"
 #include "cachefiles/object.h"
 #include "cachefiles/object_log.h"
 #include "cachefiles/volume.h"

@@ -12,6 +12,7 @@
 #include "base/result.h"
 #include "base/thread_annotations.h"
 #include "fuse/backing_registrar.h"
+#include "fuse/closed_holds.h"
 #include "fuse/handle_table.h"
 #include "fuse/node_open.h"
 #include "fuse/node_table.h"

@@ -21,10 +21,8 @@
 #include "netfs/adapter.h"
 #include "netfs/attributes.h"
 #include "netfs/call_scope.h"
-#include "netfs/coherency.h"
 #include "netfs/inode.h"
 #include "netfs/share.h"
-#include "netfs/version.h"
 
 namespace larder::fuse {
 

@@ -26,6 +26,7 @@
 #include "handover/records.h"
 #include "netfs/call_scope.h"
 #include "netfs/coherency.h"
+#include "netfs/held_versions.h"
 #include "netfs/inode.h"
 #include "netfs/share.h"
 #include "netfs/version.h"

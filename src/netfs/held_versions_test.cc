@@ -20,7 +20,6 @@
 #include "base/result.h"
 #include "netfs/adapter.h"
 #include "netfs/attributes.h"
-#include "netfs/call_scope.h"
 #include "netfs/changes.h"
 #include "netfs/inode.h"
 #include "netfs/invalidation.h"
@@ -188,10 +187,12 @@ TEST_F(HeldVersionsTest, AWriteIsThereWhenItIsAnsweredAndNotBeforeTheServerHasIt
 TEST_F(HeldVersionsTest, WritesThatOverlapArriveInTheServersOrder) {
   server_.write_size = 10'000;  // and the rest of each by itself
   begin();
-  std::vector<Answer> answers;
-  for (unsigned i = 0; i < 5; ++i) {
-    answers.push_back(
-        start_write({.offset = 70'000 + i * 3000, .through = true}, pattern(35'000, 100 + i)));
+  std::vector<Answer> answers(5);
+  unsigned number = 0;
+  for (Answer& answer : answers) {
+    answer = start_write({.offset = 70'000 + number * 3000, .through = true},
+                         pattern(35'000, 100 + number));
+    ++number;
   }
   stepper_.run();
   for (const Answer& answer : answers) {
@@ -245,7 +246,6 @@ TEST_F(HeldVersionsTest, WhatAServerLostIsSentAgainAndChangesNothing) {
   const std::string before = stored_->bytes;
   server_.restart();
   EXPECT_EQ(server_.content(file_), content_);
-  std::vector<std::string> seen;
   std::optional<Result<>> synced;
   share_->sync(*writer_, caller_, [&synced](Result<> result) { synced = std::move(result); });
   stepper_.run_until(

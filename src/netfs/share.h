@@ -229,6 +229,14 @@ class Share {
   // Why a file loses its name: only what replaces it can still fail to come.
   enum class Fate : std::uint8_t { kRemoved, kReplaced };
 
+  // A new size, with what else is to be set; the writer is held until `release` runs.
+  struct Cut {
+    AttributeChanges changes;
+    CredentialRef credential;
+    Writer::Release release;
+    Done<void> done;
+  };
+
   // What an ACCESS must have granted: one bit of each that is not 0.
   struct NeededAccess {
     std::uint32_t one_of = 0;
@@ -303,8 +311,8 @@ class Share {
                  Done<Attributes> done);
   void set_size(const std::shared_ptr<File>& file, const AttributeChanges& changes,
                 const CredentialRef& credential, Done<void> done);
-  void set_size_now(const std::shared_ptr<File>& file, const AttributeChanges& changes,
-                    const CredentialRef& credential, Writer::Release release, Done<void> done);
+  void cut_alone(const std::shared_ptr<File>& file, Cut cut);
+  void cut_at_server(const std::shared_ptr<File>& file, Cut cut);
   void set_at_server(const InodeRef& inode, const AttributeChanges& changes,
                      const CredentialRef& credential, Done<void> done);
 

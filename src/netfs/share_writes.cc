@@ -188,43 +188,44 @@ void Share::set_attributes(const InodeRef& inode, const AttributeChanges& change
 
 void Share::set_size(const std::shared_ptr<File>& file, const AttributeChanges& changes,
                      const CredentialRef& credential, Done<void> done) {
-  auto alone = [this, file, changes, credential,
-                done = std::move(done)](Writer::Release release) mutable {
-    auto set = [this, file, changes, credential, release = std::move(release),
-                done = std::move(done)]() mutable {
-      set_size_now(file, changes, credential, std::move(release), std::move(done));
-    };
-    if (file->held().any_in_step()) {
-      ask_first(file, credential,
-                [set = std::move(set)](const Result<Attributes>& /*asked*/) mutable { set(); });
-    } else {
-      set();
-    }
-  };
-  file->begin_writing()->hold(credential, std::move(alone));
+  file->begin_writing()->hold(credential, [this, file, changes, credential, done = std::move(done)](
+                                              Writer::Release release) mutable {
+    cut_alone(file, Cut{changes, credential, std::move(release), std::move(done)});
+  });
 }
 
 // Nothing else of ours is on its way to the file.
-void Share::set_size_now(const std::shared_ptr<File>& file, const AttributeChanges& changes,
-                         const CredentialRef& credential, Writer::Release release,
-                         Done<void> done) {
+void Share::cut_alone(const std::shared_ptr<File>& file, Cut cut) {
+  if (!file->held().any_in_step()) {
+    cut_at_server(file, std::move(cut));
+    return;
+  }
+  const CredentialRef credential = cut.credential;
+  ask_first(file, credential,
+            [this, file, cut = std::move(cut)](const Result<Attributes>& /*asked*/) mutable {
+              cut_at_server(file, std::move(cut));
+            });
+}
+
+void Share::cut_at_server(const std::shared_ptr<File>& file, Cut cut) {
+  const AttributeChanges changes = cut.changes;
+  const CredentialRef credential = cut.credential;
   if (changes.size == 0) {
     file->writer()->give_up_copy();
     file->inode()->watch_for_others();
   }
   set_at_server(file->inode(), changes, credential,
-                [file, size = *changes.size, release = std::move(release),
-                 done = std::move(done)](Result<> set) mutable {
+                [file, cut = std::move(cut)](Result<> set) mutable {
                   if (!set) {
-                    release(std::nullopt);
-                    done(std::move(set));
+                    cut.release(std::nullopt);
+                    cut.done(std::move(set));
                     return;
                   }
-                  file->held().resize(
-                      size, [size, release = std::move(release), done = std::move(done)]() mutable {
-                        release(size);
-                        done({});
-                      });
+                  const std::uint64_t size = cut.changes.size.value_or(0);
+                  file->held().resize(size, [size, cut = std::move(cut)]() mutable {
+                    cut.release(size);
+                    cut.done({});
+                  });
                 });
 }
 

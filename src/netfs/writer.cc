@@ -422,9 +422,9 @@ void Writer::on_written(Pieces::iterator piece, Result<WriteReply> reply) {
     finish_written(piece, reply);
     return;
   }
-  const Bytes bytes = piece->bytes.bytes;
-  CHECK(reply->length > 0 && reply->length <= bytes.size());
-  held_->write(piece->offset, piece->bytes.owner, bytes.first(reply->length),
+  CHECK(reply->length > 0 && reply->length <= piece->bytes.bytes.size());
+  const Bytes bytes = piece->bytes.bytes.first(reply->length);
+  held_->write(piece->offset, piece->bytes.owner, bytes,
                [self = shared_from_this(), piece, reply = std::move(reply)] {
                  self->finish_written(piece, reply);
                });
@@ -562,10 +562,11 @@ void Writer::start_commit(const CredentialRef& credential) {
 }
 
 void Writer::on_committed(Result<CommitReply> reply) {
-  if (reply && held_->any_in_step() && !reply->file.before && reply->file.after) {
-    // Nothing else of ours is on its way, and it changes nothing: another's change would show.
-    const Attributes& after = *reply->file.after;
-    reply->file.before = BeforeChange{after.size, after.modified, after.changed};
+  if (reply && held_->any_in_step() && !reply->file.before) {
+    if (const std::optional<Attributes>& after = reply->file.after) {
+      // Nothing else of ours is on its way, and it changes nothing: another's change would show.
+      reply->file.before = BeforeChange{after->size, after->modified, after->changed};
+    }
   }
   share_->end_change(inode_, reply ? Result<Change>(reply->file) : fail(reply.error()));
   bool lost = false;
