@@ -36,6 +36,7 @@
 #include "netfs/read_request.h"
 #include "netfs/share_context.h"
 #include "netfs/version.h"
+#include "netfs/write_store.h"
 #include "netfs/writer.h"
 
 namespace larder::netfs {
@@ -205,6 +206,12 @@ class Share {
   void keep_hidden_names(std::unique_ptr<HiddenNameStore> store);
   // Removes them though somebody may have the files open: when nobody can read them any more.
   void let_hidden_go();
+
+  // From now on the bytes of writes that are answered early lie there, until the server has them
+  // on its disk. Before the first request; else they are lost with us.
+  void keep_writes(std::unique_ptr<WriteStore> store) {
+    context_->set_write_store(std::move(store));
+  }
 
   // Ends every call with kCancelled; none comes after it returns.
   void shut_down();

@@ -29,6 +29,7 @@
 #include "netfs/known_names.h"
 #include "netfs/name_cache.h"
 #include "netfs/whole_copy.h"
+#include "netfs/write_store.h"
 
 namespace larder::netfs {
 
@@ -90,6 +91,9 @@ class ShareContext : public std::enable_shared_from_this<ShareContext> {
     }
   }
 
+  // To be called once, before the first request.
+  void set_write_store(std::unique_ptr<WriteStore> store) { write_store = std::move(store); }
+
   const std::unique_ptr<Adapter> owned_adapter;
   Adapter& adapter;
   Executor& executor;
@@ -101,6 +105,7 @@ class ShareContext : public std::enable_shared_from_this<ShareContext> {
   const std::shared_ptr<NameCache> names;
   KnownNames known_names;
   HiddenNames hidden_names;
+  std::unique_ptr<WriteStore> write_store = make_heap_write_store(kMostStoredBytes);
   ShareCounters counters;
 
   // Opens of files that somebody holds.
@@ -132,7 +137,6 @@ class ShareContext : public std::enable_shared_from_this<ShareContext> {
   static constexpr int kMostPrefetches = 16;
   static constexpr std::uint64_t kMostUnwrittenBytes = std::uint64_t{128} << 20;
   static constexpr std::uint64_t kMostHeldBytes = std::uint64_t{64} << 20;
-  static constexpr std::uint64_t kMostUnsafeBytes = std::uint64_t{256} << 20;
 
  private:
   static constexpr unsigned kMostQuestions = 3;

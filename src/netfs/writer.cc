@@ -25,6 +25,7 @@
 #include "netfs/held_versions.h"
 #include "netfs/inode.h"
 #include "netfs/share_context.h"
+#include "netfs/write_store.h"
 
 namespace larder::netfs {
 
@@ -91,12 +92,15 @@ void Writer::accept(HeldWrite write, std::uint64_t size) {
   ++last_sequence_;
   accepted_end_ = std::max(accepted_end_, begin + write.bytes.bytes.size());
   copy_.write(begin, write.bytes.bytes);
-  if (may_gather(write)) {
-    gather(write, begin);
-    early_answers_.push_back([written = Written{begin, write.bytes.bytes.size()},
+  const std::size_t length = write.bytes.bytes.size();
+  const std::size_t gathered = may_gather(write) ? gather(write, begin) : 0;
+  if (gathered == length) {
+    share_->counters.writes_gathered.add();
+    early_answers_.push_back([written = Written{begin, length},
                               done = std::move(write.done)]() mutable { done(written); });
   } else {
-    cut(std::move(write), begin);
+    end_growth();
+    cut(std::move(write), begin, gathered);
   }
 }
 
@@ -107,46 +111,78 @@ bool Writer::may_gather(const HeldWrite& write) const {
   const WritePlace& place = write.place;
   return !place.through && !place.append && !place.clear_privileges && !cautious_ &&
          !held_->any_in_step() && waiting_.size() < kMostWaiting &&
-         bytes_of_all(waiting_) + length <= kMostWaitingBytes &&
-         share_->unsafe_bytes.load() + length <= ShareContext::kMostUnsafeBytes;
+         bytes_of_all(waiting_) + length <= kMostWaitingBytes;
 }
 
 // Puts the bytes behind those that wait, if they are their neighbours; pieces end where WRITEs of
-// the whole file from its start would.
-void Writer::gather(const HeldWrite& write, std::uint64_t begin) {
-  share_->unsafe_bytes += write.bytes.bytes.size();
-  share_->counters.writes_gathered.add();
+// the whole file from its start would. Says for how many of them the store had room.
+std::size_t Writer::gather(const HeldWrite& write, std::uint64_t begin) {
   Bytes rest = write.bytes.bytes;
   for (std::uint64_t at = begin; !rest.empty();) {
-    const std::uint64_t room = share_->write_size - at % share_->write_size;
-    const Bytes part = rest.first(std::min<std::size_t>(room, rest.size()));
-    const bool joins = at % share_->write_size != 0 && !waiting_.empty() &&
-                       waiting_.back().gathered != nullptr && waiting_.back().range().end() == at &&
-                       *waiting_.back().credential == *write.credential;
-    if (!joins) {
-      Piece piece;
-      piece.sequence = last_sequence_;
-      piece.offset = at;
-      piece.credential = write.credential;
-      piece.gathered = std::make_shared<std::vector<std::byte>>();
-      piece.early = true;
-      waiting_.push_back(std::move(piece));
+    const bool joins = may_join(write, at);
+    if (!joins && !begin_piece(write, at)) {
+      break;
     }
     Piece& last = waiting_.back();
-    last.gathered->insert(last.gathered->end(), part.begin(), part.end());
-    last.bytes = {last.gathered, *last.gathered};
-    at += part.size();
-    rest = rest.subspan(part.size());
+    const std::uint64_t room = share_->write_size - at % share_->write_size;
+    const std::size_t wanted = std::min<std::size_t>(room, rest.size());
+    const std::size_t taken = last.space->append(rest.first(wanted));
+    last.bytes.bytes = last.space->bytes();
+    at += taken;
+    rest = rest.subspan(taken);
+    if (taken < wanted) {
+      end_growth();
+    }
+    if (taken == 0 && !joins) {
+      waiting_.pop_back();
+      break;
+    }
+  }
+  const std::size_t gathered = write.bytes.bytes.size() - rest.size();
+  share_->unsafe_bytes += gathered;
+  return gathered;
+}
+
+bool Writer::may_join(const HeldWrite& write, std::uint64_t at) const {
+  return at % share_->write_size != 0 && !waiting_.empty() && waiting_.back().growing &&
+         waiting_.back().range().end() == at && *waiting_.back().credential == *write.credential;
+}
+
+// False: the store has no room.
+bool Writer::begin_piece(const HeldWrite& write, std::uint64_t at) {
+  end_growth();
+  const Attributes known = inode_->attributes().attributes;
+  std::unique_ptr<WriteSpace> space = share_->write_store->reserve(
+      {inode_->handle(), known.fsid, known.fileid, at, write.credential},
+      share_->write_size - at % share_->write_size);
+  if (space == nullptr) {
+    return false;
+  }
+  Piece piece;
+  piece.sequence = last_sequence_;
+  piece.offset = at;
+  piece.credential = write.credential;
+  piece.space = std::move(space);
+  piece.growing = true;
+  waiting_.push_back(std::move(piece));
+  return true;
+}
+
+// What is accepted behind a piece is newer than all of it, also when it is sent again.
+void Writer::end_growth() {
+  if (!waiting_.empty() && std::exchange(waiting_.back().growing, false)) {
+    waiting_.back().space->close();
   }
 }
 
-// Pieces that refer to the bytes where they are, for a write that waits.
-void Writer::cut(HeldWrite write, std::uint64_t begin) {
+// Pieces that refer to the bytes where they are, for a write that waits; those before `from` are
+// taken care of.
+void Writer::cut(HeldWrite write, std::uint64_t begin, std::size_t from) {
   const Bytes bytes = write.bytes.bytes;
   auto call = std::make_shared<Call>();
   call->written = {begin, bytes.size()};
   call->done = std::move(write.done);
-  for (std::size_t at = 0; at < bytes.size(); at += share_->write_size) {
+  for (std::size_t at = from; at < bytes.size(); at += share_->write_size) {
     Piece piece;
     piece.sequence = last_sequence_;
     piece.offset = begin + at;
@@ -311,14 +347,14 @@ void Writer::tell_inode() {
 
 // Nothing more will be put behind it, or nobody may wait for that.
 bool Writer::is_ripe(Pieces::const_iterator piece) const {
-  return piece->gathered == nullptr || piece->sequence <= wanted_sequence_ ||
+  return !piece->growing || piece->sequence <= wanted_sequence_ ||
          piece->range().end() % share_->write_size == 0 || std::next(piece) != waiting_.end();
 }
 
 // What waits and is ripe, unless it overlaps what was accepted before it and is not answered.
 void Writer::choose_pieces(Work& work) {
   const bool one_call = held_->any_in_step();
-  if (one_call && (committing_ || commit_is_due())) {
+  if (one_call && (committing_ || commit_is_due(work))) {
     return;
   }
   const std::size_t most = one_call ? 1 : kMostUnderWay;
@@ -333,8 +369,14 @@ void Writer::choose_pieces(Work& work) {
         std::any_of(waiting_.begin(), chosen, blocks)) {
       continue;
     }
+    if (covers_stored(*chosen)) {
+      work.commit_first = true;
+      continue;
+    }
     bytes += chosen->bytes.bytes.size();
-    chosen->gathered = nullptr;
+    if (std::exchange(chosen->growing, false)) {
+      chosen->space->close();
+    }
     under_way_.splice(under_way_.end(), waiting_, chosen);
     work.send.push_back(chosen);
   }
@@ -345,6 +387,14 @@ void Writer::choose_pieces(Work& work) {
   }
 }
 
+// Bytes that nobody keeps for a next process would go over some that it would send again.
+bool Writer::covers_stored(const Piece& piece) const {
+  return piece.space == nullptr &&
+         std::any_of(unstable_.begin(), unstable_.end(), [&piece](const Piece& other) {
+           return other.space != nullptr && other.range().overlaps(piece.range());
+         });
+}
+
 std::uint64_t Writer::awaited_on_disk() const {
   std::uint64_t wanted = holds_.empty() ? 0 : last_sequence_;
   for (const Waiter& waiter : waiters_) {
@@ -353,7 +403,7 @@ std::uint64_t Writer::awaited_on_disk() const {
   return wanted;
 }
 
-bool Writer::commit_is_due() const {
+bool Writer::commit_is_due(const Work& work) const {
   if (committing_ || unstable_.empty()) {
     return false;
   }
@@ -363,11 +413,12 @@ bool Writer::commit_is_due() const {
   const auto awaited = [wanted](const Piece& piece) { return piece.sequence <= wanted; };
   const bool more_comes = std::any_of(under_way_.begin(), under_way_.end(), awaited) ||
                           std::any_of(waiting_.begin(), waiting_.end(), awaited);
-  return (asked && !more_comes) || unstable_bytes_ > kMostUnstableBytes;
+  return (asked && !more_comes) || work.commit_first || unstable_bytes_ > kMostUnstableBytes ||
+         unstable_.size() > kMostUnstable;
 }
 
 void Writer::choose_commit(Work& work) {
-  if (!commit_is_due() || (held_->any_in_step() && !under_way_.empty())) {
+  if (!commit_is_due(work) || (held_->any_in_step() && !under_way_.empty())) {
     return;
   }
   committing_ = true;
@@ -404,9 +455,10 @@ bool Writer::has_pieces_before(std::uint64_t sequence) const {
 
 void Writer::send(Pieces::iterator piece) {
   inode_->begin_own_change();
-  share_->counters.bytes_written.add(piece->bytes.bytes.size());
+  const Bytes rest = piece->bytes.bytes.subspan(piece->answered);
+  share_->counters.bytes_written.add(rest.size());
   const Stability stability = piece->stable ? Stability::kFileSync : Stability::kUnstable;
-  share_->adapter.start_write(inode_->handle(), {piece->offset, piece->bytes.bytes, stability},
+  share_->adapter.start_write(inode_->handle(), {piece->offset + piece->answered, rest, stability},
                               piece->credential,
                               [self = shared_from_this(), piece](Result<WriteReply> reply) {
                                 self->on_written(piece, std::move(reply));
@@ -418,13 +470,14 @@ void Writer::on_written(Pieces::iterator piece, Result<WriteReply> reply) {
   if (reply) {
     share_->writes_tell = reply->file.before.has_value();
   }
-  if (!reply || piece->confirmed || !held_->any_in_step()) {
+  // What was gathered was accepted while nothing was in step.
+  if (!reply || piece->confirmed || piece->space != nullptr || !held_->any_in_step()) {
     finish_written(piece, reply);
     return;
   }
-  CHECK(reply->length > 0 && reply->length <= piece->bytes.bytes.size());
-  const Bytes bytes = piece->bytes.bytes.first(reply->length);
-  held_->write(piece->offset, piece->bytes.owner, bytes,
+  const Bytes sent = piece->bytes.bytes.subspan(piece->answered);
+  CHECK(reply->length > 0 && reply->length <= sent.size());
+  held_->write(piece->offset + piece->answered, piece->bytes.owner, sent.first(reply->length),
                [self = shared_from_this(), piece, reply = std::move(reply)] {
                  self->finish_written(piece, reply);
                });
@@ -436,6 +489,7 @@ void Writer::finish_written(Pieces::iterator piece, const Result<WriteReply>& re
     const MutexLock lock(mutex_);
     take_answer(piece, reply, answered);
   }
+  answered.gone.clear();
   for (auto& answer : answered.answers) {
     answer();
   }
@@ -449,43 +503,52 @@ void Writer::take_answer(Pieces::iterator piece, const Result<WriteReply>& reply
   const std::shared_ptr<Call> call = piece->call;
   if (!reply) {
     copy_.give_up();
-    forget(*piece);
-    under_way_.erase(piece);
+    drop(under_way_, piece, work.gone);
     finish_piece(call, reply.error(), work);
     return;
   }
-  CHECK(reply->length > 0 && reply->length <= piece->bytes.bytes.size());
-  if (reply->length < piece->bytes.bytes.size()) {
-    // The rest goes by itself; the call waits for both.
-    Piece rest = *piece;
-    rest.offset += reply->length;
-    rest.bytes.bytes = rest.bytes.bytes.subspan(reply->length);
-    piece->bytes.bytes = piece->bytes.bytes.first(reply->length);
-    if (call != nullptr) {
-      ++call->pieces;
-    }
-    insert_in_order(waiting_, std::move(rest));
-  }
+  CHECK(reply->length > 0 && reply->length <= piece->bytes.bytes.size() - piece->answered);
   if (call != nullptr) {
     cautious_ = false;
   }
+  // The server may have started anew between the parts of one piece.
+  const bool lost = std::exchange(piece->again, false) ||
+                    (piece->answered != 0 && piece->verifier != reply->verifier);
+  piece->answered += reply->length;
+  piece->all_on_disk &= reply->stability == Stability::kFileSync;
+  piece->verifier = reply->verifier;
+  piece->stable = false;
+  piece->committing = false;
+  if (lost || piece->answered < piece->bytes.bytes.size()) {
+    if (lost) {
+      begin_anew(*piece);
+    }
+    move_in_order(waiting_, under_way_, piece);
+    return;
+  }
   piece->call = nullptr;
   piece->confirmed = true;
-  piece->stable = false;
-  piece->verifier = reply->verifier;
-  piece->committing = false;
-  if (std::exchange(piece->again, false)) {
-    move_in_order(waiting_, under_way_, piece);
-  } else if (reply->stability == Stability::kFileSync && unstable_.empty()) {
-    forget(*piece);
-    under_way_.erase(piece);
+  if (piece->all_on_disk && unstable_.empty()) {
+    drop(under_way_, piece, work.gone);
   } else {
     // Also what is on the disk already, while something older is not: sent again, that would
     // overwrite it.
     unstable_bytes_ += piece->bytes.bytes.size();
+    if (piece->space != nullptr) {
+      piece->space->note_at_server(piece->verifier);
+    }
     move_in_order(unstable_, under_way_, piece);
   }
   finish_piece(call, std::nullopt, work);
+}
+
+// All of it is to be sent.
+void Writer::begin_anew(Piece& piece) {
+  piece.answered = 0;
+  piece.all_on_disk = true;
+  if (piece.space != nullptr) {
+    piece.space->note_lost();
+  }
 }
 
 void Writer::finish_piece(const std::shared_ptr<Call>& call, const std::optional<Error>& error,
@@ -530,24 +593,21 @@ void Writer::tell_lost(const std::optional<Error>& first) {
 }
 
 // It is safe, or lost.
-void Writer::forget(const Piece& piece) {
-  if (piece.early) {
-    share_->unsafe_bytes -= piece.bytes.bytes.size();
+void Writer::drop(Pieces& from, Pieces::iterator piece, Pieces& gone) {
+  if (piece->space != nullptr) {
+    share_->unsafe_bytes -= piece->bytes.bytes.size();
   }
-}
-
-void Writer::insert_in_order(Pieces& list, Piece piece) {
-  const auto later = [&piece](const Piece& other) {
-    return other.sequence > piece.sequence ||
-           (other.sequence == piece.sequence && other.offset > piece.offset);
-  };
-  list.insert(std::find_if(list.begin(), list.end(), later), std::move(piece));
+  gone.splice(gone.end(), from, piece);
 }
 
 void Writer::move_in_order(Pieces& to, Pieces& from, Pieces::iterator piece) {
+  const auto is_later = [&piece](const Piece& other) {
+    return other.sequence > piece->sequence ||
+           (other.sequence == piece->sequence && other.offset > piece->offset);
+  };
   // Mostly it is the last.
   auto place = to.end();
-  while (place != to.begin() && std::prev(place)->sequence > piece->sequence) {
+  while (place != to.begin() && is_later(*std::prev(place))) {
     --place;
   }
   to.splice(place, from, piece);
@@ -571,18 +631,20 @@ void Writer::on_committed(Result<CommitReply> reply) {
   share_->end_change(inode_, reply ? Result<Change>(reply->file) : fail(reply.error()));
   bool lost = false;
   bool first = false;
+  Pieces gone;
   {
     const MutexLock lock(mutex_);
     first = !cautious_;
-    lost = take_commit(reply);
+    lost = take_commit(reply, gone);
   }
+  gone.clear();
   go_on();
   if (lost) {
     tell_lost(first ? std::optional(reply.error()) : std::nullopt);
   }
 }
 
-bool Writer::take_commit(const Result<CommitReply>& reply) {
+bool Writer::take_commit(const Result<CommitReply>& reply, Pieces& gone) {
   committing_ = false;
   const auto lost = [&reply](const Piece& piece) {
     return piece.committing && piece.verifier != reply->verifier;
@@ -600,13 +662,13 @@ bool Writer::take_commit(const Result<CommitReply>& reply) {
     held_->fall_behind();
   }
   // What was part of it is safe now, or lost.
-  unstable_.remove_if([this](const Piece& piece) REQUIRES(mutex_) {
-    if (piece.committing) {
-      unstable_bytes_ -= piece.bytes.bytes.size();
-      forget(piece);
+  for (auto piece = unstable_.begin(); piece != unstable_.end();) {
+    const auto covered = piece++;
+    if (covered->committing) {
+      unstable_bytes_ -= covered->bytes.bytes.size();
+      drop(unstable_, covered, gone);
     }
-    return piece.committing;
-  });
+  }
   return !reply.has_value();
 }
 
@@ -616,6 +678,9 @@ void Writer::send_again() {
   unstable_bytes_ = 0;
   while (!unstable_.empty()) {
     move_in_order(waiting_, unstable_, unstable_.begin());
+  }
+  for (Piece& piece : waiting_) {
+    begin_anew(piece);
   }
   for (Piece& piece : under_way_) {
     piece.again = true;

@@ -5,11 +5,16 @@
 // when somebody needs them at the server, or after a second, and kept until a commit says that they
 // are safe; a server that lost them (its verifier changed) gets them again, in the order in which
 // they came. The states of a piece: waiting -> under way -> unstable -> gone; back to waiting when
-// it is lost.
+// it is lost, or was written in part only.
 //
 // While versions of the file are held for passthrough and in step (HeldVersions), nothing is
 // answered early, and there is one call at the server at a time: what it has confirmed is put where
 // the holders see it before anything else is sent.
+//
+// Bytes of writes that were answered lie in the share's WriteStore, from before the answer until
+// nobody needs them any more; when it has no room, a write waits for the server. So do bytes of a
+// write that waits while those below them are in the store: else a next process would send these
+// over them.
 #pragma once
 
 #include <chrono>
@@ -37,6 +42,7 @@
 #include "netfs/inode.h"
 #include "netfs/share_context.h"
 #include "netfs/whole_copy.h"
+#include "netfs/write_store.h"
 
 namespace larder::netfs {
 
@@ -75,6 +81,8 @@ class Writer : public std::enable_shared_from_this<Writer> {
  public:
   // More than this much unstable of a file is committed without being asked.
   static constexpr std::uint64_t kMostUnstableBytes = std::uint64_t{32} << 20;
+  // So many pieces as well: the smallest takes a page of the store.
+  static constexpr std::size_t kMostUnstable = 8192;
   // What is sent and not answered: enough for 1 Gbit/s over 60 ms, and the longest that a read of
   // another file finds before it on the line.
   static constexpr std::uint64_t kMostUnderWayBytes = std::uint64_t{8} << 20;
@@ -129,13 +137,14 @@ class Writer : public std::enable_shared_from_this<Writer> {
   struct Piece {
     std::uint64_t sequence = 0;  // of acceptance
     std::uint64_t offset = 0;
-    OwnedBytes bytes;
+    OwnedBytes bytes;  // in `space`, if there is one
     CredentialRef credential;
-    std::shared_ptr<Call> call;  // null once it was answered
-    // The owner of the bytes while others may still be put behind them.
-    std::shared_ptr<std::vector<std::byte>> gathered;
-    bool early = false;        // answered before it was sent: counts in the share's unsafe bytes
-    WriteVerifier verifier{};  // of the answer
+    std::shared_ptr<Call> call;         // null once it was answered
+    std::unique_ptr<WriteSpace> space;  // of what was answered before it was sent
+    bool growing = false;      // others may still be put behind them: the last that waits only
+    std::size_t answered = 0;  // so many of them, from the first on, the server has already
+    bool all_on_disk = true;   // of these
+    WriteVerifier verifier{};  // of the last answer
     bool again = false;        // while it is under way: to be sent once more
     bool stable = false;       // to be sent so that it needs no commit
     bool committing = false;   // it was unstable when the present commit began
@@ -168,6 +177,7 @@ class Writer : public std::enable_shared_from_this<Writer> {
   // What is to be done without the lock.
   struct Work {
     std::vector<Pieces::iterator> send;
+    bool commit_first = false;  // something that waits may not be sent before
     bool commit = false;
     CredentialRef commit_credential;
     std::vector<std::move_only_function<void()>> answers;
@@ -175,23 +185,28 @@ class Writer : public std::enable_shared_from_this<Writer> {
     bool lost = false;                 // bytes whose write was answered will never be at the server
     std::optional<Error> first_error;  // why; of several in a row the first
     bool set_timer = false;            // for what is being gathered
+    Pieces gone;                       // to be let go of before anybody is answered
   };
 
   void go_on() EXCLUDES(mutex_);
   [[nodiscard]] Work next() REQUIRES(mutex_);
   void accept(HeldWrite write, std::uint64_t size) REQUIRES(mutex_);
   [[nodiscard]] bool may_gather(const HeldWrite& write) const REQUIRES(mutex_);
-  void gather(const HeldWrite& write, std::uint64_t begin) REQUIRES(mutex_);
-  void cut(HeldWrite write, std::uint64_t begin) REQUIRES(mutex_);
+  [[nodiscard]] std::size_t gather(const HeldWrite& write, std::uint64_t begin) REQUIRES(mutex_);
+  [[nodiscard]] bool may_join(const HeldWrite& write, std::uint64_t at) const REQUIRES(mutex_);
+  [[nodiscard]] bool begin_piece(const HeldWrite& write, std::uint64_t at) REQUIRES(mutex_);
+  void end_growth() REQUIRES(mutex_);
+  void cut(HeldWrite write, std::uint64_t begin, std::size_t from) REQUIRES(mutex_);
   [[nodiscard]] bool is_ripe(Pieces::const_iterator piece) const REQUIRES(mutex_);
   [[nodiscard]] std::uint64_t awaited_on_disk() const REQUIRES(mutex_);
   [[nodiscard]] bool is_behind_now() const REQUIRES(mutex_);
   void tell_inode() REQUIRES(mutex_);
   void wait_for_more();
-  void forget(const Piece& piece) REQUIRES(mutex_);
+  [[nodiscard]] bool covers_stored(const Piece& piece) const REQUIRES(mutex_);
+  void drop(Pieces& from, Pieces::iterator piece, Pieces& gone) REQUIRES(mutex_);
   void tell_lost(const std::optional<Error>& first);
   void choose_pieces(Work& work) REQUIRES(mutex_);
-  [[nodiscard]] bool commit_is_due() const REQUIRES(mutex_);
+  [[nodiscard]] bool commit_is_due(const Work& work) const REQUIRES(mutex_);
   void choose_commit(Work& work) REQUIRES(mutex_);
   void answer_waiters(Work& work) REQUIRES(mutex_);
   [[nodiscard]] bool idle_now() const REQUIRES(mutex_);
@@ -202,14 +217,14 @@ class Writer : public std::enable_shared_from_this<Writer> {
   void finish_written(Pieces::iterator piece, const Result<WriteReply>& reply) EXCLUDES(mutex_);
   void take_answer(Pieces::iterator piece, const Result<WriteReply>& reply, Work& work)
       REQUIRES(mutex_);
+  static void begin_anew(Piece& piece);
   void finish_piece(const std::shared_ptr<Call>& call, const std::optional<Error>& error,
                     Work& work) REQUIRES(mutex_);
-  static void insert_in_order(Pieces& list, Piece piece);
   static void move_in_order(Pieces& to, Pieces& from, Pieces::iterator piece);
   void start_commit(const CredentialRef& credential);
   void on_committed(Result<CommitReply> reply) EXCLUDES(mutex_);
   // True: bytes are lost for good.
-  [[nodiscard]] bool take_commit(const Result<CommitReply>& reply) REQUIRES(mutex_);
+  [[nodiscard]] bool take_commit(const Result<CommitReply>& reply, Pieces& gone) REQUIRES(mutex_);
   void send_again() REQUIRES(mutex_);
   void release(std::optional<std::uint64_t> size) EXCLUDES(mutex_);
   static void cut_off(HeldWrite& write, std::uint64_t size);
