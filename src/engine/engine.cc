@@ -24,6 +24,7 @@
 #include "engine/mount.h"
 #include "engine/source.h"
 #include "engine/status.h"
+#include "engine/write_table.h"
 #include "fscache/cache.h"
 #include "handover/engine_end.h"
 #include "handover/mount_spec.h"
@@ -66,6 +67,7 @@ Engine::Engine(std::unique_ptr<handover::EngineEnd> keeper)
       journal_(keeper_->take_journal()),
       backings_(keeper_->take_backings()),
       hidden_names_(keeper_->take_hidden_names()),
+      writes_(keeper_->take_writes(), keeper_->take_write_pages(), *executor_),
       caches_(*executor_, *keeper_),
       mount_pool_(executor_->make_pool("mounts", kMountThreads, kMostQueuedMountWork)) {}
 
@@ -97,6 +99,7 @@ Result<> Engine::run() {
   if (const handover::Hello& hello = keeper_->hello(); !hello.cache.empty()) {
     caches_.bring_online_at_start(hello.cache, hello.cache_size);
   }
+  tell_of_left_writes();
   log_info("engine {} is ready", LARDER_VERSION);
   {
     const MutexLock lock(mutex_);
@@ -108,6 +111,16 @@ Result<> Engine::run() {
   return {};
 }
 
+// The programs that wrote them were told that they are written, and nothing since.
+void Engine::tell_of_left_writes() const {
+  if (const LeftWrites& left = writes_.left(); left.bytes != 0) {
+    log_error(
+        "{} bytes that were written to {} files, and not confirmed by fsync or close, may not have "
+        "reached the server before the engine died",
+        left.bytes, left.files);
+  }
+}
+
 void Engine::take_mount(handover::MountOrder order) {
   const std::uint32_t id = order.mount_id;
   Result<handover::MountSpec> spec = handover::decode_spec(order.spec);
@@ -117,7 +130,7 @@ void Engine::take_mount(handover::MountOrder order) {
   }
   auto mount =
       std::make_shared<Mount>(std::move(order), std::move(*spec), *executor_, *keeper_,
-                              Mount::Tables{{nodes_, handles_, journal_}, backings_, hidden_names_},
+                              Mount::Tables{{nodes_, handles_, journal_}, backings_, hidden_names_, writes_},
                               [this, id](const std::string& why) {
                                 mount_pool_->post([this, id, why] { end_mount(id, why); });
                               });

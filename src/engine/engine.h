@@ -18,6 +18,7 @@
 #include "engine/cache_binder.h"
 #include "engine/hidden_name_table.h"
 #include "engine/mount.h"
+#include "engine/write_table.h"
 #include "fuse/handle_table.h"
 #include "fuse/node_table.h"
 #include "handover/engine_end.h"
@@ -49,6 +50,7 @@ class Engine {
   void answer_probe(const control::Request& request, control::Responder responder);
   void answer_flush(const control::Request& request, control::Responder responder);
   [[nodiscard]] std::string status_json() const EXCLUDES(mutex_);
+  void tell_of_left_writes() const;
   void shut_down();
 
   const std::unique_ptr<Executor> executor_;
@@ -60,6 +62,7 @@ class Engine {
   fuse::Journal journal_;
   BackingTable backings_;
   HiddenNameTable hidden_names_;
+  WriteTable writes_;
   CacheBinder caches_;
   std::unique_ptr<Pool> mount_pool_;  // connects and tears down; may block
   std::unique_ptr<control::Server> control_;

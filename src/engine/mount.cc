@@ -20,6 +20,7 @@
 #include "engine/backing_table.h"
 #include "engine/hidden_name_table.h"
 #include "engine/source.h"
+#include "engine/write_table.h"
 #include "fscache/cache.h"
 #include "fuse/backing_registrar.h"
 #include "fuse/filesystem.h"
@@ -99,6 +100,7 @@ Mount::Mount(handover::MountOrder order, handover::MountSpec spec, Executor& exe
       executor_(executor),
       tables_(tables.fuse),
       hidden_names_(tables.hidden_names),
+      writes_(tables.writes),
       registrar_(std::make_unique<Registrar>(keeper, tables.backings, order.mount_id)),
       fuse_(std::move(order.fuse)),
       on_end_(std::move(on_end)) {}
@@ -135,6 +137,7 @@ Result<> Mount::serve(std::unique_ptr<netfs::Share> share) {
   }
   if (!spec_.options.read_only) {  // which changes nothing at the server
     share->keep_hidden_names(hidden_names_.store_for(id_, share->key()));
+    share->keep_writes(writes_.store_for(id_));
   }
   auto filesystem =
       std::make_unique<fuse::Filesystem>(id_, *share, tables_, *registrar_, executor_);

@@ -12,6 +12,7 @@
 #include "base/thread_annotations.h"
 #include "engine/backing_table.h"
 #include "engine/hidden_name_table.h"
+#include "engine/write_table.h"
 #include "fscache/cache.h"
 #include "fuse/backing_registrar.h"
 #include "fuse/filesystem.h"
@@ -50,6 +51,7 @@ class Mount {
     fuse::Tables fuse;
     BackingTable& backings;
     HiddenNameTable& hidden_names;
+    WriteTable& writes;
   };
 
   // `on_end` runs once, on a thread that may destroy nothing: it posts the rest. `why` is empty
@@ -91,6 +93,7 @@ class Mount {
   Executor& executor_;
   const fuse::Tables tables_;
   HiddenNameTable& hidden_names_;
+  WriteTable& writes_;
   const std::unique_ptr<fuse::BackingRegistrar> registrar_;
   UniqueFd fuse_;
   std::move_only_function<void(std::string)> on_end_;

@@ -58,6 +58,8 @@ Result<std::unique_ptr<EngineEnd>> EngineEnd::adopt(UniqueFd channel) {
   end->backings_ = TRY(map_table(message.descriptors, TableKind::kBackings));
   end->hidden_names_ = TRY(map_table(message.descriptors, TableKind::kHiddenNames));
   end->journal_ = TRY(map_table(message.descriptors, TableKind::kJournal));
+  end->writes_ = TRY(map_table(message.descriptors, TableKind::kWrites));
+  end->write_pages_ = TRY(map_table(message.descriptors, TableKind::kWritePages));
   end->control_socket_ = std::move(message.descriptors.back());
   return end;
 }

@@ -72,6 +72,12 @@ class EngineEnd {
     return Table<JournalRecord>(std::move(journal_));
   }
 
+  [[nodiscard]] Table<WriteRecord> take_writes() { return Table<WriteRecord>(std::move(writes_)); }
+
+  [[nodiscard]] Table<WritePage> take_write_pages() {
+    return Table<WritePage>(std::move(write_pages_));
+  }
+
   // Listens on <runtime>/control.sock; does not block.
   [[nodiscard]] UniqueFd take_control_socket() { return std::move(control_socket_); }
 
@@ -115,7 +121,7 @@ class EngineEnd {
 
   const UniqueFd channel_;
   Hello hello_;
-  TableMemory nodes_, handles_, backings_, hidden_names_, journal_;
+  TableMemory nodes_, handles_, backings_, hidden_names_, journal_, writes_, write_pages_;
   UniqueFd control_socket_;
   KeeperOrders orders_;  // of the receiving thread
 

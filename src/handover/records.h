@@ -138,9 +138,50 @@ enum CallFlags : std::uint8_t {
 
 static_assert(sizeof(JournalRecord) == 336);
 
+// A page of the bytes that WriteRecords are about.
+struct WritePage {
+  static constexpr std::uint32_t kBytes = 4096;
+
+  std::array<std::byte, kBytes> bytes;
+};
+
+// There is a record for each page: no write is smaller.
+inline constexpr std::uint32_t kMostWritePages = (256U << 20U) / WritePage::kBytes;
+
+// Bytes of one file, behind each other, that were written by a program and answered before the
+// server had them on its disk: to be sent by a next engine as netfs/write_store.h says. They begin
+// at the page of the record's own number. The file is the mount's: handle and fsid name it as a
+// NodeRecord does.
+//
+// An engine may be killed between any two stores. All but the last three members are written before
+// mount_id, and not changed until that is 0 again. Bytes are written before the length that counts
+// them; a length only grows, and one of 0 tells of nothing. The verifier is written before
+// at_server, and counts while that is 1. So whoever finds a record finds the bytes that it speaks
+// of, and no write is answered before its bytes are counted.
+struct WriteRecord {
+  std::uint32_t mount_id;  // 0: the slot is free; written last, cleared first
+  std::uint32_t uid;       // in whose name it was written, with gid and groups
+  std::uint32_t gid;
+  std::uint16_t group_count;  // of a longer list the first are kept
+  std::uint8_t handle_length;
+  std::uint8_t unused;
+  std::uint64_t order;  // of acceptance: later bytes of a file lie over those before
+  std::uint64_t offset;
+  std::uint64_t fsid;
+  std::uint64_t fileid;
+  std::array<std::uint32_t, HandleRecord::kMostGroups> groups;
+  std::array<std::byte, 64> handle;   // the server's file handle
+  std::array<std::byte, 8> verifier;  // of the answer to their WRITE
+  std::uint32_t at_server;            // 1: the server has them all, and needs a COMMIT
+  std::uint32_t length;               // in bytes
+};
+
+static_assert(sizeof(WriteRecord) == 256);
 static_assert(std::is_trivially_copyable_v<NodeRecord>);
 static_assert(std::is_trivially_copyable_v<JournalRecord>);
 static_assert(std::is_trivially_copyable_v<HiddenNameRecord>);
+static_assert(std::is_trivially_copyable_v<WriteRecord>);
+static_assert(std::is_trivially_copyable_v<WritePage>);
 static_assert(std::is_trivially_copyable_v<HandleRecord>);
 static_assert(std::is_trivially_copyable_v<BackingRecord>);
 

@@ -1,5 +1,6 @@
 #include "handover/table.h"
 
+#include <algorithm>
 #include <array>
 #include <cerrno>
 #include <cstddef>
@@ -8,6 +9,7 @@
 #include <utility>
 
 #include <fmt/format.h>
+#include <stdio.h>
 #include <sys/mman.h>
 #include <unistd.h>
 
@@ -41,6 +43,8 @@ constexpr auto kShapes = std::to_array<TableShape>({
     {TableKind::kBackings, "larder-backings", sizeof(BackingRecord), 1U << 20U},
     {TableKind::kHiddenNames, "larder-hidden-names", sizeof(HiddenNameRecord), 1U << 16U, true},
     {TableKind::kJournal, "larder-journal", sizeof(JournalRecord), 1U << 16U},
+    {TableKind::kWrites, "larder-writes", sizeof(WriteRecord), kMostWritePages, true},
+    {TableKind::kWritePages, "larder-write-pages", sizeof(WritePage), kMostWritePages, true},
 });
 
 std::size_t length_of(const TableShape& shape) {
@@ -50,6 +54,18 @@ std::size_t length_of(const TableShape& shape) {
 Header header_of(const TableShape& shape) {
   return {kMagic, kRecordsVersion, static_cast<std::uint32_t>(std::to_underlying(shape.kind)),
           shape.record_size, shape.capacity};
+}
+
+// Behind the last slot that has memory.
+std::uint32_t end_of_memory(const UniqueFd& descriptor, const TableShape& shape) {
+  off_t end = 0;
+  for (off_t data = ::lseek(descriptor.get(), 0, SEEK_DATA); data >= 0;
+       data = ::lseek(descriptor.get(), end, SEEK_DATA)) {
+    end = ::lseek(descriptor.get(), data, SEEK_HOLE);
+  }
+  const std::size_t bytes = std::max<std::size_t>(static_cast<std::size_t>(end), kPageSize);
+  const std::size_t slots = (bytes - kPageSize + shape.record_size - 1) / shape.record_size;
+  return static_cast<std::uint32_t>(std::min<std::size_t>(slots, shape.capacity));
 }
 
 bool same(const Header& a, const Header& b) {
@@ -84,6 +100,7 @@ Result<TableMemory> TableMemory::map(const UniqueFd& descriptor, const TableShap
     return fail_errno(errno, fmt::format("mmap of the table {}", shape.name));
   }
   TableMemory memory(base, length, shape);
+  memory.used_end_ = shape.outlives_engine ? end_of_memory(descriptor, shape) : 0;
   if (!same(*static_cast<const Header*>(base), header_of(shape))) {
     return fail(Errc::kInvalid,
                 fmt::format("the table {} was made by another version of larder: unmount, stop the "
@@ -99,12 +116,16 @@ Result<TableMemory> TableMemory::make_private(const TableShape& shape) {
 }
 
 TableMemory::TableMemory(TableMemory&& other) noexcept
-    : base_(std::exchange(other.base_, nullptr)), length_(other.length_), shape_(other.shape_) {}
+    : base_(std::exchange(other.base_, nullptr)),
+      length_(other.length_),
+      shape_(other.shape_),
+      used_end_(other.used_end_) {}
 
 TableMemory& TableMemory::operator=(TableMemory&& other) noexcept {
   std::swap(base_, other.base_);
   std::swap(length_, other.length_);
   std::swap(shape_, other.shape_);
+  std::swap(used_end_, other.used_end_);
   return *this;
 }
 
@@ -119,7 +140,7 @@ std::byte* TableMemory::slot(std::uint32_t index) const {
   return static_cast<std::byte*>(base_) + kPageSize + std::size_t{shape_.record_size} * index;
 }
 
-void TableMemory::release(std::uint32_t first, std::uint32_t count) {
+void TableMemory::release(std::uint32_t first, std::uint32_t count) const {
   const std::size_t begin = kPageSize + std::size_t{shape_.record_size} * first;
   const std::size_t end = begin + std::size_t{shape_.record_size} * count;
   const std::size_t first_page = (begin + kPageSize - 1) / kPageSize * kPageSize;

@@ -17,7 +17,15 @@
 namespace larder::handover {
 
 // What the keeper hands over, in the order of the descriptors in HELLO.
-enum class TableKind : std::uint8_t { kNodes, kHandles, kBackings, kHiddenNames, kJournal };
+enum class TableKind : std::uint8_t {
+  kNodes,
+  kHandles,
+  kBackings,
+  kHiddenNames,
+  kJournal,
+  kWrites,
+  kWritePages
+};
 
 struct TableShape {
   TableKind kind;
@@ -51,10 +59,14 @@ class TableMemory {
 
   [[nodiscard]] std::uint32_t capacity() const { return shape_.capacity; }
 
+  // Slots from here on had no memory when it was mapped: they read as zero, which takes some. Of a
+  // table that outlives an engine, else 0.
+  [[nodiscard]] std::uint32_t used_end() const { return used_end_; }
+
   [[nodiscard]] std::byte* slot(std::uint32_t index) const;
   // Gives the memory of whole free pages among the slots [first, first + count) back to the system;
   // their records read as zero afterwards. Requires: all those slots are free.
-  void release(std::uint32_t first, std::uint32_t count);
+  void release(std::uint32_t first, std::uint32_t count) const;
 
  private:
   TableMemory(void* base, std::size_t length, const TableShape& shape)
@@ -63,6 +75,7 @@ class TableMemory {
   void* base_ = nullptr;
   std::size_t length_ = 0;
   TableShape shape_{};
+  std::uint32_t used_end_ = 0;
 };
 
 // A typed view of a table.
@@ -76,11 +89,13 @@ class Table {
 
   [[nodiscard]] std::uint32_t capacity() const { return memory_.capacity(); }
 
+  [[nodiscard]] std::uint32_t used_end() const { return memory_.used_end(); }
+
   [[nodiscard]] Record& operator[](std::uint32_t index) const {
     return *reinterpret_cast<Record*>(memory_.slot(index));
   }
 
-  void release(std::uint32_t first, std::uint32_t count) { memory_.release(first, count); }
+  void release(std::uint32_t first, std::uint32_t count) const { memory_.release(first, count); }
 
  private:
   TableMemory memory_;

@@ -9,7 +9,6 @@
 #include <memory>
 #include <optional>
 #include <random>
-#include <set>
 #include <string>
 #include <utility>
 #include <vector>
@@ -22,10 +21,12 @@
 #include "netfs/adapter.h"
 #include "netfs/attributes.h"
 #include "netfs/changes.h"
+#include "netfs/inode.h"
 #include "netfs/share.h"
 #include "netfs/share_fixture_test.h"
 #include "netfs/write_store.h"
 #include "netfs/writer.h"
+#include "testing/fake_server.h"
 
 namespace larder::netfs {
 namespace {
@@ -446,7 +447,7 @@ TEST_P(KilledShare, ANextProcessBringsEveryAnsweredByteToTheServer) {
   }
   const std::string content = expected();
   const Memory left = kill();
-  testing::FakeAdapter next(server_, stepper_);
+  FakeAdapter next(server_, stepper_);
   take_over(next, left);
   for (const KeptWrite& again : unanswered) {
     send(next, again);

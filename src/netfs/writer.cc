@@ -18,7 +18,6 @@
 #include "base/log.h"
 #include "base/mutex.h"
 #include "base/result.h"
-#include "base/thread_annotations.h"
 #include "netfs/adapter.h"
 #include "netfs/attributes.h"
 #include "netfs/changes.h"

@@ -22,11 +22,15 @@ Backing = collections.namedtuple("Backing", "slot mount_id backing_id nodeid dev
 
 Call = collections.namedtuple(
     "Call", "slot mount_id opcode unique nodeid fh offset error state flags answer verifier hidden_name made")
+Write = collections.namedtuple(
+    "Write", "slot mount_id uid gid order offset fsid fileid groups handle verifier at_server bytes")
 
 _NODE = struct.Struct("=IIQQQQ16sQIiBBBB64s4x")
 _HANDLE = struct.Struct("=QQ16sIIIIIBBH128s")
 _BACKING = struct.Struct("=IiQQQQ")
 _CALL = struct.Struct("=IIQQQQiBBBBB7x8s64s64s144s")
+_WRITE = struct.Struct("=IIIHBxQQQQ128s64s8sII")
+_PAGE = 4096
 
 
 def nodes(keeper_pid):
@@ -71,6 +75,25 @@ def calls(keeper_pid):
 
 def slots_ever_used_by_calls(keeper_pid):
     return sum(fields[2] != 0 for _, fields in _records(keeper_pid, "larder-journal", _CALL))
+
+
+def writes(keeper_pid):
+    """Bytes that were answered before the server had them, in the order of their acceptance."""
+    found = []
+    with open(_descriptor(keeper_pid, "larder-write-pages"), "rb", buffering=0) as pages:
+        for slot, fields in _records(keeper_pid, "larder-writes", _WRITE):
+            mount_id, uid, gid, count, length, *place, groups, handle, verifier, at_server, size = fields
+            if mount_id != 0 and size != 0:
+                content = os.pread(pages.fileno(), size, _HEADER_ROOM + slot * _PAGE)
+                found.append(Write(slot, mount_id, uid, gid, *place, struct.unpack_from(f"={count}I", groups),
+                                   handle[:length], verifier, at_server, content))
+    return sorted(found, key=lambda write: write.order)
+
+
+def write_memory(keeper_pid):
+    """Bytes of memory that all of this takes."""
+    return sum(os.stat(_descriptor(keeper_pid, name)).st_blocks * 512
+               for name in ("larder-writes", "larder-write-pages"))
 
 
 def _records(pid, name, layout):

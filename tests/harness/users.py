@@ -43,17 +43,17 @@ def _run_child(to_parent, uid, gid, groups, function, arguments):
     os._exit(0)
 
 
-def open_as_user(uid, gid, groups, path):
-    """A descriptor that the user opened for reading, passed to the caller."""
+def open_as_user(uid, gid, groups, path, flags=os.O_RDONLY):
+    """A descriptor that the user opened, passed to the caller."""
     ours, theirs = socket.socketpair()
     with ours, theirs:
-        as_user(uid, gid, groups, _open_and_send, theirs, path)
+        as_user(uid, gid, groups, _open_and_send, theirs, path, flags)
         _, messages, _, _ = ours.recvmsg(1, socket.CMSG_SPACE(4))
         return array.array("i", messages[0][2])[0]
 
 
-def _open_and_send(connection, path):
-    fd = os.open(path, os.O_RDONLY)
+def _open_and_send(connection, path, flags):
+    fd = os.open(path, flags)
     connection.sendmsg([b"x"], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [fd]))])
 
 

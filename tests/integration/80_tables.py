@@ -1,8 +1,11 @@
 """The tables in the keeper's memory: what the kernel knows is recorded there, and nothing else."""
 
 import concurrent.futures
+import json
 import os
 import pathlib
+import signal
+import socket
 import stat
 import sys
 
@@ -13,7 +16,8 @@ from harness.case import main
 from harness.job import Job
 from harness.mounted_case import MountedCase
 from harness.nfs3_client import Nfs3Client
-from harness.processes import wait_until
+from harness.processes import is_running, wait_until
+from harness.users import open_as_user
 from harness.writable_case import WritableCase
 
 _FIRST_NODE = 0x10  # what the slot of a nodeid is counted from: below are the kernel's own numbers
@@ -334,6 +338,138 @@ class Journal(WritableCase):
         wait_until(lambda: not tables.calls(self.keeper), 10, "the last slot to be free")
         self.assertLessEqual(tables.slots_ever_used_by_calls(self.keeper), 4 * threads)
         self.assertEqual(self.larder.status()["engine"]["unjournaled_calls"], 0)
+
+
+class Writes(WritableCase):
+    """Bytes that were answered before the server had them on its disk."""
+
+    def fill(self):
+        os.chmod(self.export, 0o777)
+
+    def setUp(self):
+        super().setUp()
+        self.keeper = self.larder.keeper_pid()
+        self.addCleanup(self.proxy.heal)  # before anything that waits for a write
+
+    def open(self, name):
+        fd = os.open(self.mounted / name, os.O_CREAT | os.O_RDWR, 0o666)
+        self.begin(fd, lambda: self.close(fd))
+        return fd
+
+    @staticmethod
+    def close(fd):
+        try:
+            os.close(fd)
+        except OSError:
+            pass  # its engine was killed
+
+    def handle(self, name):
+        with Nfs3Client(self.server) as client:
+            return client.lookup(client.root, name.encode())[0]
+
+    def status(self):
+        """As `larder status`, but begins no process: that would close the files, and wait for the server."""
+        with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as control:
+            control.connect(str(self.larder.runtime_directory / "control.sock"))
+            control.send(b"status")
+            kind, _, body = control.recv(1 << 16).partition(b"\n")
+        self.assertEqual(kind, b"ok")
+        return json.loads(body)
+
+    def assert_keeps(self, name, content):
+        """A next engine that sends what is there, in its order, makes the file what it was to be."""
+        made = bytearray()
+        handle = self.handle(name)
+        for write in tables.writes(self.keeper):
+            if write.handle == handle:
+                made.extend(bytes(max(write.offset + len(write.bytes) - len(made), 0)))
+                made[write.offset:write.offset + len(write.bytes)] = write.bytes
+        self.assertEqual(bytes(made), content)
+
+    def test_what_was_answered_is_kept_until_it_is_safe(self):
+        fd = self.open("file")
+        self.proxy.hold_calls("WRITE")
+        os.pwrite(fd, b"a" * 5000, 0)
+        os.pwrite(fd, b"over it", 2000)
+        os.pwrite(fd, b"b" * 3000, 4000)
+        content = bytearray(b"a" * 4000 + b"b" * 3000)
+        content[2000:2007] = b"over it"
+        self.assert_keeps("file", bytes(content))
+        status = os.stat(self.export / "file")
+        mount, = self.status()["mounts"]
+        kept = tables.writes(self.keeper)
+        self.assertEqual({(write.mount_id, write.fileid, write.uid, write.gid, write.groups, write.at_server)
+                          for write in kept},
+                         {(mount["id"], status.st_ino, os.getuid(), os.getgid(), tuple(os.getgroups()), 0)})
+        self.assertEqual(mount["unsafe_bytes"], sum(len(write.bytes) for write in kept))
+        self.proxy.release("WRITE")
+        os.fsync(fd)
+        self.assertEqual(tables.writes(self.keeper), [])
+        self.assertEqual((self.export / "file").read_bytes(), bytes(content))
+
+    def test_what_the_server_has_in_memory_only_is_marked(self):
+        fd = self.open("file")
+        os.pwrite(fd, b"first", 0)
+        os.pwrite(fd, b"second", 100)  # not a neighbour: the first goes
+        wait_until(lambda: tables.writes(self.keeper)[0].at_server, 10, "the answer to the first")
+        first, second = tables.writes(self.keeper)
+        self.assertEqual((first.bytes, second.bytes, second.at_server), (b"first", b"second", 0))
+        self.assertNotEqual(first.verifier, bytes(8))
+        os.fsync(fd)
+        self.assertEqual(tables.writes(self.keeper), [])
+
+    def test_each_byte_is_kept_in_the_name_of_who_opened_the_file(self):
+        """A descriptor speaks for who opened it, whoever writes."""
+        os.fchmod(self.open("file"), 0o666)
+        fd = open_as_user(1234, 2345, [77, 88], self.mounted / "file", os.O_WRONLY)
+        self.begin(fd, lambda: self.close(fd))
+        self.proxy.hold_calls("WRITE")
+        os.write(fd, b"theirs")
+        kept, = tables.writes(self.keeper)
+        self.assertEqual((kept.uid, kept.gid, sorted(kept.groups), kept.bytes),
+                         (1234, 2345, [77, 88], b"theirs"))
+
+    def kill_engine(self):
+        """The keeper, which would start the next one, stands still afterwards."""
+        engine = self.status()["engine"]["pid"]
+        os.kill(self.keeper, signal.SIGSTOP)
+        self.begin(self.keeper, lambda: os.kill(self.keeper, signal.SIGCONT))
+        os.kill(engine, signal.SIGKILL)
+        wait_until(lambda: not is_running(engine), 10, "the engine's end")
+
+    def test_a_killed_engine_leaves_what_it_had_answered(self):
+        descriptors = {name: self.open(name) for name in ("one", "two")}
+        self.proxy.hold_calls("WRITE")
+        contents = {name: bytearray() for name in descriptors}
+        for _ in range(60):  # with many more it waits for the server
+            name = self.random.choice(list(contents))
+            content = contents[name]
+            offset = self.random.randrange(len(content) + 1)
+            new = self.random.randbytes(self.random.randrange(1, 20_000))
+            self.assertEqual(os.pwrite(descriptors[name], new, offset), len(new))
+            content[offset:offset + len(new)] = new
+        self.kill_engine()
+        for name, content in contents.items():
+            self.assert_keeps(name, bytes(content))
+        left = sum(len(write.bytes) for write in tables.writes(self.keeper))
+        os.kill(self.keeper, signal.SIGCONT)
+        self.proxy.heal()
+        self.larder.forget_dead_mounts()
+        told = f"{left} bytes that were written to 2 files, and not confirmed by fsync or close"
+        wait_until(lambda: told in self.larder.log(), 20, "a line about what was left")
+        self.assertEqual(tables.writes(self.keeper), [])
+
+    def test_the_memory_goes_back(self):
+        before = tables.write_memory(self.keeper)
+        block = self.random.randbytes(1 << 20)
+        most = 0
+        with open(self.mounted / "large", "wb", buffering=0) as file:
+            for _ in range(512):
+                file.write(block)
+                most = max(most, tables.write_memory(self.keeper))
+        self.assertGreater(most, before + (4 << 20))
+        self.assertEqual(tables.writes(self.keeper), [])
+        wait_until(lambda: tables.write_memory(self.keeper) < before + (5 << 20), 60, "the memory to go back")
 
 
 if __name__ == "__main__":
