@@ -128,12 +128,12 @@ void Engine::take_mount(handover::MountOrder order) {
     keeper_->report_failed(id, spec.error());
     return;
   }
-  auto mount =
-      std::make_shared<Mount>(std::move(order), std::move(*spec), *executor_, *keeper_,
-                              Mount::Tables{{nodes_, handles_, journal_}, backings_, hidden_names_, writes_},
-                              [this, id](const std::string& why) {
-                                mount_pool_->post([this, id, why] { end_mount(id, why); });
-                              });
+  auto mount = std::make_shared<Mount>(
+      std::move(order), std::move(*spec), *executor_, *keeper_,
+      Mount::Tables{{nodes_, handles_, journal_}, backings_, hidden_names_, writes_},
+      [this, id](const std::string& why) {
+        mount_pool_->post([this, id, why] { end_mount(id, why); });
+      });
   {
     const MutexLock lock(mutex_);
     mounts_.insert_or_assign(id, mount);
