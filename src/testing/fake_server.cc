@@ -127,6 +127,13 @@ void FakeServer::restart() {
   }
 }
 
+void FakeServer::restart_without_loss() {
+  ++lives_;
+  for (auto& [fileid, node] : nodes_) {
+    node.on_disk.reset();
+  }
+}
+
 const std::vector<FakeServer::Moment>& FakeServer::history(std::uint64_t fileid) const {
   return nodes_.at(fileid).history;
 }

@@ -51,6 +51,8 @@ class FakeServer {
   // The server starts anew: what was written and not committed is as it was before, stamps too, and
   // the write verifier is another.
   void restart();
+  // The same, but its disk had taken everything by then.
+  void restart_without_loss();
 
   [[nodiscard]] const std::string& content(std::uint64_t fileid) const;
   // What restart() would leave of it.
