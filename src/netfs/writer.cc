@@ -476,7 +476,8 @@ void Writer::on_written(Pieces::iterator piece, Result<WriteReply> reply) {
   }
   const Bytes sent = piece->bytes.bytes.subspan(piece->answered);
   CHECK(reply->length > 0 && reply->length <= sent.size());
-  held_->write(piece->offset + piece->answered, piece->bytes.owner, sent.first(reply->length),
+  const Bytes confirmed = sent.first(reply->length);
+  held_->write(piece->offset + piece->answered, piece->bytes.owner, confirmed,
                [self = shared_from_this(), piece, reply = std::move(reply)] {
                  self->finish_written(piece, reply);
                });
