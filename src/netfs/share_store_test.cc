@@ -26,7 +26,6 @@
 #include "netfs/share_fixture_test.h"
 #include "netfs/write_store.h"
 #include "netfs/writer.h"
-#include "testing/fake_server.h"
 
 namespace larder::netfs {
 namespace {

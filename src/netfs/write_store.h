@@ -42,8 +42,8 @@ class WriteSpace {
   WriteSpace& operator=(const WriteSpace&) = delete;
   virtual ~WriteSpace() = default;
 
-  // Puts bytes behind those that are here, as many as there is room for: says how many. Once it
-  // returns they outlive us. What bytes() gave before is no longer valid.
+  // Puts bytes, one at least, behind those that are here, as many as there is room for: says how
+  // many. Once it returns they outlive us. What bytes() gave before is no longer valid.
   [[nodiscard]] virtual std::size_t append(Bytes bytes) = 0;
   // Nothing more is appended: room that was not used is given back.
   virtual void close() = 0;
