@@ -46,8 +46,7 @@ void store_last(std::uint32_t& member, std::uint32_t value) {
 
 // What is stored from now on comes after that.
 void store_first(std::uint32_t& member, std::uint32_t value) {
-  std::atomic_ref(member).store(value, std::memory_order_relaxed);
-  std::atomic_thread_fence(std::memory_order_release);
+  std::atomic_ref(member).exchange(value, std::memory_order_acq_rel);
 }
 
 void describe(WriteRecord& record, const netfs::StoredWrite& what, std::uint64_t order) {
