@@ -481,6 +481,24 @@ TEST_F(ShareGatherTest, SmallWritesGoTogetherAndTheLastCallMakesThemSafe) {
   EXPECT_EQ(share_->statistics().unsafe_bytes, 0U);
 }
 
+// The kernel asks for it with each write of somebody who is not root.
+TEST_F(ShareGatherTest, WhereThereIsNoPrivilegeToClearNobodyWaits) {
+  const OpenFile open = new_file();
+  const std::uint64_t file = server_.find_name("file").value();
+  const WritePlace place{.clear_privileges = true};
+  for (const std::uint32_t mode : {0644U, 04755U}) {
+    server_.set_mode(file, mode);
+    open.file->inode()->expire();
+    ASSERT_TRUE(stat(open));
+    server_.calls.clear();
+    ASSERT_TRUE(wait<Written>([&](auto done) {
+      share_->write(open, place, bytes_of_text("text"), caller_, std::move(done));
+    }));
+    EXPECT_EQ(server_.calls["WRITE"], mode == 0644 ? 0U : 1U) << mode;
+  }
+  EXPECT_EQ(server_.attributes(file).mode, 0755U);
+}
+
 TEST_F(ShareGatherTest, WholePiecesAreSentAtOnce) {
   server_.write_size = 4096;
   const OpenFile open = new_file();

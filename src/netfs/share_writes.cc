@@ -61,6 +61,9 @@ void Share::write(const OpenFile& open, const WritePlace& place, OwnedBytes byte
   auto answer = Answer<Written>::for_scope(caller.scope, std::move(done));
   WritePlace at = place;
   at.through |= options_.writes_through;
+  // The kernel says so of every write by somebody without the right, whatever the mode is.
+  const std::uint32_t mode = inode->attributes().attributes.mode;
+  at.clear_privileges &= without_privileges(mode) != mode;
   if (place.append) {
     at = append_place(at, caller.journal);
   }
