@@ -1,5 +1,6 @@
 """Larder: the product, driven by its command line as a user drives it."""
 
+import errno
 import json
 import os
 import pathlib
@@ -210,4 +211,14 @@ def drop_clean_pages():
 
 
 def remove_cache(cache_directory):
-    shutil.rmtree(cache_directory)
+    """Also one that an engine is putting files into."""
+    wait_until(lambda: _is_removed(cache_directory), 10, "the cache to be removed between two of the engine's files")
+
+
+def _is_removed(directory):
+    try:
+        shutil.rmtree(directory)
+    except OSError as error:
+        if error.errno not in (errno.ENOTEMPTY, errno.ENOENT):
+            raise
+    return not directory.exists()
