@@ -6,6 +6,7 @@
 
 #include "base/buffer.h"
 #include "base/bytes.h"
+#include "base/clock.h"
 #include "base/error.h"
 #include "base/mutex.h"
 #include "base/result.h"
@@ -18,6 +19,7 @@
 #include "netfs/inode.h"
 #include "netfs/share_context.h"
 #include "netfs/version.h"
+#include "netfs/whole_copy.h"
 
 namespace larder::netfs {
 
@@ -81,7 +83,7 @@ bool File::is_to_be_renewed(const Version& version) const {
 // Puts a new version in the place of `before`; null when somebody else was faster.
 VersionRef File::replace_version(const VersionRef& before, const Attributes& attributes) {
   // Outside of the lock: superseding an older cookie wakes those who wait for it.
-  VersionRef made = make_version(attributes);
+  const VersionRef made = make_version(attributes);
   return put_version(before, made) ? made : nullptr;
 }
 

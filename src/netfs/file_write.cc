@@ -1,17 +1,14 @@
 // File: who has it open, and the time in which it is being written.
-#include <algorithm>
 #include <cerrno>
-#include <cstddef>
 #include <cstdint>
 #include <functional>
 #include <memory>
 #include <optional>
 #include <string>
 #include <utility>
-#include <vector>
 
-#include "base/buffer.h"
 #include "base/bytes.h"
+#include "base/clock.h"
 #include "base/error.h"
 #include "base/log.h"
 #include "base/mutex.h"
@@ -24,8 +21,8 @@
 #include "netfs/file_open.h"
 #include "netfs/held_versions.h"
 #include "netfs/inode.h"
-#include "netfs/share_context.h"
 #include "netfs/version.h"
+#include "netfs/whole_copy.h"
 #include "netfs/writer.h"
 
 namespace larder::netfs {

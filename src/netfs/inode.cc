@@ -167,8 +167,9 @@ AttributeNews Inode::update(const Attributes& attributes, CheckTicket ticket) {
     timeout_ms_ = 0;
     if (is_among_own) {
       unsure_ = true;
-      if (!own_->told || own_->told->changed <= attributes.changed) {
-        own_->told = attributes;
+      std::optional<Attributes>& told = own_->told;
+      if (!told || told->changed <= attributes.changed) {
+        told = attributes;
       }
     }
     return AttributeNews::kLate;

@@ -24,6 +24,7 @@
 #include "netfs/held_versions.h"
 #include "netfs/inode.h"
 #include "netfs/share_context.h"
+#include "netfs/whole_copy.h"
 #include "netfs/write_store.h"
 
 namespace larder::netfs {
