@@ -1,7 +1,7 @@
 #include "netfs/read_request.h"
 
-#include <algorithm>
 #include <cstdint>
+#include <cstring>
 #include <memory>
 #include <optional>
 #include <utility>
@@ -95,8 +95,8 @@ void ReadRequest::begin_written() {
     pending_ = 1;
   }
   const Buffer buffer = share_->buffers.allocate(wanted_.length);
-  std::ranges::copy(version_->content->bytes().subspan(wanted_.offset, wanted_.length),
-                    buffer.bytes().begin());
+  const Bytes written = version_->content->bytes().subspan(wanted_.offset, wanted_.length);
+  std::memcpy(buffer.bytes().data(), written.data(), written.size());
   share_->counters.bytes_handed_on.add(wanted_.length);
   add_slice(wanted_.offset, buffer, buffer.bytes());
   piece_done({});

@@ -62,8 +62,10 @@ void Share::write(const OpenFile& open, const WritePlace& place, OwnedBytes byte
   WritePlace at = place;
   at.through |= options_.writes_through;
   // The kernel says so of every write by somebody without the right, whatever the mode is.
-  const std::uint32_t mode = inode->attributes().attributes.mode;
-  at.clear_privileges &= without_privileges(mode) != mode;
+  if (at.clear_privileges) {
+    const std::uint32_t mode = inode->attributes().attributes.mode;
+    at.clear_privileges = without_privileges(mode) != mode;
+  }
   if (place.append) {
     at = append_place(at, caller.journal);
   }

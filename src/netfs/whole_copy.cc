@@ -1,8 +1,7 @@
 #include "netfs/whole_copy.h"
 
-#include <algorithm>
-#include <cstddef>
 #include <cstdint>
+#include <cstring>
 #include <memory>
 #include <utility>
 #include <vector>
@@ -26,7 +25,7 @@ void WholeCopy::write(std::uint64_t offset, Bytes bytes) {
   }
   const std::uint64_t end = offset + bytes.size();
   if (end <= bytes_.size() || resize(end)) {
-    std::ranges::copy(bytes, bytes_.begin() + static_cast<std::ptrdiff_t>(offset));
+    std::memcpy(bytes_.data() + offset, bytes.data(), bytes.size());
   }
 }
 
