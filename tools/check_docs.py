@@ -78,7 +78,17 @@ def open_modes():
                   for value, comment in enumerators("fuse/node_open.h", "OpenMode")])
 
 
+def cache_commands():
+    when = {"kBeforeBind": "before bind", "kAfterBind": "after bind", "kAnyTime": "at any time"}
+    rows = [(f"`{(name + ' ' + syntax).strip()}`".replace("\\\\n", "\\n"), help_text, when[time])
+            for name, syntax, help_text, time in
+            re.findall(r'^CACHE_COMMAND\(\w+, "(\w+)", "([^"]*)", "([^"]*)", (\w+)\)$',
+                       source("control/cache_commands.def"), re.MULTILINE)]
+    return table(("command", "does", "when"), rows)
+
+
 GENERATED = {
+    "cache-commands": cache_commands,
     "layers": check_layers.printed_table,
     "locks": locks,
     "cookie-states": cookie_states,
@@ -148,9 +158,9 @@ def check_commands():
     shown = {}
     for line in (ROOT / "docs/protocol.md").read_text().splitlines():
         cells = [cell.strip() for cell in line.strip("|").split(" | ")]
-        if len(cells) == 3 and cells[2].rstrip(" |") in ("everyone", "root"):
+        if len(cells) == 3 and cells[2].rstrip(" |") in ("everyone", "root", "root, larder"):
             shown[cells[0].strip("| `")] = cells[2].rstrip(" |")
-    told = {f"{name} {syntax}".strip(): {"kEveryone": "everyone", "kRoot": "root"}[who]
+    told = {f"{name} {syntax}".strip(): {"kEveryone": "everyone", "kRoot": "root", "kService": "root, larder"}[who]
             for name, syntax, who in re.findall(r'^COMMAND\("(\w+)", "([^"]*)",.*, (k\w+)\)$',
                                                 source("control/commands.def"), re.MULTILINE)}
     found = [f"docs/protocol.md: does not show the command `{command}` for {who}"

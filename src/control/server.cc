@@ -39,7 +39,8 @@ namespace {
 
 using std::chrono::milliseconds;
 
-enum class Who : std::uint8_t { kEveryone, kRoot };
+// kService: root, and the user that this process runs as.
+enum class Who : std::uint8_t { kEveryone, kRoot, kService };
 using enum Who;
 
 struct Command {
@@ -69,7 +70,8 @@ Result<const Command*> find_command(const std::vector<std::string>& words, uid_t
                 fmt::format("{0} with {1} arguments: write {0}{2}{3}", command->name, arguments,
                             command->syntax.empty() ? "" : " ", command->syntax));
   }
-  if (command->who == kRoot && uid != 0) {
+  const bool is_service = command->who == kService && uid == ::getuid();
+  if (command->who != kEveryone && uid != 0 && !is_service) {
     return fail(Errc::kPermission, fmt::format("{} is for root only", command->name));
   }
   return command;
@@ -359,7 +361,7 @@ std::string help_text() {
     const std::string usage =
         fmt::format("{}{}{}", command.name, command.syntax.empty() ? "" : " ", command.syntax);
     text +=
-        fmt::format("{:26}{}{}\n", usage, command.help, command.who == kRoot ? " (root only)" : "");
+        fmt::format("{:26}{}{}\n", usage, command.help, command.who == kEveryone ? "" : " (root only)");
   }
   return text;
 }
