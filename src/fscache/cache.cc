@@ -64,9 +64,9 @@ Result<> Cache::add_backend(std::unique_ptr<Backend> backend) {
       return fail(Errc::kBusy, fmt::format("cache {}: already online, or not quite offline", tag_));
     }
     present_ = true;
-    online_ = online =
-        std::shared_ptr<OnlineBackend>(new OnlineBackend{std::move(backend), work_.get()},
-                                       [this](OnlineBackend* last) { retire(last); });
+    online_ = online = std::shared_ptr<OnlineBackend>(
+        new OnlineBackend{std::move(backend), work_.get(), false},
+        [this](OnlineBackend* last) { retire(last); });
     state_ = hangs_ ? CacheState::kSuspended : CacheState::kActive;
     trouble_.clear();
   }
@@ -78,15 +78,17 @@ Result<> Cache::add_backend(std::unique_ptr<Backend> backend) {
   return {};
 }
 
-void Cache::withdraw(Task done) {
+void Cache::withdraw(Task done, std::string why) {
   std::shared_ptr<OnlineBackend> online;
   {
     const MutexLock lock(mutex_);
     online = std::move(online_);
     online_.reset();
     if (online != nullptr) {
+      online->offline = true;
+      leaving_ = online;
       state_ = CacheState::kWithdrawn;
-      trouble_ = "the cache was taken offline";
+      trouble_ = std::move(why);
     }
     if (present_) {
       when_withdrawn_.push_back(std::move(done));
@@ -97,6 +99,28 @@ void Cache::withdraw(Task done) {
     done();
   }
   // The last reference may go here, outside of the lock: see retire().
+}
+
+std::shared_ptr<OnlineBackend> Cache::leaving() const {
+  const MutexLock lock(mutex_);
+  return leaving_.lock();
+}
+
+Result<> Cache::readmit(const std::shared_ptr<OnlineBackend>& backend) {
+  {
+    const MutexLock lock(mutex_);
+    if (online_ != nullptr || leaving_.lock() != backend) {
+      return fail(Errc::kBusy, fmt::format("cache {}: already online", tag_));
+    }
+    leaving_.reset();
+    backend->offline = false;
+    online_ = backend;
+    state_ = hangs_ ? CacheState::kSuspended : CacheState::kActive;
+    trouble_.clear();
+  }
+  schedule_maintenance(backend, Duration::zero());
+  log_info("cache {}: online again, its open files never left it", tag_);
+  return {};
 }
 
 // The last user let go, on whatever thread: the disk pool closes the books.
@@ -166,7 +190,7 @@ CacheStatus Cache::status() const {
   {
     const MutexLock lock(mutex_);
     status = {tag_, state_, trouble_, std::nullopt};
-    online = online_;
+    online = online_ != nullptr ? online_ : leaving_.lock();
   }
   if (online != nullptr) {
     status.backend = online->backend->status();

@@ -4,6 +4,7 @@
 // mounts that go on. Volumes and cookies hold the Cache, never the backend itself.
 #pragma once
 
+#include <atomic>
 #include <cstdint>
 #include <functional>
 #include <memory>
@@ -43,7 +44,8 @@ struct CacheStatus {
 // of them. When the cache comes online again it gets a new one.
 struct OnlineBackend {
   std::unique_ptr<Backend> backend;
-  DiskWork* work = nullptr;  // the cache's
+  DiskWork* work = nullptr;          // the cache's
+  std::atomic<bool> offline{false};  // withdrawn: nothing new is read from it or kept in it
 };
 
 // Threads: any. Life: owned by Caches; every volume and cookie goes before it.
@@ -60,8 +62,15 @@ class Cache : public std::enable_shared_from_this<Cache> {
   // Brings it online; kBusy, and the backend is destroyed as it is, when it is already.
   [[nodiscard]] Result<> add_backend(std::unique_ptr<Backend> backend) EXCLUDES(mutex_);
   // Takes it offline: `done` runs, on a disk thread, when all is durable and the backend is gone;
-  // at once when it was not online. Objects still held (passthrough) delay it.
-  void withdraw(Task done) EXCLUDES(mutex_);
+  // at once when it was not online. Objects still held (passthrough) delay it. `why` is a sentence
+  // for the status.
+  void withdraw(Task done, std::string why = "the cache was taken offline") EXCLUDES(mutex_);
+  // The backend that was withdrawn, while open files hold it; null: there is none, or it closes its
+  // books just now.
+  [[nodiscard]] std::shared_ptr<OnlineBackend> leaving() const EXCLUDES(mutex_);
+  // Online again with that one: what its holders have open is in use as before. kBusy: it is online
+  // already, or `backend` is not the one that was withdrawn.
+  [[nodiscard]] Result<> readmit(const std::shared_ptr<OnlineBackend>& backend) EXCLUDES(mutex_);
   // The backend if the cache can be used now, else null.
   [[nodiscard]] std::shared_ptr<OnlineBackend> online() const EXCLUDES(mutex_);
   // A backend call failed with `error`: an I/O error ends the use of this incarnation.
@@ -82,6 +91,7 @@ class Cache : public std::enable_shared_from_this<Cache> {
   CacheState state_ GUARDED_BY(mutex_) = CacheState::kNotPresent;
   std::string trouble_ GUARDED_BY(mutex_);
   std::shared_ptr<OnlineBackend> online_ GUARDED_BY(mutex_);
+  std::weak_ptr<OnlineBackend> leaving_ GUARDED_BY(mutex_);
   // From add_backend until the backend is gone: withdrawn, it is held by others, then closes its
   // books on a disk thread.
   bool present_ GUARDED_BY(mutex_) = false;

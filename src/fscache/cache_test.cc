@@ -14,6 +14,7 @@
 #include "base/bytes.h"
 #include "base/error.h"
 #include "base/result.h"
+#include "base/unique_fd.h"
 #include "fscache/backend.h"
 #include "fscache/cookie.h"
 #include "fscache/cookie_state.h"
@@ -102,6 +103,54 @@ TEST_F(CacheTest, WithdrawalWaitsForTheLastHolder) {
   EXPECT_EQ(script_.alive, 0);
   bring_online();
   EXPECT_EQ(cache_->status().state, CacheState::kActive);
+}
+
+TEST_F(CacheTest, WhatIsWithdrawnGivesAndTakesNothingNew) {
+  bring_online();
+  const auto held = cookie("a");
+  look_up(held);
+  ASSERT_EQ(write(held, std::string(4096, 'x')), std::nullopt);
+  ASSERT_EQ(held->plan_read({0, 4096}).source, Source::kCache);
+  cache_->withdraw([] {}, "its daemon ended");
+  EXPECT_EQ(cache_->status().trouble, "its daemon ended");
+  EXPECT_EQ(held->plan_read({0, 4096}).source, Source::kServer);
+  EXPECT_FALSE(held->wants_data());
+  EXPECT_EQ(write(held, "new"), Errc::kNotFound);
+  std::optional<Errc> opened;
+  held->start_open_for_passthrough(
+      [&](const Result<UniqueFd>& result) { opened = result.error().code(); });
+  stepper_.run();
+  EXPECT_EQ(opened, Errc::kCacheDead);
+}
+
+TEST_F(CacheTest, ComesBackUnderItsHolders) {
+  bring_online();
+  auto held = cookie("a");
+  look_up(held);
+  ASSERT_EQ(write(held, std::string(4096, 'x')), std::nullopt);
+  cache_->withdraw([] {});
+  stepper_.run();
+  const auto leaving = cache_->leaving();
+  ASSERT_NE(leaving, nullptr);
+  ASSERT_TRUE(cache_->readmit(leaving));
+  EXPECT_EQ(cache_->status().state, CacheState::kActive);
+  EXPECT_EQ(cache_->status().trouble, "");
+  EXPECT_EQ(held->plan_read({0, 4096}).source, Source::kCache);
+  EXPECT_TRUE(held->cache_usable());
+  EXPECT_EQ(cache_->readmit(leaving).error().code(), Errc::kBusy);
+  EXPECT_EQ(script_.withdrawals, 0);
+}
+
+TEST_F(CacheTest, WhatNobodyHoldsDoesNotComeBack) {
+  bring_online();
+  look_up(cookie("a"));
+  stepper_.run();  // it is let go
+  cache_->withdraw([] {});
+  EXPECT_EQ(cache_->leaving(), nullptr) << "it closes its books";
+  stepper_.run();
+  EXPECT_EQ(script_.withdrawals, 1);
+  bring_online();
+  EXPECT_EQ(cache_->leaving(), nullptr);
 }
 
 // After `done` the cache's directory may be unmounted, or opened again.

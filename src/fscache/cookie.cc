@@ -151,6 +151,9 @@ ReadPlan Cookie::plan_read(ByteRange wanted) const {
   if (pinned == nullptr) {
     return {Source::kServer, wanted, ReadWhy::kHole};
   }
+  if (pinned->online->offline) {
+    return {Source::kServer, wanted, ReadWhy::kDead};
+  }
   if (pinned->online->work->hangs()) {
     return {Source::kServer, wanted, ReadWhy::kHangs};
   }
@@ -183,7 +186,7 @@ bool Cookie::cache_usable() const {
 
 bool Cookie::wants_data() const {
   const MutexLock lock(mutex_);
-  return state_ == CookieState::kActive;
+  return state_ == CookieState::kActive && !object_->online->offline;
 }
 
 void Cookie::run(Work work, Outcome done) {
@@ -236,6 +239,11 @@ void Cookie::start_mark_complete(Outcome done) {
 }
 
 void Cookie::start_open_for_passthrough(std::move_only_function<void(Result<UniqueFd>)> done) {
+  if (const std::shared_ptr<Object> pinned = object();
+      pinned != nullptr && pinned->online->offline) {
+    done(fail(Errc::kCacheDead, "the cache was taken offline"));
+    return;
+  }
   auto opened = std::make_shared<UniqueFd>();
   run(
       [opened](BackendObject& object) -> Result<> {
