@@ -253,12 +253,16 @@ Result<> begin_generation(Bound& bound, os::Filesystem& filesystem) {
 
 }  // namespace
 
+Result<Limits> limits_of(const CacheOptions& options, os::Directory& root) {
+  TRY(check_limits(options));
+  return Limits{TRY(size_limit_of(options, root)), options.blocks, options.files};
+}
+
 Result<Bound> open_cache_directory(std::unique_ptr<os::Directory> root, os::Filesystem& filesystem,
                                    const CacheOptions& options) {
   const std::string& path = options.path_for_messages;
-  TRY(check_limits(options));
-  const std::uint64_t size = TRY(size_limit_of(options, *root));
   Bound bound;
+  bound.limits = TRY(limits_of(options, *root));
   bound.fresh = !TRY(check_format(*root, path));
   bound.lock = TRY(open_or_create(*root, kLockFile));
   const Result<> locked = bound.lock->lock_exclusive();
@@ -282,10 +286,6 @@ Result<Bound> open_cache_directory(std::unique_ptr<os::Directory> root, os::File
   }
   bound.root = std::move(root);
   TRY(begin_generation(bound, filesystem));
-
-  bound.limits.blocks = options.blocks;
-  bound.limits.files = options.files;
-  bound.limits.size_bytes = size;
   if (bound.last_end == LastEnd::kUnknown) {
     bound.state.used_bytes = bound.limits.size_bytes;  // until it was counted
   }

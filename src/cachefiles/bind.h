@@ -26,6 +26,9 @@ struct Bound {
   Limits limits;
 };
 
+// The limits that the options ask for; errors as bind_cache().
+[[nodiscard]] Result<Limits> limits_of(const CacheOptions& options, os::Directory& root);
+
 // As bind_cache. The new generation is not stored yet: nothing may be stamped with it.
 [[nodiscard]] Result<Bound> open_cache_directory(std::unique_ptr<os::Directory> root,
                                                  os::Filesystem& filesystem,

@@ -7,9 +7,11 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <span>
 #include <string>
 #include <string_view>
 #include <utility>
+#include <vector>
 
 #include <fmt/format.h>
 
@@ -20,10 +22,13 @@
 #include "base/result.h"
 #include "cachefiles/bind.h"
 #include "cachefiles/cache_fan_out.h"
+#include "cachefiles/care.h"
+#include "cachefiles/caretaker.h"
 #include "cachefiles/core.h"
 #include "cachefiles/epochs.h"
 #include "cachefiles/graveyard.h"
 #include "cachefiles/layout.h"
+#include "cachefiles/space.h"
 #include "cachefiles/state_file.h"
 #include "cachefiles/volume.h"
 #include "culling/culling.h"
@@ -43,7 +48,7 @@ constexpr Duration kBetweenGraves = std::chrono::milliseconds(20);
 constexpr std::size_t kMostStamps = 256;  // at once
 constexpr int kMostFruitlessSlices = 16;
 
-class Cache final : public fscache::Backend {
+class Cache final : public DirectoryCache {
  public:
   Cache(Bound&& bound, os::Filesystem& filesystem, const CacheOptions& options, const Clock& clock)
       : path_(options.path_for_messages),
@@ -51,6 +56,7 @@ class Cache final : public fscache::Backend {
         headroom_bytes_(options.headroom_bytes),
         core_(filesystem, clock, bound.limits, bound.state.generation, std::move(bound.past),
               options.most_open_files),
+        care_(core_, volumes_),
         fan_out_(core_, volumes_),
         graveyard_(core_),
         lock_(std::move(bound.lock)),
@@ -160,6 +166,36 @@ class Cache final : public fscache::Backend {
 
   bool usable() const override { return core_.usable(); }
 
+  void set_caretaker(std::move_only_function<void()> changed) override {
+    core_.caretaker.set(std::move(changed));
+  }
+
+  Released take_released() override { return core_.caretaker.take_released(); }
+
+  void set_oldest(double seconds) override { set_stamp_seconds(seconds); }
+
+  Result<> set_limits(const Limits& limits) override {
+    CacheOptions options;
+    options.path_for_messages = path_;
+    options.size_limit_bytes = limits.size_bytes;
+    options.blocks = limits.blocks;
+    options.files = limits.files;
+    core_.space.set_limits(TRY(limits_of(options, *core_.root)));
+    core_.wake();
+    return {};
+  }
+
+  Result<CareState> care_state() override { return care_.state(); }
+
+  Result<std::vector<Culled>> cull(std::string_view directory,
+                                   std::span<const std::string> names) override {
+    return care_.cull(directory, names);
+  }
+
+  Result<bool> in_use(std::string_view directory, std::string_view name) override {
+    return care_.in_use(directory, name);
+  }
+
  private:
   Result<> keep_whole_key(const std::string& shorter, std::string_view key) {
     const Result<std::unique_ptr<os::File>> file = core_.meta->create_file(shorter, kFileMode);
@@ -206,10 +242,18 @@ class Cache final : public fscache::Backend {
       core_.accounts.begin_round();
     }
     counted_damaged_ = damaged;
-    if (counting_) {
-      TRY(count_some(kCountFor));
+    // While only an upper bound is known nothing is culled.
+    const bool pressed = core_.space.wants_culling();
+    do {
+      if (counting_) {
+        TRY(count_some(kCountFor));
+      }
+    } while (counting_ && pressed);
+    if (core_.caretaker.present()) {
+      care_.note_news();
+    } else {
+      TRY(cull());
     }
-    TRY(cull());
     const std::uint64_t fresh = core_.epochs.fresh_bytes();
     if (fresh > 0 && pace_.due_in(core_.clock.now(), fresh) == Duration{}) {
       TRY(close_epoch());
@@ -222,7 +266,7 @@ class Cache final : public fscache::Backend {
       return Duration{};
     }
     // Nothing else waits.
-    if (!core_.space.culling() && graveyard_.empty_some()) {
+    if (!core_.caretaker.present() && !core_.space.culling() && graveyard_.empty_some()) {
       return kBetweenGraves;
     }
     if (core_.epochs.fresh_bytes() == 0) {
@@ -253,10 +297,6 @@ class Cache final : public fscache::Backend {
     if (core_.space.to_free().bytes == 0 && core_.space.to_free().files == 0) {
       return {};
     }
-    // An upper bound is no reason to throw anything away.
-    while (counting_) {
-      TRY(count_some(kCountFor));
-    }
     if (!large_known_) {
       TRY(fan_out_.find_large(large_, culling::large_from(core_.space.used_bytes())));
       large_known_ = true;
@@ -274,9 +314,13 @@ class Cache final : public fscache::Backend {
       fruitless = freed.files == 0 ? fruitless + 1 : 0;
       core_.space.note_filesystem(TRY(core_.root->space()));
     }
-    core_.stamp_seconds = std::max(
-        least_stamp_seconds_, std::min(rotation_.oldest_seconds() / kStampPart, kMostStampSeconds));
+    set_stamp_seconds(rotation_.oldest_seconds());
     return {};
+  }
+
+  void set_stamp_seconds(double oldest_seconds) {
+    core_.stamp_seconds =
+        std::max(least_stamp_seconds_, std::min(oldest_seconds / kStampPart, kMostStampSeconds));
   }
 
   // What stays open is in use, and should look so after a crash too.
@@ -363,6 +407,8 @@ class Cache final : public fscache::Backend {
   Core core_;
   Volumes volumes_;
 
+  Care care_;
+
   // Of the thread that maintains.
   CacheFanOut fan_out_;
   Graveyard graveyard_;
@@ -382,10 +428,10 @@ class Cache final : public fscache::Backend {
 
 }  // namespace
 
-Result<std::unique_ptr<fscache::Backend>> bind_cache(std::unique_ptr<os::Directory> root,
-                                                     os::Filesystem& filesystem,
-                                                     const CacheOptions& options,
-                                                     const Clock& clock) {
+Result<std::unique_ptr<DirectoryCache>> bind_cache(std::unique_ptr<os::Directory> root,
+                                                   os::Filesystem& filesystem,
+                                                   const CacheOptions& options,
+                                                   const Clock& clock) {
   Bound bound = TRY(open_cache_directory(std::move(root), filesystem, options));
   const LastEnd last_end = bound.last_end;
   auto cache = std::make_unique<Cache>(std::move(bound), filesystem, options, clock);

@@ -1,12 +1,17 @@
 #include "cachefiles/cache_fan_out.h"
 
+#include <charconv>
 #include <cstddef>
 #include <cstdint>
 #include <functional>
 #include <memory>
 #include <optional>
+#include <span>
 #include <string>
 #include <string_view>
+#include <vector>
+
+#include <fmt/format.h>
 
 #include "base/error.h"
 #include "base/log.h"
@@ -104,11 +109,61 @@ Result<culling::Freed> CacheFanOut::cull(std::size_t directory, const culling::C
   if (!removed.existed) {
     return fail(Errc::kNotFound, object.name);
   }
-  core_.accounts.change(&volume.account(index_of(directory)),
-                        -static_cast<std::int64_t>(removed.bytes), -1);
+  note_culled(volume, index_of(directory), removed);
+  return culling::Freed{removed.bytes, 1};
+}
+
+std::optional<std::size_t> CacheFanOut::find(std::string_view directory) {
+  const std::size_t slash = directory.find('/');
+  if (slash == std::string_view::npos || !directory.starts_with('I') ||
+      !is_fan_out_directory(directory.substr(slash + 1))) {
+    return std::nullopt;
+  }
+  const std::string_view key = directory.substr(1, slash - 1);
+  unsigned index = 0;
+  std::from_chars(directory.data() + slash + 2, directory.data() + directory.size(), index, 16);
+  for (std::size_t i = 0; i < volumes_.size(); ++i) {
+    if (volumes_.at(i).key() == key) {
+      return i * kFanOut + index;
+    }
+  }
+  return std::nullopt;
+}
+
+Result<std::vector<Result<std::uint64_t>>> CacheFanOut::cull_names(
+    std::size_t directory, std::span<const std::string> names) {
+  Volume& volume = volumes_.at(directory / kFanOut);
+  const std::uint8_t index = index_of(directory);
+  const OpenFanOut directories = TRY(volume.with_maps(index, volume.open_fan_out(index, false)));
+  std::vector<Result<std::uint64_t>> outcomes;
+  outcomes.reserve(names.size());
+  for (const std::string& name : names) {
+    outcomes.push_back(take_out(volume, index, directories, name));
+  }
+  return outcomes;
+}
+
+Result<std::uint64_t> CacheFanOut::take_out(Volume& volume, std::uint8_t index,
+                                            const OpenFanOut& directories, std::string_view name) {
+  if (!is_data_file(name)) {
+    return fail(Errc::kInvalid, fmt::format("{} is no name of an object", name));
+  }
+  const std::optional<InUse::Claim> claim = volume.in_use().claim_unused(name);
+  if (!claim) {
+    return fail(Errc::kBusy, std::string(name));
+  }
+  const Removed removed = TRY(volume.remove(directories, name));
+  if (!removed.existed) {
+    return fail(Errc::kNotFound, std::string(name));
+  }
+  note_culled(volume, index, removed);
+  return removed.bytes;
+}
+
+void CacheFanOut::note_culled(Volume& volume, std::uint8_t index, const Removed& removed) {
+  core_.accounts.change(&volume.account(index), -static_cast<std::int64_t>(removed.bytes), -1);
   core_.counters.culled_objects.add();
   core_.counters.culled_bytes.add(removed.bytes);
-  return culling::Freed{removed.bytes, 1};
 }
 
 // Of one nobody has open.

@@ -6,8 +6,11 @@
 #include <deque>
 #include <functional>
 #include <memory>
+#include <optional>
+#include <span>
 #include <string>
 #include <string_view>
+#include <vector>
 
 #include "base/mutex.h"
 #include "base/result.h"
@@ -44,6 +47,14 @@ class CacheFanOut final : public culling::FanOut {
   Result<culling::Freed> cull(std::size_t directory, const culling::Candidate& object) override;
   Result<culling::Candidate> look_at(std::size_t directory, std::string_view name) override;
 
+  // The number of "Ikey/@3f"; nullopt: the cache has no such volume, or it is no directory of
+  // fan-out.
+  [[nodiscard]] std::optional<std::size_t> find(std::string_view directory);
+  // Takes names out of the cache, each with an answer: the bytes given back; kBusy: in use;
+  // kNotFound: gone. May be called beside the thread that maintains.
+  [[nodiscard]] Result<std::vector<Result<std::uint64_t>>> cull_names(
+      std::size_t directory, std::span<const std::string> names);
+
   // Counts one directory into the round of the accounts, and removes map logs without an object.
   [[nodiscard]] Result<> count(std::size_t directory, culling::LargeObjects& large,
                                std::uint64_t large_from);
@@ -60,6 +71,10 @@ class CacheFanOut final : public culling::FanOut {
   [[nodiscard]] Result<Tally> tally(std::size_t directory, culling::LargeObjects& large,
                                     std::uint64_t large_from);
   [[nodiscard]] Result<std::uint64_t> tally_maps(Volume& volume, std::uint8_t index);
+  [[nodiscard]] Result<std::uint64_t> take_out(Volume& volume, std::uint8_t index,
+                                               const OpenFanOut& directories,
+                                               std::string_view name);
+  void note_culled(Volume& volume, std::uint8_t index, const Removed& removed);
   void reap_orphan(Volume& volume, std::uint8_t index, std::string_view name);
 
   Core& core_;

@@ -147,7 +147,7 @@ class CacheOnFake : public ::testing::Test {
     options.headroom_bytes = 128 * kMega;  // less than the limit: there is a ceiling
     return options;
   }();
-  std::unique_ptr<fscache::Backend> cache_;
+  std::unique_ptr<DirectoryCache> cache_;
   std::unique_ptr<fscache::BackendVolume> volume_;
 };
 

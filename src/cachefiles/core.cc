@@ -8,6 +8,7 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <utility>
@@ -139,11 +140,18 @@ Result<std::string> Core::grave_name() {
   return fmt::format("x{:x}x{:x}x", lot, ++buried_);
 }
 
-Result<bool> Core::bury(os::Directory& directory, std::string_view name) {
+void Core::note_released(std::uint64_t bytes) {
+  caretaker.note_released(bytes);
+  if (caretaker.present() && space.culling()) {
+    caretaker.tell();
+  }
+}
+
+Result<std::optional<os::FileStat>> Core::bury(os::Directory& directory, std::string_view name) {
   const Result<os::FileStat> found = directory.stat(name);
   if (!found) {
     if (found.error().code() == Errc::kNotFound) {
-      return false;
+      return std::nullopt;
     }
     return fail(note(found.error()));
   }
@@ -151,13 +159,14 @@ Result<bool> Core::bury(os::Directory& directory, std::string_view name) {
   if (found->type == os::NodeType::kDirectory) {
     const std::string grave = TRY(grave_name());
     gone = directory.rename(name, *graveyard, grave);
+    caretaker.tell();
   } else {
     gone = directory.unlink(name);
   }
   if (!gone && gone.error().code() != Errc::kNotFound) {
     return fail(note(gone.error()));
   }
-  return true;
+  return *found;
 }
 
 }  // namespace larder::cachefiles

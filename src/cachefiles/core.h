@@ -6,6 +6,7 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <string>
 #include <string_view>
 
@@ -16,6 +17,7 @@
 #include "base/result.h"
 #include "base/thread_annotations.h"
 #include "cachefiles/accounts.h"
+#include "cachefiles/caretaker.h"
 #include "cachefiles/epochs.h"
 #include "cachefiles/kept_directories.h"
 #include "cachefiles/open_files.h"
@@ -65,6 +67,7 @@ struct Core {
   KeptDirectories kept_directories;
   WriteBack write_back;
   CoreCounters counters;
+  Caretaker caretaker;
 
   // Seconds after which a stamp of last use is old enough to be written again.
   std::atomic<double> stamp_seconds{60};
@@ -103,13 +106,16 @@ struct Core {
   [[nodiscard]] Result<std::uint64_t> random();
 
   // Takes an unexpected name out of the way: a directory moves to the graveyard, all else is
-  // unlinked. True: something was there.
-  Result<bool> bury(os::Directory& directory, std::string_view name);
+  // unlinked. What it was; nullopt: nothing was there.
+  Result<std::optional<os::FileStat>> bury(os::Directory& directory, std::string_view name);
   // A name in the graveyard that nothing has.
   [[nodiscard]] Result<std::string> grave_name();
 
   // Names given in the graveyard, ever.
   [[nodiscard]] std::uint64_t buried() const { return buried_; }
+
+  // An object is not in use any more: while room is short it may be what the caretaker waits for.
+  void note_released(std::uint64_t bytes) EXCLUDES(mutex_);
 
  private:
   std::atomic<bool> dead_{false};

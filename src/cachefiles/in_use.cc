@@ -84,11 +84,14 @@ void InUse::mark(std::string_view name, Object* object) {
   entries_[std::string(name)].objects.push_back(object);
 }
 
-void InUse::unmark(std::string_view name, Object* object) {
+bool InUse::unmark(std::string_view name, Object* object) {
   const std::string key(name);
   const MutexLock lock(mutex_);
-  std::erase(entries_[key].objects, object);
+  std::vector<Object*>& objects = entries_[key].objects;
+  std::erase(objects, object);
+  const bool last = objects.empty();
   forget_if_empty(key);
+  return last;
 }
 
 std::vector<Object*> InUse::marked(std::string_view name) const {

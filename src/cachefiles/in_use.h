@@ -62,7 +62,8 @@ class InUse {
 
   // By the holder of the claim.
   void mark(std::string_view name, Object* object) EXCLUDES(mutex_);
-  void unmark(std::string_view name, Object* object) EXCLUDES(mutex_);
+  // True: it was the last object of the name.
+  bool unmark(std::string_view name, Object* object) EXCLUDES(mutex_);
   // The open objects of a name; they stay as long as the claim is held.
   [[nodiscard]] std::vector<Object*> marked(std::string_view name) const EXCLUDES(mutex_);
 

@@ -452,7 +452,9 @@ void Object::finish() {
   }
   file_.close();
   log_.stop();
-  volume_.in_use().unmark(name_, this);
+  if (volume_.in_use().unmark(name_, this) && linked_bytes_ != 0) {
+    core_.note_released(linked_bytes_);
+  }
 }
 
 }  // namespace larder::cachefiles

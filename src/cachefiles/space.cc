@@ -95,8 +95,51 @@ bool Space::near_ceiling() const {
   return ceiling_ < limits_.size_bytes && used_ > near_;
 }
 
+bool Space::wants_culling() const {
+  const MutexLock lock(mutex_);
+  return !culling_ && wanted_locked();
+}
+
+void Space::set_limits(const Limits& limits) {
+  const MutexLock lock(mutex_);
+  limits_ = limits;
+}
+
+std::uint64_t Space::limit_bytes() const {
+  const MutexLock lock(mutex_);
+  return limits_.size_bytes;
+}
+
 ToFree Space::to_free() {
   const MutexLock lock(mutex_);
+  return to_free_locked();
+}
+
+SpaceState Space::state() {
+  const auto thresholds = [](std::uint64_t whole, const Percentages& percent) {
+    return Thresholds{share(whole, percent.run), share(whole, percent.cull),
+                      share(whole, percent.stop)};
+  };
+  const MutexLock lock(mutex_);
+  SpaceState state;
+  state.to_free = to_free_locked();
+  state.limits = limits_;
+  state.blocks = thresholds(filesystem_.blocks * filesystem_.block_size, limits_.blocks);
+  state.files = thresholds(filesystem_.files, limits_.files);
+  state.block_size = filesystem_.block_size;
+  state.free_bytes = free_bytes(filesystem_, since_statfs_);
+  state.free_files = filesystem_.free_files;
+  state.used_bytes = used_;
+  state.objects = objects_;
+  state.culling = culling_;
+  state.stopped = stopped_locked();
+  return state;
+}
+
+ToFree Space::to_free_locked() {
+  if (!exact_) {
+    return {};  // an upper bound is no reason to throw anything away
+  }
   if (wanted_locked()) {
     culling_ = true;
   }
@@ -105,9 +148,9 @@ ToFree Space::to_free() {
   }
   const std::uint64_t whole = filesystem_.blocks * filesystem_.block_size;
   ToFree wanted;
-  wanted.bytes = std::max(
-      lacking(share(limits_.size_bytes, limits_.blocks.run), lacking(limits_.size_bytes, used_)),
-      lacking(share(whole, limits_.blocks.run), free_bytes(filesystem_, since_statfs_)));
+  wanted.bytes =
+      std::max(lacking(used_, limits_.size_bytes - share(limits_.size_bytes, limits_.blocks.run)),
+               lacking(share(whole, limits_.blocks.run), free_bytes(filesystem_, since_statfs_)));
   wanted.files = lacking(share(filesystem_.files, limits_.files.run), filesystem_.free_files);
   if (wanted.bytes == 0 && wanted.files == 0) {
     culling_ = false;

@@ -34,6 +34,23 @@ struct ToFree {
   std::uint64_t files = 0;
 };
 
+// What must be free: inodes, and bytes.
+struct Thresholds {
+  std::uint64_t run = 0, cull = 0, stop = 0;
+};
+
+// All about the room of a cache at one moment.
+struct SpaceState {
+  Limits limits;
+  Thresholds blocks, files;  // of the filesystem: bytes, inodes
+  std::uint64_t block_size = 0;
+  std::uint64_t free_bytes = 0, free_files = 0;
+  std::uint64_t used_bytes = 0, objects = 0;
+  ToFree to_free;
+  bool culling = false;
+  bool stopped = false;
+};
+
 // Threads: any. Life: the cache's.
 class Space {
  public:
@@ -54,9 +71,15 @@ class Space {
   void set_ceiling(std::uint64_t bytes) EXCLUDES(mutex_);
   // Less than half of the room below the ceiling is left, and the limit is further away.
   [[nodiscard]] bool near_ceiling() const EXCLUDES(mutex_);
+  // Culling should start: to_free() does it.
+  [[nodiscard]] bool wants_culling() const EXCLUDES(mutex_);
 
   // Culling starts and stops here.
   [[nodiscard]] ToFree to_free() EXCLUDES(mutex_);
+  // As to_free(), with all the rest.
+  [[nodiscard]] SpaceState state() EXCLUDES(mutex_);
+  // From now on; what is over them is culled.
+  void set_limits(const Limits& limits) EXCLUDES(mutex_);
 
   [[nodiscard]] std::uint64_t used_bytes() const EXCLUDES(mutex_);
   [[nodiscard]] std::uint64_t objects() const EXCLUDES(mutex_);
@@ -65,15 +88,15 @@ class Space {
   // The filesystem is too full to keep anything new.
   [[nodiscard]] bool stopped() const EXCLUDES(mutex_);
 
-  [[nodiscard]] std::uint64_t limit_bytes() const { return limits_.size_bytes; }
+  [[nodiscard]] std::uint64_t limit_bytes() const EXCLUDES(mutex_);
 
  private:
   [[nodiscard]] bool stopped_locked() const REQUIRES(mutex_);
   [[nodiscard]] bool wanted_locked() const REQUIRES(mutex_);
-
-  const Limits limits_;
+  [[nodiscard]] ToFree to_free_locked() REQUIRES(mutex_);
 
   mutable Mutex mutex_{LockRank::kStats};
+  Limits limits_ GUARDED_BY(mutex_);
   std::uint64_t used_ GUARDED_BY(mutex_) = 0;
   std::uint64_t objects_ GUARDED_BY(mutex_) = 0;
   std::uint64_t ceiling_ GUARDED_BY(mutex_) = UINT64_MAX;

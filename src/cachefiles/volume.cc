@@ -105,27 +105,41 @@ std::size_t Volume::stamp_open_objects(double seconds, std::size_t most) {
   return due.size();
 }
 
-Result<Removed> Volume::remove(std::uint8_t index, std::string_view name) {
-  Removed removed;
-  const Result<std::unique_ptr<os::Directory>> maps = map_fan_out(index, false);
+Result<OpenFanOut> Volume::with_maps(std::uint8_t index,
+                                     Result<std::shared_ptr<os::Directory>> data) {
+  OpenFanOut both;
+  if (data) {
+    both.data = std::move(*data);
+  } else if (data.error().code() != Errc::kNotFound) {
+    return fail(core_.note(data.error()));
+  }
+  Result<std::unique_ptr<os::Directory>> maps = map_fan_out(index, false);
   if (maps) {
-    const Result<os::FileStat> stat = (*maps)->stat(name);
-    removed.bytes += stat ? stat->allocated : 0;
-    TRY(core_.bury(**maps, name));
+    both.maps = std::move(*maps);
   } else if (maps.error().code() != Errc::kNotFound) {
     return fail(core_.note(maps.error()));
   }
-  const Result<std::shared_ptr<os::Directory>> data = fan_out(index, false);
-  if (data) {
-    const Result<os::FileStat> stat = (*data)->stat(name);
-    if (stat && stat->type == os::NodeType::kFile) {
+  return both;
+}
+
+Result<Removed> Volume::remove(std::uint8_t index, std::string_view name) {
+  return remove(TRY(with_maps(index, fan_out(index, false))), name);
+}
+
+// The map log first: one without its file is only in the way.
+Result<Removed> Volume::remove(const OpenFanOut& directories, std::string_view name) {
+  Removed removed;
+  if (directories.maps != nullptr) {
+    const std::optional<os::FileStat> log = TRY(core_.bury(*directories.maps, name));
+    removed.bytes += log ? log->allocated : 0;
+  }
+  if (directories.data != nullptr) {
+    const std::optional<os::FileStat> file = TRY(core_.bury(*directories.data, name));
+    if (file && file->type == os::NodeType::kFile) {
       removed.existed = true;
-      removed.bytes += stat->allocated;
-      core_.write_back.let_go(stat->inode);
+      removed.bytes += file->allocated;
+      core_.write_back.let_go(file->inode);
     }
-    TRY(core_.bury(**data, name));
-  } else if (data.error().code() != Errc::kNotFound) {
-    return fail(core_.note(data.error()));
   }
   return removed;
 }

@@ -24,6 +24,12 @@ struct Removed {
   std::uint64_t bytes = 0;  // of the data file and its map log
 };
 
+// The two directories of one fan-out; null: there is none.
+struct OpenFanOut {
+  std::shared_ptr<os::Directory> data;
+  std::unique_ptr<os::Directory> maps;
+};
+
 // A volume on disk, whether somebody has it open or not.
 // Threads: any. Life: the cache's.
 class Volume {
@@ -57,7 +63,11 @@ class Volume {
   // Returns how many.
   std::size_t stamp_open_objects(double seconds, std::size_t most);
 
+  // For who removes many names. `data`: as fan_out() or open_fan_out() gave it.
+  [[nodiscard]] Result<OpenFanOut> with_maps(std::uint8_t index,
+                                             Result<std::shared_ptr<os::Directory>> data);
   // Unlinks data file and map log of a name, by the holder of its claim. Buries what is neither.
+  Result<Removed> remove(const OpenFanOut& directories, std::string_view name);
   Result<Removed> remove(std::uint8_t index, std::string_view name);
 
  private:

@@ -360,8 +360,8 @@ std::string help_text() {
   for (const Command& command : kCommands) {
     const std::string usage =
         fmt::format("{}{}{}", command.name, command.syntax.empty() ? "" : " ", command.syntax);
-    text +=
-        fmt::format("{:26}{}{}\n", usage, command.help, command.who == kEveryone ? "" : " (root only)");
+    text += fmt::format("{:26}{}{}\n", usage, command.help,
+                        command.who == kEveryone ? "" : " (root only)");
   }
   return text;
 }

@@ -155,7 +155,7 @@ Result<> CacheBinder::bind(const std::string& path, UniqueFd directory) {
     options.size_limit_bytes = bindings_[path].size;
   }
   std::unique_ptr<os::Directory> root = TRY(os::adopt_directory(std::move(directory)));
-  std::unique_ptr<fscache::Backend> backend =
+  std::unique_ptr<cachefiles::DirectoryCache> backend =
       TRY(cachefiles::bind_cache(std::move(root), *filesystem_, options, clock_));
   return caches_.find_or_make(path)->add_backend(std::move(backend));
 }

@@ -64,9 +64,9 @@ Result<> Cache::add_backend(std::unique_ptr<Backend> backend) {
       return fail(Errc::kBusy, fmt::format("cache {}: already online, or not quite offline", tag_));
     }
     present_ = true;
-    online_ = online = std::shared_ptr<OnlineBackend>(
-        new OnlineBackend{std::move(backend), work_.get(), false},
-        [this](OnlineBackend* last) { retire(last); });
+    online_ = online =
+        std::shared_ptr<OnlineBackend>(new OnlineBackend{std::move(backend), work_.get(), false},
+                                       [this](OnlineBackend* last) { retire(last); });
     state_ = hangs_ ? CacheState::kSuspended : CacheState::kActive;
     trouble_.clear();
   }

@@ -1,0 +1,77 @@
+#include "cachefiles/care.h"
+
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <span>
+#include <string>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+#include <fmt/format.h>
+
+#include "base/error.h"
+#include "base/result.h"
+#include "cachefiles/cache.h"
+#include "cachefiles/core.h"
+#include "cachefiles/layout.h"
+#include "cachefiles/volume.h"
+#include "os/filesystem.h"
+
+namespace larder::cachefiles {
+
+Result<CareState> Care::state() {
+  const Result<os::FilesystemSpace> found = core_.root->space();
+  if (!found) {
+    return fail(core_.note(found.error()));
+  }
+  core_.space.note_filesystem(*found);
+  CareState state;
+  state.space = core_.space.state();
+  state.released_objects = core_.caretaker.released_objects();
+  const Result<> listed = core_.graveyard->list([&state](const os::DirectoryEntry& entry) {
+    (void)entry;
+    state.graveyard = true;
+    return false;
+  });
+  if (!listed) {
+    return fail(core_.note(listed.error()));
+  }
+  return state;
+}
+
+Result<std::size_t> Care::find(std::string_view directory) {
+  const std::optional<std::size_t> found = fan_out_.find(directory);
+  if (!found) {
+    return fail(Errc::kInvalid,
+                fmt::format("the cache has no directory {}", directory.substr(0, 300)));
+  }
+  return *found;
+}
+
+Result<std::vector<Culled>> Care::cull(std::string_view directory,
+                                       std::span<const std::string> names) {
+  return fan_out_.cull_names(TRY(find(directory)), names);
+}
+
+Result<bool> Care::in_use(std::string_view directory, std::string_view name) {
+  const std::size_t place = TRY(find(directory));
+  if (fan_out_.in_use(place, name)) {
+    return true;
+  }
+  TRY(fan_out_.look_at(place, name));
+  return false;
+}
+
+void Care::note_news() {
+  (void)core_.space.to_free();
+  const std::pair now(core_.space.culling(), core_.space.stopped());
+  if (told_ != now) {
+    told_ = now;
+    core_.caretaker.tell();
+  }
+}
+
+}  // namespace larder::cachefiles

@@ -1,0 +1,215 @@
+// What a caretaker sees of a cache, and what it may do.
+#include <chrono>
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include <gtest/gtest.h>
+
+#include "base/error.h"
+#include "base/result.h"
+#include "cachefiles/cache.h"
+#include "cachefiles/cache_fixture_test.h"
+#include "cachefiles/space.h"
+#include "os/filesystem.h"
+
+namespace larder::cachefiles {
+namespace {
+
+constexpr Percentages kNever{3, 2, 1};
+
+class CareTest : public CacheOnFake {
+ protected:
+  void bind_cared_for() {
+    bind();
+    cache_->set_caretaker([this] { ++told_; });
+    (void)cache_->run_maintenance();
+    told_ = 0;
+  }
+
+  struct Place {
+    std::string directory, name;
+  };
+
+  // Of every object that has a name.
+  std::vector<Place> objects() {
+    std::vector<Place> found;
+    const auto volume = volume_directory();
+    EXPECT_TRUE(volume->list([&](const os::DirectoryEntry& entry) {
+      const std::string& fan_out = entry.name;
+      EXPECT_TRUE(volume->open_directory(fan_out).value()->list([&](const auto& object) {
+        found.push_back({"Ilarder,1,nfs,server,,%2fexport,0/" + fan_out, object.name});
+        return true;
+      }));
+      return true;
+    }));
+    return found;
+  }
+
+  Culled cull(const Place& place) {
+    return cache_->cull(place.directory, std::vector{place.name}).value().at(0);
+  }
+
+  SpaceState space() { return cache_->care_state().value().space; }
+
+  int told_ = 0;
+};
+
+TEST_F(CareTest, CullsByName) {
+  bind_cared_for();
+  keep("small", 1, 3 * kKilo);
+  keep("large", 1, 3 * kMega);
+  const std::uint64_t used = space().used_bytes;
+  const std::vector<Place> all = objects();
+  ASSERT_EQ(all.size(), 2U);
+  std::uint64_t freed = 0;
+  for (const Place& place : all) {
+    EXPECT_FALSE(cache_->in_use(place.directory, place.name).value());
+    freed += cull(place).value();
+    EXPECT_EQ(cull(place).error().code(), Errc::kNotFound);
+    EXPECT_EQ(cache_->in_use(place.directory, place.name).error().code(), Errc::kNotFound);
+  }
+  EXPECT_GE(freed, 3 * kMega);
+  EXPECT_EQ(space().used_bytes, used - freed);
+  EXPECT_EQ(space().objects, 0U);
+  EXPECT_TRUE(objects().empty());
+  EXPECT_EQ(cache_->status().culled_objects, 2U);
+  EXPECT_EQ(served("large", 1, 3 * kMega), 0U);
+}
+
+TEST_F(CareTest, SparesWhatIsOpen) {
+  bind_cared_for();
+  keep("file", 1, 100 * kKilo);
+  const auto open_one = open("file", 1, 100 * kKilo);
+  const Place place = objects().at(0);
+  EXPECT_TRUE(cache_->in_use(place.directory, place.name).value());
+  EXPECT_EQ(cull(place).error().code(), Errc::kBusy);
+  EXPECT_EQ(served_bytes(*open_one, content_of("file", 1, 100 * kKilo)), 100 * kKilo);
+}
+
+TEST_F(CareTest, TakesOutNothingElse) {
+  bind_cared_for();
+  keep("file", 1, 3 * kKilo);
+  const Place place = objects().at(0);
+  for (const char* wrong : {"", "Ilarder", "graveyard", "Inobody/@00", "I/@00", "../maps"}) {
+    EXPECT_EQ(cache_->cull(wrong, std::vector{place.name}).error().code(), Errc::kInvalid) << wrong;
+    EXPECT_EQ(cache_->in_use(wrong, place.name).error().code(), Errc::kInvalid) << wrong;
+  }
+  EXPECT_EQ(cull({place.directory, "x"}).error().code(), Errc::kInvalid);
+  EXPECT_EQ(objects().size(), 1U);
+}
+
+TEST_F(CareTest, OneOfManyThatFailsLeavesTheOthers) {
+  bind_cared_for();
+  keep("file", 1, 3 * kKilo);
+  const Place place = objects().at(0);
+  const auto outcomes =
+      cache_->cull(place.directory, std::vector<std::string>{"Enone", place.name}).value();
+  ASSERT_EQ(outcomes.size(), 2U);
+  EXPECT_EQ(outcomes[0].error().code(), Errc::kNotFound);
+  EXPECT_TRUE(outcomes[1].has_value());
+}
+
+// With one it does not cull by itself, but says that it should be done, and when it is enough.
+TEST_F(CareTest, SaysWhenToCull) {
+  bind_cared_for();
+  EXPECT_FALSE(space().culling);
+  for (int i = 0; i < 40; ++i) {
+    keep("file" + std::to_string(i), 1, kMega);
+  }
+  ASSERT_EQ(objects().size(), 40U);
+  EXPECT_EQ(told_, 0);
+  ASSERT_TRUE(cache_->set_limits({30 * kMega, kNever, kNever}));
+  (void)cache_->run_maintenance();
+  EXPECT_EQ(told_, 1);
+  EXPECT_EQ(objects().size(), 40U) << "the caretaker's work";
+  const SpaceState pressed = space();
+  EXPECT_TRUE(pressed.culling);
+  EXPECT_GE(pressed.to_free.bytes, 10 * kMega);
+  EXPECT_EQ(pressed.to_free.files, 0U);
+  std::size_t culled = 0;
+  for (const Place& place : objects()) {
+    if (space().to_free.bytes == 0) {
+      break;
+    }
+    ASSERT_TRUE(cull(place));
+    ++culled;
+  }
+  EXPECT_FALSE(space().culling);
+  EXPECT_GE(culled, 10U);
+  EXPECT_LE(culled, 12U);
+}
+
+TEST_F(CareTest, WithoutOneItCullsByItself) {
+  bind();
+  for (int i = 0; i < 40; ++i) {
+    keep("file" + std::to_string(i), 1, kMega);
+  }
+  ASSERT_TRUE(cache_->set_limits({30 * kMega, kNever, kNever}));
+  (void)cache_->run_maintenance();
+  EXPECT_LE(objects().size(), 30U);
+  EXPECT_GE(objects().size(), 28U);
+}
+
+TEST_F(CareTest, TellsOfWhatCameOutOfUseWhileRoomIsShort) {
+  bind_cared_for();
+  keep("file", 1, kMega);
+  EXPECT_EQ(cache_->take_released().objects, 1U);
+  auto held = open("file", 1, kMega);
+  held.reset();
+  EXPECT_EQ(told_, 0) << "nobody waits for it";
+  EXPECT_EQ(cache_->care_state().value().released_objects, 1U);
+  const Released released = cache_->take_released();
+  EXPECT_EQ(released.objects, 1U);
+  EXPECT_GE(released.bytes, kMega);
+  EXPECT_EQ(cache_->take_released().objects, 0U);
+
+  held = open("file", 1, kMega);
+  ASSERT_TRUE(cache_->set_limits({kMega, kNever, kNever}));
+  ASSERT_TRUE(space().culling);
+  told_ = 0;
+  held.reset();
+  EXPECT_EQ(told_, 1);
+}
+
+TEST_F(CareTest, LimitsOutOfOrderAreRefusedAndChangeNothing) {
+  bind_cared_for();
+  const SpaceState before = space();
+  EXPECT_EQ(cache_->set_limits({kMega, {5, 5, 1}, kNever}).error().code(), Errc::kInvalid);
+  EXPECT_EQ(cache_->set_limits({kMega, kNever, {3, 2, 2}}).error().code(), Errc::kInvalid);
+  EXPECT_EQ(cache_->set_limits({1, kNever, kNever}).error().code(), Errc::kInvalid);
+  const SpaceState after = space();
+  EXPECT_EQ(after.limits.size_bytes, before.limits.size_bytes);
+  EXPECT_EQ(after.blocks.run, before.blocks.run);
+}
+
+TEST_F(CareTest, LeavesTheGraveyardToIt) {
+  bind_cared_for();
+  EXPECT_FALSE(cache_->care_state().value().graveyard);
+  const auto graveyard = filesystem_.open_root("/").value()->open_directory("graveyard").value();
+  ASSERT_TRUE(graveyard->make_directory("x1x1x", 0700));
+  clock_.advance(std::chrono::minutes(1));
+  (void)cache_->run_maintenance();
+  EXPECT_TRUE(cache_->care_state().value().graveyard);
+  ASSERT_TRUE(graveyard->remove_directory("x1x1x"));
+  EXPECT_FALSE(cache_->care_state().value().graveyard);
+}
+
+// After a crash only an upper bound of what is used is known, until all was counted.
+TEST_F(CareTest, AsksForNoCullBeforeItHasCounted) {
+  options_.size_limit_bytes = 100 * kMega;
+  bind();
+  keep("file", 1, 40 * kMega);
+  drop();
+  bind();
+  cache_->set_caretaker([this] { ++told_; });
+  EXPECT_FALSE(space().culling);
+  (void)cache_->run_maintenance();
+  EXPECT_FALSE(space().culling);
+  EXPECT_TRUE(cache_->status().objects_exact);
+}
+
+}  // namespace
+}  // namespace larder::cachefiles
