@@ -1,18 +1,22 @@
 // Strangers may connect to the control socket: their bytes must be understood or refused, and
 // nothing that they do or leave undone may keep others from being answered.
 #include <algorithm>
+#include <array>
+#include <atomic>
 #include <chrono>
 #include <cstddef>
 #include <cstdlib>
 #include <filesystem>
 #include <future>
 #include <memory>
+#include <optional>
 #include <random>
 #include <span>
 #include <string>
 #include <utility>
 #include <vector>
 
+#include <fmt/format.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 #include <stdlib.h>
@@ -26,6 +30,8 @@
 #include "base/error.h"
 #include "base/result.h"
 #include "base/unique_fd.h"
+#include "control/cache_protocol.h"
+#include "control/cache_session.h"
 #include "control/client.h"
 #include "control/line_codec.h"
 #include "control/server.h"
@@ -123,7 +129,13 @@ class ServerTest : public testing::Test {
     handlers["probe"] = [this](const Request&, Responder responder) {
       kept_.set_value(std::move(responder));
     };
-    server_ = Server::start(UniqueFd(::dup(listener_.get())), std::move(handlers), clock_).value();
+    server_ = Server::start(UniqueFd(::dup(listener_.get())), std::move(handlers), clock_,
+                            [this](const os::PeerCredentials& peer, StatePusher push) {
+                              EXPECT_EQ(peer.pid, ::getpid());
+                              push_ = std::move(push);
+                              return std::make_unique<ScriptedSession>(*this);
+                            })
+                  .value();
   }
 
   [[nodiscard]] Result<std::string> ask_server(const Words& words) const {
@@ -139,7 +151,51 @@ class ServerTest : public testing::Test {
     ASSERT_TRUE(os::send_packet(socket, std::span(&part, 1), {}, os::Wait::kYes));
   }
 
+  // Answers with what it was told; "cull" keeps the responder.
+  class ScriptedSession final : public CacheSession {
+   public:
+    explicit ScriptedSession(ServerTest& test) : test_(test) {}
+
+    ScriptedSession(const ScriptedSession&) = delete;
+    ScriptedSession& operator=(const ScriptedSession&) = delete;
+
+    ~ScriptedSession() override {
+      ++test_.released_;
+      test_.released_.notify_all();
+    }
+
+    void execute(CacheCommand command, std::vector<UniqueFd> descriptors,
+                 Responder responder) override {
+      if (command.verb == CacheVerb::kCull) {
+        test_.kept_.set_value(std::move(responder));
+      } else if (command.verb == CacheVerb::kBind) {
+        responder.answer(fail(Errc::kBusy, "in use:\nwait"));
+      } else {
+        responder.answer(
+            fmt::format("{}|{}|{}", name_of(command.verb), command.argument, descriptors.size()));
+      }
+    }
+
+   private:
+    ServerTest& test_;
+  };
+
+  static std::string receive(const UniqueFd& socket) {
+    std::array<std::byte, kMostChannelPacketBytes> buffer{};
+    const auto packet = os::receive_packet(socket, buffer, os::Wait::kYes);
+    return packet ? std::string(text_of(Bytes(buffer).first(packet->length))) : "hung up";
+  }
+
+  [[nodiscard]] UniqueFd open_channel() const {
+    UniqueFd channel = connect();
+    send(channel, "cache");
+    EXPECT_EQ(receive(channel), "ok\n");
+    return channel;
+  }
+
   SteadyClock clock_;
+  std::atomic<int> released_{0};  // sessions
+  std::optional<StatePusher> push_;
   std::string directory_;
   UniqueFd listener_;
   std::promise<Responder> kept_;
@@ -218,6 +274,95 @@ TEST_F(ServerTest, SeveralRequestsOnOneConnectionAreAnsweredInOrder) {
     ASSERT_TRUE(packet.has_value());
     EXPECT_EQ(text_of(Bytes(buffer).first(packet->length)), expected);
   }
+}
+
+TEST_F(ServerTest, AConnectionBecomesACacheChannel) {
+  start();
+  const UniqueFd channel = open_channel();
+  send(channel, "tag  a b ");
+  EXPECT_EQ(receive(channel), "ok\ntag|a b |0");
+  send(channel, "status");
+  EXPECT_EQ(receive(channel), "error EOPNOTSUPP \"status\" is no command of a cache channel\n");
+  send(channel, "bind");
+  EXPECT_EQ(receive(channel), "error EBUSY in use: wait\n");
+  std::string dir = "dir /x";
+  const iovec part{dir.data(), dir.size()};
+  ASSERT_TRUE(
+      os::send_packet(channel, std::span(&part, 1), std::array{STDIN_FILENO}, os::Wait::kYes));
+  EXPECT_EQ(receive(channel), "ok\ndir|/x|1");
+  send(channel, std::string(kMostChannelPacketBytes + 2, 'x'));
+  EXPECT_EQ(receive(channel), "error EOPNOTSUPP the request is too long\n");
+}
+
+TEST_F(ServerTest, HangingUpReleasesWhatAChannelHolds) {
+  start();
+  UniqueFd channel = open_channel();
+  channel.reset();
+  released_.wait(0);
+}
+
+TEST_F(ServerTest, TheServersEndReleasesWhatAChannelHolds) {
+  start();
+  const UniqueFd channel = open_channel();
+  server_.reset();
+  EXPECT_EQ(released_, 1);
+  EXPECT_EQ(receive(channel), "hung up");
+  push_->push({});
+}
+
+TEST_F(ServerTest, StateIsPushedInTheOrderInWhichItWasTrue) {
+  start();
+  const UniqueFd channel = open_channel();
+  CacheState state;
+  state.culling = true;
+  push_->push(state);
+  EXPECT_EQ(receive(channel), "state " + encode_cache_state(state) + "\n");
+  send(channel, "cull x");
+  Responder responder = kept_.get_future().get();
+  push_->push(state);
+  responder.answer(std::string("answer"));
+  state.culling = false;
+  push_->push(state);
+  EXPECT_TRUE(receive(channel).starts_with("state cull=1"));
+  EXPECT_EQ(receive(channel), "ok\nanswer");
+  EXPECT_TRUE(receive(channel).starts_with("state cull=0"));
+}
+
+// It gets no more than fits into its socket, and then the newest.
+TEST_F(ServerTest, WhoDoesNotReadMissesWhatIsOutdated) {
+  start();
+  const UniqueFd channel = open_channel();
+  constexpr std::uint64_t kPushes = 20000;
+  CacheState state;
+  for (std::uint64_t i = 1; i <= kPushes; ++i) {
+    state.frun = i;
+    push_->push(state);
+  }
+  std::uint64_t got = 0;
+  std::uint64_t last = 0;
+  while (last != kPushes) {
+    const std::string packet = receive(channel);
+    const std::uint64_t number =
+        parse_cache_state(parse_channel_packet(packet).value().text).value().frun;
+    ASSERT_GT(number, last);
+    last = number;
+    ++got;
+  }
+  EXPECT_LT(got, kPushes);
+}
+
+TEST_F(ServerTest, ThereAreNotManyChannels) {
+  start();
+  std::vector<UniqueFd> channels;
+  for (std::size_t i = 0; i < Server::kMostChannels; ++i) {
+    channels.push_back(open_channel());
+  }
+  const UniqueFd one_more = connect();
+  send(one_more, "cache");
+  EXPECT_EQ(receive(one_more), "error there are 16 cache channels: no more\n");
+  channels.pop_back();
+  released_.wait(0);
+  channels.push_back(open_channel());
 }
 
 TEST_F(ServerTest, OnlyRootMayGiveCommandsThatChangeSomething) {

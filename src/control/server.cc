@@ -10,6 +10,7 @@
 #include <iterator>
 #include <list>
 #include <memory>
+#include <optional>
 #include <span>
 #include <string>
 #include <string_view>
@@ -30,6 +31,8 @@
 #include "base/thread.h"
 #include "base/thread_annotations.h"
 #include "base/unique_fd.h"
+#include "control/cache_protocol.h"
+#include "control/cache_session.h"
 #include "control/line_codec.h"
 #include "os/packet_socket.h"
 
@@ -84,19 +87,26 @@ class Responder::Mailbox {
  public:
   explicit Mailbox(UniqueFd wake) : wake_(std::move(wake)) {}
 
-  void put(std::uint64_t connection, std::vector<std::string> packets) EXCLUDES(mutex_) {
+  struct Letter {
+    std::uint64_t connection = 0;
+    std::vector<std::string> packets;
+    bool is_reply = true;  // else unasked: a newer one takes its place
+  };
+
+  void put(Letter letter) EXCLUDES(mutex_) {
     {
       const MutexLock lock(mutex_);
-      replies_.emplace_back(connection, std::move(packets));
+      letters_.push_back(std::move(letter));
     }
     ring();
   }
 
-  std::vector<std::pair<std::uint64_t, std::vector<std::string>>> take() EXCLUDES(mutex_) {
+  // In the order in which they were put.
+  std::vector<Letter> take() EXCLUDES(mutex_) {
     std::uint64_t count = 0;
     [[maybe_unused]] const auto length = ::read(wake_.get(), &count, sizeof count);
     const MutexLock lock(mutex_);
-    return std::exchange(replies_, {});
+    return std::exchange(letters_, {});
   }
 
   void stop() EXCLUDES(mutex_) {
@@ -122,7 +132,7 @@ class Responder::Mailbox {
 
   const UniqueFd wake_;
   mutable Mutex mutex_{LockRank::kChannel};
-  std::vector<std::pair<std::uint64_t, std::vector<std::string>>> replies_ GUARDED_BY(mutex_);
+  std::vector<Letter> letters_ GUARDED_BY(mutex_);
   bool stopping_ GUARDED_BY(mutex_) = false;
 };
 
@@ -133,7 +143,18 @@ Responder::~Responder() {
 }
 
 void Responder::answer(Result<std::string> body) {
-  std::exchange(mailbox_, nullptr)->put(connection_, encode_reply(body));
+  std::exchange(mailbox_, nullptr)
+      ->put({connection_,
+             dialect_ == Dialect::kText ? encode_reply(body)
+                                        : std::vector{encode_channel_packet(channel_reply(body))},
+             true});
+}
+
+void StatePusher::push(const CacheState& state) const {
+  mailbox_->put(
+      {connection_,
+       {encode_channel_packet({ChannelPacket::Kind::kState, 0, encode_cache_state(state)})},
+       false});
 }
 
 namespace {
@@ -145,13 +166,19 @@ struct Connection {
   MonotonicTime due;  // until then it asks, or reads its reply
   bool busy = false;  // a request is being worked on
   std::deque<std::string> outgoing;
+  std::unique_ptr<CacheSession> session;  // it is a cache channel
+  std::optional<std::string> state;       // to be sent behind the rest
+
+  [[nodiscard]] bool has_time_limit() const { return !busy && session == nullptr; }
 };
 
 class PacketServer final : public Server {
  public:
-  PacketServer(UniqueFd listener, UniqueFd wake, Handlers handlers, const Clock& clock)
+  PacketServer(UniqueFd listener, UniqueFd wake, Handlers handlers, const Clock& clock,
+               OpenSession open_session)
       : listener_(std::move(listener)),
         handlers_(std::move(handlers)),
+        open_session_(std::move(open_session)),
         clock_(clock),
         mailbox_(std::make_shared<Responder::Mailbox>(std::move(wake))),
         thread_("control", [this] { run(); }) {}
@@ -179,13 +206,19 @@ class PacketServer final : public Server {
   // False: the connection is over.
   [[nodiscard]] bool receive(Connection& connection);
   void execute(Connection& connection, std::string_view line);
+  void open_channel(Connection& connection, Responder responder);
+  static void execute_for_cache(Connection& connection, std::string_view packet,
+                                std::vector<UniqueFd> descriptors, Responder responder);
   [[nodiscard]] bool flush(Connection& connection);
+  [[nodiscard]] Responder responder_of(const Connection& connection) const;
   void deliver();
+  void post(Connection& connection, Responder::Mailbox::Letter letter);
 
   void extend(Connection& connection) { connection.due = clock_.now() + kPatience; }
 
   const UniqueFd listener_;
   const Handlers handlers_;
+  const OpenSession open_session_;
   const Clock& clock_;
   const std::shared_ptr<Responder::Mailbox> mailbox_;
   std::list<Connection> connections_;  // oldest first; the thread's
@@ -209,7 +242,7 @@ void PacketServer::turn() {
     bool keep = (events & (POLLERR | POLLHUP | POLLNVAL)) == 0 || (events & POLLIN) != 0;
     keep = keep && ((events & POLLIN) == 0 || receive(*at));
     keep = keep && ((events & POLLOUT) == 0 || flush(*at));
-    keep = keep && (at->busy || at->due > clock_.now());
+    keep = keep && (!at->has_time_limit() || at->due > clock_.now());
     at = keep ? std::next(at) : connections_.erase(at);
   }
   if (polled[1].revents != 0) {
@@ -221,7 +254,7 @@ void PacketServer::turn() {
 int PacketServer::poll_timeout() const {
   int timeout = -1;
   for (const Connection& connection : connections_) {
-    if (!connection.busy) {
+    if (connection.has_time_limit()) {
       const auto left = std::chrono::ceil<milliseconds>(connection.due - clock_.now());
       const int until = static_cast<int>(std::clamp<milliseconds::rep>(left.count(), 0, 60000));
       timeout = timeout < 0 ? until : std::min(timeout, until);
@@ -264,7 +297,7 @@ void PacketServer::make_room(const Connection& newcomer) {
   auto victim = uid == 0 ? std::ranges::find_if(connections_, is_others)
                          : std::ranges::find_if(connections_, is_own);
   if (victim == connections_.end() && uid == 0) {
-    victim = std::ranges::find(connections_, false, &Connection::busy);
+    victim = std::ranges::find(connections_, true, &Connection::has_time_limit);
   }
   if (victim != connections_.end()) {
     connections_.erase(victim);
@@ -272,26 +305,61 @@ void PacketServer::make_room(const Connection& newcomer) {
 }
 
 bool PacketServer::receive(Connection& connection) {
-  std::array<std::byte, kMostLineBytes + 1> buffer{};
-  const Result<os::Packet> packet = os::receive_packet(connection.socket, buffer, os::Wait::kNo);
+  std::array<std::byte, kMostChannelPacketBytes + 1> buffer{};
+  Result<os::Packet> packet = os::receive_packet(connection.socket, buffer, os::Wait::kNo);
   if (!packet) {
     if (packet.error().code() == Errc::kBusy) {
       return true;
     }
     if (packet.error().code() == Errc::kCorrupt) {
-      connection.outgoing.push_back(
-          encode_reply(fail(Errc::kInvalid, "the request is too long")).front());
-      return flush(connection);
+      // Never busy: the answer comes with the next turn.
+      connection.busy = true;
+      responder_of(connection).answer(fail(Errc::kNotSupported, "the request is too long"));
+      return true;
     }
     return false;
   }
-  execute(connection, text_of(Bytes(buffer).first(packet->length)));
+  connection.busy = true;
+  const std::string_view text = text_of(Bytes(buffer).first(packet->length));
+  if (connection.session != nullptr) {
+    execute_for_cache(connection, text, std::move(packet->descriptors), responder_of(connection));
+  } else {
+    execute(connection, text);
+  }
   return true;
 }
 
+Responder PacketServer::responder_of(const Connection& connection) const {
+  return {mailbox_, connection.id,
+          connection.session != nullptr ? Responder::Dialect::kChannel : Responder::Dialect::kText};
+}
+
+void PacketServer::execute_for_cache(Connection& connection, std::string_view packet,
+                                     std::vector<UniqueFd> descriptors, Responder responder) {
+  Result<CacheCommand> command = parse_cache_command(packet);
+  if (!command) {
+    return responder.answer(fail(command.error()));
+  }
+  connection.session->execute(std::move(*command), std::move(descriptors), std::move(responder));
+}
+
+// From the next packet on; this is still answered as text.
+void PacketServer::open_channel(Connection& connection, Responder responder) {
+  const auto channels = std::ranges::count_if(
+      connections_, [](const Connection& other) { return other.session != nullptr; });
+  if (!open_session_ || std::cmp_greater_equal(channels, kMostChannels)) {
+    return responder.answer(
+        fail(Errc::kBusy, fmt::format("there are {} cache channels: no more", channels)));
+  }
+  connection.session = open_session_(connection.peer, StatePusher(mailbox_, connection.id));
+  responder.answer(std::string());
+}
+
 void PacketServer::execute(Connection& connection, std::string_view line) {
-  connection.busy = true;
-  Responder responder(mailbox_, connection.id);
+  Responder responder = responder_of(connection);
+  if (line.size() > kMostLineBytes) {
+    return responder.answer(fail(Errc::kInvalid, "the request is too long"));
+  }
   Result<std::vector<std::string>> words = decode_line(line);
   if (!words) {
     return responder.answer(fail(words.error()));
@@ -302,6 +370,9 @@ void PacketServer::execute(Connection& connection, std::string_view line) {
   }
   if ((*command)->name == "help") {
     return responder.answer(help_text());
+  }
+  if ((*command)->name == "cache") {
+    return open_channel(connection, std::move(responder));
   }
   const auto handler = handlers_.find((*command)->name);
   if (handler == handlers_.end()) {
@@ -323,36 +394,52 @@ bool PacketServer::flush(Connection& connection) {
     }
     connection.outgoing.pop_front();
     extend(connection);
+    if (connection.outgoing.empty() && connection.state) {
+      connection.outgoing.push_back(*std::exchange(connection.state, std::nullopt));
+    }
   }
   return true;
 }
 
 void PacketServer::deliver() {
-  for (auto& [id, packets] : mailbox_->take()) {
-    const auto connection = std::ranges::find(connections_, id, &Connection::id);
+  for (Responder::Mailbox::Letter& letter : mailbox_->take()) {
+    const auto connection = std::ranges::find(connections_, letter.connection, &Connection::id);
     if (connection == connections_.end()) {
       continue;  // it hung up
     }
-    connection->busy = false;
-    connection->outgoing.assign(std::make_move_iterator(packets.begin()),
-                                std::make_move_iterator(packets.end()));
-    extend(*connection);
+    post(*connection, std::move(letter));
     if (!flush(*connection)) {
       connections_.erase(connection);
     }
   }
 }
 
+// What is sent tells the order in which it was true.
+void PacketServer::post(Connection& connection, Responder::Mailbox::Letter letter) {
+  if (!letter.is_reply && !connection.outgoing.empty()) {
+    connection.state = std::move(letter.packets.front());
+    return;
+  }
+  if (connection.state) {
+    connection.outgoing.push_back(*std::exchange(connection.state, std::nullopt));
+  }
+  std::ranges::move(letter.packets, std::back_inserter(connection.outgoing));
+  if (letter.is_reply) {
+    connection.busy = false;
+    extend(connection);
+  }
+}
+
 }  // namespace
 
 Result<std::unique_ptr<Server>> Server::start(UniqueFd listener, Handlers handlers,
-                                              const Clock& clock) {
+                                              const Clock& clock, OpenSession open_session) {
   UniqueFd wake(::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK));
   if (!wake.valid()) {
     return fail_errno(errno, "eventfd");
   }
   return std::make_unique<PacketServer>(std::move(listener), std::move(wake), std::move(handlers),
-                                        clock);
+                                        clock, std::move(open_session));
 }
 
 std::string help_text() {

@@ -27,7 +27,9 @@ struct Request {
   os::PeerCredentials peer;  // root, where commands.def says so
 };
 
+class CacheSession;
 class Responder;
+class StatePusher;
 
 // Called on the server's thread, so it must not wait: what takes time keeps the responder and
 // answers later, from any thread.
@@ -37,17 +39,24 @@ using Handler = std::function<void(const Request& request, Responder responder)>
 // "help" is the server's own.
 using Handlers = std::map<std::string, Handler, std::less<>>;
 
+// Makes the session of a connection that becomes a cache channel; on the server's thread.
+using OpenSession =
+    std::function<std::unique_ptr<CacheSession>(const os::PeerCredentials& peer, StatePusher push)>;
+
 // Threads: made and destroyed by the owner. Life: the destructor closes every connection and joins;
 // responders may outlive the server, their answers are dropped then.
 class Server {
  public:
   static constexpr std::size_t kMostConnections = 64;
   static constexpr std::size_t kMostConnectionsPerUser = 16;  // of users other than root
+  static constexpr std::size_t kMostChannels = 16;            // for caches, of kMostConnections
   static constexpr std::chrono::seconds kPatience{30};        // with a client that is due
 
-  // `listener` does not block and may be shared with others. `clock` outlives the server.
+  // `listener` does not block and may be shared with others. `clock` outlives the server. Without
+  // `open_session` there are no cache channels.
   [[nodiscard]] static Result<std::unique_ptr<Server>> start(UniqueFd listener, Handlers handlers,
-                                                             const Clock& clock);
+                                                             const Clock& clock,
+                                                             OpenSession open_session = {});
 
   Server() = default;
   Server(const Server&) = delete;
@@ -61,8 +70,11 @@ class Responder {
   // What the server keeps for the answers that are on their way.
   class Mailbox;
 
-  Responder(std::shared_ptr<Mailbox> mailbox, std::uint64_t connection)
-      : mailbox_(std::move(mailbox)), connection_(connection) {}
+  // How an answer is written.
+  enum class Dialect : std::uint8_t { kText, kChannel };
+
+  Responder(std::shared_ptr<Mailbox> mailbox, std::uint64_t connection, Dialect dialect)
+      : mailbox_(std::move(mailbox)), connection_(connection), dialect_(dialect) {}
 
   Responder(Responder&& other) noexcept = default;
   Responder& operator=(Responder&& other) noexcept = default;
@@ -76,6 +88,7 @@ class Responder {
  private:
   std::shared_ptr<Mailbox> mailbox_;
   std::uint64_t connection_;
+  Dialect dialect_;
 };
 
 // What "help" says: a line for each command.
