@@ -198,7 +198,7 @@ TEST_F(WriteTableTest, OfManyGroupsTheFirstAreKept) {
 TEST_F(WriteTableTest, TheNextEngineIsToldOfWhatIsLeftAndBeginsEmpty) {
   std::vector<std::unique_ptr<WriteSpace>> spaces;
   const auto store = table_->store_for(3);
-  for (const std::uint64_t fileid : {1, 2, 1}) {
+  for (const std::uint64_t fileid : {1U, 2U, 1U}) {
     spaces.push_back(store->reserve(write_to(fileid, 0), kPage));
     ASSERT_EQ(fill(*spaces.back(), 100), 100U);
   }
