@@ -19,7 +19,7 @@ namespace larder::cachefiles {
 // one's.
 class Care {
  public:
-  Care(Core& core, Volumes& volumes) : core_(core), volumes_(volumes), fan_out_(core, volumes) {}
+  Care(Core& core, Volumes& volumes) : core_(core), fan_out_(core, volumes) {}
 
   // As in DirectoryCache.
   [[nodiscard]] Result<CareState> state();
@@ -34,7 +34,6 @@ class Care {
   [[nodiscard]] Result<std::size_t> find(std::string_view directory);
 
   Core& core_;
-  Volumes& volumes_;
   CacheFanOut fan_out_;
   std::optional<std::pair<bool, bool>> told_;  // culling, stopped
 };

@@ -1,5 +1,6 @@
 #include "cli/checks.h"
 
+#include <algorithm>
 #include <array>
 #include <cerrno>
 #include <climits>
@@ -125,6 +126,17 @@ Result<std::string> check_mountpoint(const std::string& given,
     return busy(real);
   }
   return real;
+}
+
+Result<std::string> check_tag(const std::string& given) {
+  const bool printable = std::ranges::all_of(given, [](char c) { return c > ' ' && c != 0x7f; });
+  if (given.empty() || !printable) {
+    return refuse(
+        fmt::format("cache \"{}\": give a directory (with a / in it), the tag of a cache "
+                    "that a cachefilesd holds, or none",
+                    given));
+  }
+  return given;
 }
 
 Result<std::string> resolve_cache(const std::string& given, const std::vector<MountEntry>& table) {

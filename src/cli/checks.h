@@ -18,6 +18,9 @@ namespace larder::cli {
 [[nodiscard]] Result<std::string> check_mountpoint(const std::string& given,
                                                    const std::vector<MountEntry>& table);
 
+// The name of a cache that a cachefilesd holds: not empty, printable.
+[[nodiscard]] Result<std::string> check_tag(const std::string& given);
+
 // The cache directory, absolute and free of links; it need not exist.
 [[nodiscard]] Result<std::string> resolve_cache(const std::string& given,
                                                 const std::vector<MountEntry>& table);

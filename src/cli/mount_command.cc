@@ -177,14 +177,21 @@ Result<handover::MountSpec> check_request(const MountRequest& request) {
   spec.options = request.words.options;
   spec.mountpoint = TRY(check_mountpoint(request.mountpoint, table));
   const std::string cache = request.words.cache.value_or(handover::kDefaultCacheDirectory);
-  if (cache != "none") {
+  const bool is_directory = cache.find('/') != std::string::npos;
+  if (is_directory) {
     spec.cache = TRY(resolve_cache(cache, table));
     spec.cache_size = request.words.cache_size.value_or(0);
   } else if (request.words.cache_size) {
     return fail(Errc::kInvalid,
-                "a size without a cache: leave out the size, or name a cache other than none");
+                cache == "none" ? "a size without a cache: leave out the size, or name a cache "
+                                  "other than none"
+                                : "a size for a cache that is named by its tag: its cachefilesd "
+                                  "has the size, leave it out");
+  } else if (cache != "none") {
+    spec.cache = TRY(check_tag(cache));
   }
-  TRY(check_places({spec.mountpoint, spec.cache, request.keeper.runtime_directory}, table));
+  TRY(check_places(
+      {spec.mountpoint, is_directory ? spec.cache : "", request.keeper.runtime_directory}, table));
   TRY(check_source(spec.source, spec.mountpoint, table));
   return spec;
 }

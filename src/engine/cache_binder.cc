@@ -1,5 +1,6 @@
 #include "engine/cache_binder.h"
 
+#include <cerrno>
 #include <chrono>
 #include <cstddef>
 #include <cstdint>
@@ -9,6 +10,7 @@
 #include <utility>
 #include <vector>
 
+#include <fcntl.h>
 #include <fmt/format.h>
 
 #include "base/byte_count.h"
@@ -21,6 +23,7 @@
 #include "base/thread_annotations.h"
 #include "base/unique_fd.h"
 #include "cachefiles/cache.h"
+#include "cachefiles/space.h"
 #include "fscache/backend.h"
 #include "fscache/cache.h"
 #include "handover/engine_end.h"
@@ -31,7 +34,10 @@ namespace larder::engine {
 namespace {
 
 constexpr std::size_t kMostQueuedBinds = 64;
-constexpr unsigned kBindThreads = 4;  // a disk that hangs keeps one
+constexpr unsigned kBindThreads = 8;  // a disk that hangs keeps one
+// For a cache that closes its books; and in between.
+constexpr std::chrono::seconds kClosingPatience{10};
+constexpr std::chrono::milliseconds kClosingPause{50};
 // For a mount that waits for its cache; the command line gives up on the mount after 30 s.
 constexpr std::chrono::seconds kPatience{10};
 
@@ -62,7 +68,7 @@ void CacheBinder::bring_online(const std::string& path, std::uint64_t size, Read
   const bool absent =
       state == fscache::CacheState::kNotPresent || state == fscache::CacheState::kWithdrawn;
   bool begins = false;
-  if (absent) {
+  if (absent && !is_held(path)) {
     const MutexLock lock(mutex_);
     Binding& binding = bindings_[path];
     begins = !std::exchange(binding.trying, true);
@@ -89,6 +95,144 @@ void CacheBinder::bring_online_at_start(const std::string& path, std::uint64_t s
     bindings_[path].at_start = true;
   }
   bring_online(path, size, [](const Result<>&) {});
+}
+
+struct CacheBinder::Hold {
+  HeldSettings settings;
+  UniqueFd directory;
+  Held done;
+  MonotonicTime until;
+};
+
+void CacheBinder::expect(const std::string& tag) {
+  const bool absent = find(tag)->status().state == fscache::CacheState::kNotPresent;
+  const MutexLock lock(mutex_);
+  Binding& binding = bindings_[tag];
+  if (absent && binding.holder.empty() && binding.trouble.empty()) {
+    binding.trouble = fmt::format(
+        "nothing is cached yet: no cachefilesd has brought a cache with the tag {} online", tag);
+  }
+}
+
+void CacheBinder::hold(HeldSettings settings, UniqueFd directory, Held done) {
+  auto hold = std::make_shared<Hold>(Hold{std::move(settings), std::move(directory),
+                                          std::move(done), clock_.now() + kClosingPatience});
+  bool busy = false;
+  {
+    const MutexLock lock(mutex_);
+    Binding& binding = bindings_[hold->settings.tag];
+    busy = !binding.holder.empty() || binding.trying;
+    if (!busy) {
+      binding.holder = hold->settings.holder;
+      binding.path = hold->settings.path;
+      binding.trouble.clear();
+    }
+  }
+  if (busy) {
+    hold->done(fail(Errc::kBusy, fmt::format("the cache {} is held by another channel, or is just "
+                                             "being brought online",
+                                             hold->settings.tag)));
+    return;
+  }
+  pool_->post([this, hold] { try_hold(hold); });
+}
+
+void CacheBinder::try_hold(std::shared_ptr<Hold> hold) {
+  Result<HeldBackend> held = hold_now(*hold);
+  const bool closing = !held && held.error().code() == Errc::kBusy && clock_.now() < hold->until;
+  if (closing) {
+    timers_.schedule(kClosingPause,
+                     [this, hold] { pool_->post([this, hold] { try_hold(hold); }); });
+    return;
+  }
+  if (!held) {
+    const MutexLock lock(mutex_);
+    Binding& binding = bindings_[hold->settings.tag];
+    binding.holder.clear();
+    binding.trouble = sentence_for(held.error());
+  }
+  hold->done(std::move(held));
+}
+
+// kBusy: worth trying again.
+Result<HeldBackend> CacheBinder::hold_now(Hold& hold) {
+  const HeldSettings& settings = hold.settings;
+  if (std::optional<HeldBackend> taken = TRY(take_over(hold))) {
+    return std::move(*taken);
+  }
+  cachefiles::CacheOptions options;
+  options.tag = settings.tag;
+  options.path_for_messages = settings.path;
+  options.size_limit_bytes = settings.limits.size_bytes;
+  options.blocks = settings.limits.blocks;
+  options.files = settings.limits.files;
+  UniqueFd directory(::fcntl(hold.directory.get(), F_DUPFD_CLOEXEC, 0));
+  if (!directory.valid()) {
+    return fail_errno(errno, settings.path);
+  }
+  std::unique_ptr<os::Directory> root = TRY(os::adopt_directory(std::move(directory)));
+  const os::FileStat stat = TRY(root->stat_self());
+  std::unique_ptr<cachefiles::DirectoryCache> backend =
+      TRY(cachefiles::bind_cache(std::move(root), *filesystem_, options, clock_));
+  backend->set_caretaker(std::move(hold.settings.changed));
+  return add(settings.tag, stat, std::move(backend));
+}
+
+// What is online in the same directory under this tag, or would be if its daemon had not ended.
+Result<std::optional<HeldBackend>> CacheBinder::take_over(Hold& hold) {
+  const HeldSettings& settings = hold.settings;
+  const std::unique_ptr<os::Directory> root =
+      TRY(os::adopt_directory(UniqueFd(::fcntl(hold.directory.get(), F_DUPFD_CLOEXEC, 0))));
+  const os::FileStat stat = TRY(root->stat_self());
+  HeldBackend held{settings.tag, nullptr, nullptr};
+  bool is_same = false;
+  {
+    const MutexLock lock(mutex_);
+    const Binding& binding = bindings_[settings.tag];
+    held.online = binding.online.lock();
+    held.directory = binding.directory;
+    is_same = binding.device == stat.device && binding.inode == stat.inode;
+  }
+  if (held.online == nullptr) {
+    return std::nullopt;
+  }
+  if (!is_same || !held.online->backend->usable()) {
+    return fail(Errc::kBusy,
+                fmt::format("files of what was the cache {} before are still open: close them, or "
+                            "give another tag",
+                            settings.tag));
+  }
+  TRY(held.directory->set_limits(settings.limits));
+  held.directory->set_caretaker(std::move(hold.settings.changed));
+  const std::shared_ptr<fscache::Cache> cache = find(settings.tag);
+  if (cache->leaving() == held.online) {
+    TRY(cache->readmit(held.online));
+  }
+  return held;
+}
+
+Result<HeldBackend> CacheBinder::add(const std::string& tag, const os::FileStat& root,
+                                     std::unique_ptr<cachefiles::DirectoryCache> backend) {
+  cachefiles::DirectoryCache* const directory = backend.get();
+  std::shared_ptr<fscache::OnlineBackend> online = TRY(find(tag)->add_backend(std::move(backend)));
+  const MutexLock lock(mutex_);
+  Binding& binding = bindings_[tag];
+  binding.online = online;
+  binding.directory = directory;
+  binding.device = root.device;
+  binding.inode = root.inode;
+  return HeldBackend{tag, std::move(online), directory};
+}
+
+void CacheBinder::let_go(const std::string& tag) {
+  std::string holder;
+  {
+    const MutexLock lock(mutex_);
+    holder = std::exchange(bindings_[tag].holder, {});
+  }
+  find(tag)->withdraw(
+      [] {}, fmt::format("the cache was taken offline: {} ended; it comes back with the next one",
+                         holder));
 }
 
 // A cache that is not there has no size: its trouble is told elsewhere.
@@ -155,9 +299,17 @@ Result<> CacheBinder::bind(const std::string& path, UniqueFd directory) {
     options.size_limit_bytes = bindings_[path].size;
   }
   std::unique_ptr<os::Directory> root = TRY(os::adopt_directory(std::move(directory)));
+  const os::FileStat stat = TRY(root->stat_self());
   std::unique_ptr<cachefiles::DirectoryCache> backend =
       TRY(cachefiles::bind_cache(std::move(root), *filesystem_, options, clock_));
-  return caches_.find_or_make(path)->add_backend(std::move(backend));
+  TRY(add(path, stat, std::move(backend)));
+  return {};
+}
+
+bool CacheBinder::is_held(const std::string& tag) const {
+  const MutexLock lock(mutex_);
+  const auto found = bindings_.find(tag);
+  return found != bindings_.end() && !found->second.holder.empty();
 }
 
 void CacheBinder::finish(const std::string& path, const Result<>& result) {
@@ -190,7 +342,7 @@ void CacheBinder::finish(const std::string& path, const Result<>& result) {
 std::vector<CacheBinder::Status> CacheBinder::status() const {
   std::vector<Status> all;
   for (const auto& cache : caches_.all()) {
-    Status status{cache->status(), cache->tag(), {}};
+    Status status{cache->status(), cache->tag(), {}, {}};
     {
       const MutexLock lock(mutex_);
       const auto found = bindings_.find(cache->tag());
@@ -198,6 +350,10 @@ std::vector<CacheBinder::Status> CacheBinder::status() const {
         continue;  // the mount that named it was refused
       }
       status.bind_trouble = found->second.trouble;
+      status.holder = found->second.holder;
+      if (!found->second.path.empty()) {
+        status.path = found->second.path;
+      }
     }
     all.push_back(std::move(status));
   }

@@ -1,4 +1,5 @@
-// CacheBinder: brings the cache directories that mounts name online, each once.
+// CacheBinder: brings the caches online that mounts name by their directories, each once, and those
+// that cache channels hold.
 #pragma once
 
 #include <cstdint>
@@ -14,11 +15,27 @@
 #include "base/result.h"
 #include "base/thread_annotations.h"
 #include "base/unique_fd.h"
+#include "cachefiles/cache.h"
+#include "cachefiles/space.h"
 #include "fscache/cache.h"
 #include "handover/engine_end.h"
 #include "os/filesystem.h"
 
 namespace larder::engine {
+
+// A backend that a channel holds.
+struct HeldBackend {
+  std::string tag;
+  std::shared_ptr<fscache::OnlineBackend> online;
+  cachefiles::DirectoryCache* directory = nullptr;  // the same
+};
+
+// What a channel says of its cache.
+struct HeldSettings {
+  std::string tag, path, holder;
+  cachefiles::Limits limits;
+  std::move_only_function<void()> changed;  // DirectoryCache::set_caretaker
+};
 
 // A cache given by its directory has the path as its tag. The size of whoever brought it online
 // counts until it is withdrawn.
@@ -46,10 +63,28 @@ class CacheBinder {
   // The same before there is a mount: what is unsuitable about it is kept for the status, too.
   void bring_online_at_start(const std::string& path, std::uint64_t size) EXCLUDES(mutex_);
 
+  // ---- For cache channels.
+
+  // A mount names the tag: until a channel brings the cache online the status says what is missing.
+  void expect(const std::string& tag) EXCLUDES(mutex_);
+
+  using Held = std::move_only_function<void(Result<HeldBackend>)>;
+
+  // Brings the cache in `directory` online for a channel, or takes over what is online there: with
+  // open files that held it since it was withdrawn, too. `done` on a thread of the pool. kBusy: the
+  // tag or the directory is somebody else's; other errors as bind_cache().
+  void hold(HeldSettings settings, UniqueFd directory, Held done) EXCLUDES(mutex_);
+  // The channel is over: the cache is withdrawn.
+  void let_go(const std::string& tag) EXCLUDES(mutex_);
+
+  // Where what channels ask for is done: it blocks.
+  [[nodiscard]] Pool& pool() { return *pool_; }
+
   struct Status {
     fscache::CacheStatus cache;
     std::string path;
     std::string bind_trouble;  // why it could not be brought online, as a sentence
+    std::string holder;        // who cares for it, "" for the engine
   };
 
   [[nodiscard]] std::vector<Status> status() const EXCLUDES(mutex_);
@@ -65,12 +100,27 @@ class CacheBinder {
     std::optional<TimerId> deadline;  // while somebody waits for it
     std::string trouble;
     std::vector<Ready> waiting;
+    std::string path;    // of a channel's
+    std::string holder;  // "" when no channel has it
+    // What was last online. Another with the same numbers is the same directory.
+    std::weak_ptr<fscache::OnlineBackend> online;
+    cachefiles::DirectoryCache* directory = nullptr;
+    std::uint64_t device = 0, inode = 0;
   };
+
+  struct Hold;
 
   void begin(const std::string& path);
   void on_deadline(const std::string& path) EXCLUDES(mutex_);
   void on_directory(const std::string& path, Result<UniqueFd> directory);
   [[nodiscard]] Result<> bind(const std::string& path, UniqueFd directory);
+  [[nodiscard]] Result<HeldBackend> add(const std::string& tag, const os::FileStat& root,
+                                        std::unique_ptr<cachefiles::DirectoryCache> backend)
+      EXCLUDES(mutex_);
+  [[nodiscard]] bool is_held(const std::string& tag) const EXCLUDES(mutex_);
+  void try_hold(std::shared_ptr<Hold> hold);
+  [[nodiscard]] Result<HeldBackend> hold_now(Hold& hold) EXCLUDES(mutex_);
+  [[nodiscard]] Result<std::optional<HeldBackend>> take_over(Hold& hold) EXCLUDES(mutex_);
   [[nodiscard]] Result<> check_size(const std::string& path, std::uint64_t size);
   void finish(const std::string& path, const Result<>& result) EXCLUDES(mutex_);
 

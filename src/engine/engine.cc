@@ -18,9 +18,11 @@
 #include "base/log.h"
 #include "base/mutex.h"
 #include "base/result.h"
+#include "control/cache_session.h"
 #include "control/server.h"
 #include "engine/cache_binder.h"
 #include "engine/flush_walk.h"
+#include "engine/held_cache.h"
 #include "engine/mount.h"
 #include "engine/source.h"
 #include "engine/status.h"
@@ -30,6 +32,7 @@
 #include "handover/mount_spec.h"
 #include "netfs/adapter.h"
 #include "netfs/share.h"
+#include "os/packet_socket.h"
 #include "os/stream.h"
 
 namespace larder::engine {
@@ -74,8 +77,11 @@ Engine::Engine(std::unique_ptr<handover::EngineEnd> keeper)
 Engine::~Engine() = default;
 
 Result<> Engine::run() {
-  control_ =
-      TRY(control::Server::start(keeper_->take_control_socket(), handlers(), executor_->clock()));
+  control_ = TRY(
+      control::Server::start(keeper_->take_control_socket(), handlers(), executor_->clock(),
+                             [this](const os::PeerCredentials& peer, control::StatePusher push) {
+                               return open_cache_session(caches_, *keeper_, peer, std::move(push));
+                             }));
   keeper_->start({
       .take_mount = [this](handover::MountOrder order) { take_mount(std::move(order)); },
       .release_mount =
@@ -143,11 +149,16 @@ void Engine::take_mount(handover::MountOrder order) {
 
 // The cache first: what is read before it is there would be read from the server for nothing.
 void Engine::start_mount(const std::shared_ptr<Mount>& mount) {
-  if (mount->spec().cache.empty()) {
+  const handover::MountSpec& spec = mount->spec();
+  if (spec.cache.empty()) {
     connect(mount, nullptr);
     return;
   }
-  const handover::MountSpec& spec = mount->spec();
+  if (!spec.cache.starts_with('/')) {
+    caches_.expect(spec.cache);
+    connect(mount, caches_.find(spec.cache));
+    return;
+  }
   caches_.bring_online(spec.cache, spec.cache_size, [this, mount](const Result<>& suitable) {
     mount_pool_->post([this, mount, suitable] {
       if (suitable) {

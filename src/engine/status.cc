@@ -33,6 +33,7 @@ Json cache_json(const CacheBinder::Status& status) {
   Json json;
   json["tag"] = status.cache.tag;
   json["path"] = status.path;
+  json["holder"] = status.holder;
   json["state"] = fscache::name_of(status.cache.state);
   json["trouble"] = status.cache.trouble.empty() ? status.bind_trouble : status.cache.trouble;
   if (status.cache.backend) {

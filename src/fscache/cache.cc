@@ -56,7 +56,7 @@ Cache::~Cache() {
   withdraw([] {});
 }
 
-Result<> Cache::add_backend(std::unique_ptr<Backend> backend) {
+Result<std::shared_ptr<OnlineBackend>> Cache::add_backend(std::unique_ptr<Backend> backend) {
   std::shared_ptr<OnlineBackend> online;
   {
     const MutexLock lock(mutex_);
@@ -75,7 +75,7 @@ Result<> Cache::add_backend(std::unique_ptr<Backend> backend) {
       [this, weak] { schedule_maintenance(weak, Duration::zero()); });
   schedule_maintenance(weak, Duration::zero());
   log_info("cache {}: online", tag_);
-  return {};
+  return online;
 }
 
 void Cache::withdraw(Task done, std::string why) {

@@ -60,7 +60,8 @@ class Cache : public std::enable_shared_from_this<Cache> {
   [[nodiscard]] const std::string& tag() const { return tag_; }
 
   // Brings it online; kBusy, and the backend is destroyed as it is, when it is already.
-  [[nodiscard]] Result<> add_backend(std::unique_ptr<Backend> backend) EXCLUDES(mutex_);
+  [[nodiscard]] Result<std::shared_ptr<OnlineBackend>> add_backend(std::unique_ptr<Backend> backend)
+      EXCLUDES(mutex_);
   // Takes it offline: `done` runs, on a disk thread, when all is durable and the backend is gone;
   // at once when it was not online. Objects still held (passthrough) delay it. `why` is a sentence
   // for the status.

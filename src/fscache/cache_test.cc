@@ -77,7 +77,7 @@ TEST_F(CacheTest, IsNotPresentUntilItsBackendComes) {
 
 TEST_F(CacheTest, TakesOneBackendAtATime) {
   bring_online();
-  const Result<> second = cache_->add_backend(std::make_unique<ScriptedBackend>(script_));
+  const auto second = cache_->add_backend(std::make_unique<ScriptedBackend>(script_));
   EXPECT_EQ(second.error().code(), Errc::kBusy);
   EXPECT_EQ(script_.alive, 1);
   EXPECT_EQ(cache_->status().state, CacheState::kActive);

@@ -1,0 +1,376 @@
+"""The cache channel: who holds one gives the engine a cache, cares for it, and takes it away by hanging up."""
+
+import os
+import pathlib
+import socket
+import sys
+
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
+
+from harness import larder, trees
+from harness.cache_channel import CacheChannel, Refused
+from harness.case import main
+from harness.mounted_case import MountedCase
+from harness.processes import wait_until
+
+_KIB = 1 << 10
+_MIB = 1 << 20
+_TAG = "farm"
+
+
+class ChannelCase(MountedCase):
+    """The mount names a cache by its tag, which is not there yet."""
+
+    def fill(self):
+        trees.small_files(self.export / "small", 60, sizes=(1, 60_000), seed=self.seed)
+        for number in range(6):
+            trees.write_file(self.export / f"large{number}", 2 * _MIB + number, self.seed + number)
+
+    def cache_directory(self):
+        return _TAG
+
+    def setUp(self):
+        super().setUp()
+        self.place = self.directory / "place"
+        self.make_place(self.place)
+        self.settle()
+
+    def make_place(self, place):
+        """A directory that belongs to the engine's user, as cachefilesd makes it."""
+        place.mkdir(mode=0o700)
+        user = os.stat(f"/proc/{self.larder.engine_pid()}")
+        os.chown(place, user.st_uid, user.st_gid)
+
+    def open_channel(self):
+        return self.begin(CacheChannel(self.larder.runtime_directory))
+
+    def hold(self, *settings):
+        channel = self.open_channel()
+        channel.bind(self.place, f"tag {_TAG}", *settings)
+        return channel
+
+    def cache(self):
+        return next(cache for cache in self.larder.status()["caches"] if cache["tag"] == _TAG)
+
+    def wait_for_state(self, state):
+        wait_until(lambda: self.cache()["state"] == state, 20, f"the cache to be {state}")
+
+    def hang_up(self, channel):
+        channel.stop()
+        self.wait_for_state("withdrawn")
+
+    def read_all(self):
+        """Returns the bytes that came from the server."""
+        before = self.from_server()
+        self.assert_same_tree(self.export, self.mounted)
+        return self.from_server() - before
+
+    def read_all_cold(self):
+        larder.drop_page_cache()
+        return self.read_all()
+
+    def from_server(self):
+        return self.larder.status()["mounts"][0]["bytes_from_server"]
+
+    def read_until_warm(self):
+        """Large files take a moment until the disk has them; then nothing comes from the server."""
+        self.read_all_cold()
+        wait_until(lambda: self.read_all_cold() == 0, 30, "everything to come from the cache")
+
+    def objects(self):
+        """Paths below cache/, as far as they have names."""
+        below = self.place / "cache"
+        return [str(path.relative_to(below)) for path in below.rglob("*") if path.is_file()]
+
+    def wait_for_objects(self):
+        wait_until(lambda: len(self.objects()) >= 66, 30, "all objects to have names")
+        return self.objects()
+
+
+class Life(ChannelCase):
+
+    def test_a_mount_uses_the_cache_when_it_appears(self):
+        self.assertIn("no cachefilesd has brought", self.cache()["trouble"])
+        self.assertGreater(self.read_all_cold(), 12 * _MIB)
+        self.assertGreater(self.read_all_cold(), 12 * _MIB, "there is no cache yet")
+        self.hold()
+        self.assertEqual(self.cache()["state"], "active")
+        self.assertEqual(self.cache()["trouble"], "")
+        self.assertEqual(self.cache()["path"], str(self.place))
+        self.read_until_warm()
+
+    def test_hanging_up_is_the_release_and_it_comes_back_warm(self):
+        channel = self.hold()
+        self.read_until_warm()
+        self.hang_up(channel)
+        self.assertIn("ended", self.cache()["trouble"])
+        self.assertGreater(self.read_all_cold(), 12 * _MIB)
+        channel = self.hold()
+        self.read_until_warm()
+        self.hang_up(channel)
+        # Nobody has it: the same directory may be bound under another tag, or by another program.
+        other = self.open_channel()
+        wait_until(lambda: self.binds(other, "tag other"), 20, "the directory to be free")
+
+    def binds(self, channel, *settings):
+        try:
+            channel.bind(self.place, *settings)
+        except Refused as refused:
+            if refused.name == "EEXIST":  # settings of the first try
+                try:
+                    channel.command("bind")
+                except Refused:
+                    return False
+                return True
+            return False
+        return True
+
+    def test_who_holds_a_file_reads_on_and_does_not_keep_the_cache_away(self):
+        channel = self.hold()
+        self.read_until_warm()
+        expected = (self.export / "large0").read_bytes()
+        with open(self.mounted / "large0", "rb") as held, open(self.mounted / "small.txt", "wb"):
+            self.assertGreater(self.larder.status()["mounts"][0]["opens_passthrough"], 0)
+            self.hang_up(channel)
+            larder.drop_page_cache()
+            self.assertEqual(held.read(), expected)
+            channel = self.hold()
+            self.assertEqual(self.cache()["state"], "active")
+            larder.drop_page_cache()
+            held.seek(0)
+            self.assertEqual(held.read(), expected)
+        self.assertLess(self.read_all_cold(), _MIB)
+
+    def test_what_changed_on_the_server_meanwhile_is_fetched(self):
+        channel = self.hold()
+        self.read_until_warm()
+        self.hang_up(channel)
+        trees.write_file(self.export / "large1", 2 * _MIB + 1, self.seed + 99)
+        self.settle()
+        self.hold()
+        self.read_until_warm()
+
+    def test_the_engine_ends_with_a_channel_open(self):
+        channel = self.hold()
+        self.read_until_warm()
+        self.larder.restart()
+        with self.assertRaises((EOFError, ConnectionError)):
+            channel.state()
+        self.mount()
+        self.hold()
+        self.assertLess(self.read_all_cold(), _MIB, "it was closed in order")
+
+    def test_two_caches_and_two_holders(self):
+        self.hold()
+        with self.assertRaises(Refused) as refused:
+            self.hold()
+        self.assertEqual(refused.exception.name, "EBUSY")
+        other = self.open_channel()
+        with self.assertRaises(Refused):
+            other.bind(self.place, "tag another")
+        place = self.directory / "second"
+        self.make_place(place)
+        second = self.open_channel()
+        second.bind(place, "tag second")
+        self.assertEqual({cache["tag"]: cache["state"] for cache in self.larder.status()["caches"]
+                          if cache["state"] == "active"}, {_TAG: "active", "second": "active"})
+        self.read_until_warm()
+        self.assertEqual(second.state()["objects"], 0)
+
+
+class Commands(ChannelCase):
+
+    def refused(self, channel, command):
+        with self.assertRaises(Refused, msg=command) as refused:
+            channel.command(command)
+        self.assertRegex(refused.exception.sentence, r"\w+ \w+ \w+", "no sentence")
+        return refused.exception.name
+
+    def test_what_the_kernel_refuses_is_refused_with_its_errno(self):
+        channel = self.open_channel()
+        for command, name in (("nonsense", "EOPNOTSUPP"), (" bind", "EOPNOTSUPP"),
+                              ("\nbind", "EINVAL"), ("bind", "EINVAL"), ("cull Ix/@00/Dy", "EIO"),
+                              ("inuse Ix/@00/Dy", "EIO"), ("state", "EIO"), ("dir", "EINVAL"),
+                              ("dir relative", "EINVAL"), ("tag", "EINVAL"), ("tag a/b", "EINVAL"),
+                              ("brun 10", "EINVAL"), ("brun x%", "EINVAL"), ("brun 100%", "EINVAL"),
+                              ("brun 7%", "EINVAL"), ("bcull 3%", "EINVAL"), ("bstop 7%", "EINVAL"),
+                              ("secctx system_u:system_r:cachefiles_kernel_t:s0", "EINVAL"),
+                              ("debug x", "EINVAL"), ("size x", "EINVAL"), ("bind ondemand", "EINVAL")):
+            self.assertEqual(self.refused(channel, command), name, command)
+        for command in ("brun 20%", "bcull 15%", "bstop 5%", "frun  12%", "size 64M", "debug 0",
+                        f"tag {_TAG}"):
+            self.assertEqual(channel.command(command), "")
+        self.assertEqual(self.refused(channel, "tag again"), "EEXIST")
+        channel.bind(self.place)
+        for command in ("bind",):
+            self.assertEqual(self.refused(channel, command), "EBUSY")
+        for command in ("dir /elsewhere", "tag again"):
+            self.assertEqual(self.refused(channel, command), "EEXIST")
+        state = channel.state()
+        blocks = os.statvfs(self.place)
+        whole = blocks.f_blocks * blocks.f_frsize // state["bsize"]
+        self.assertEqual(state["size"], 64 * _MIB)
+        for name, percent in (("brun", 20), ("bcull", 15), ("bstop", 5)):
+            self.assertAlmostEqual(state[name] / whole, percent / 100, places=3)
+        for name, percent in (("frun", 12), ("fcull", 7), ("fstop", 3)):
+            self.assertAlmostEqual(state[name] / blocks.f_files, percent / 100, places=3)
+        channel.command("bcull 10%")
+        self.assertAlmostEqual(channel.state()["bcull"] / whole, 0.1, places=3)
+
+    def test_a_directory_that_is_not_a_cache_is_refused_and_bind_may_be_tried_again(self):
+        (self.place / "letter").write_text("of somebody else\n")
+        channel = self.open_channel()
+        with self.assertRaises(Refused) as refused:
+            channel.bind(self.place, f"tag {_TAG}")
+        self.assertIn("letter", refused.exception.sentence)
+        (self.place / "letter").unlink()
+        channel.command("bind")
+        self.read_until_warm()
+
+    def test_only_what_mounts_name_is_opened_by_its_path(self):
+        channel = self.open_channel()
+        channel.command(f"dir {self.place}")
+        with self.assertRaises(Refused) as refused:
+            channel.command("bind")
+        self.assertIn(str(self.place), refused.exception.sentence)
+
+    def test_only_root_and_the_engines_user_may_hold_a_cache(self):
+        pid = os.fork()
+        if pid == 0:
+            try:
+                os.setgroups([])
+                os.setuid(65534)
+                CacheChannel(self.larder.runtime_directory)
+                os._exit(1)
+            except Refused as refused:
+                os._exit(0 if "root only" in str(refused) else 2)
+            except BaseException:  # only the number says so
+                os._exit(3)
+        self.assertEqual(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), 0)
+        user = os.stat(f"/proc/{self.larder.engine_pid()}").st_uid
+        pid = os.fork()
+        if pid == 0:
+            try:
+                os.setuid(user)
+                channel = CacheChannel(self.larder.runtime_directory)
+                channel.command("debug 0")
+                channel.stop()
+                os._exit(0)
+            except BaseException:
+                os._exit(1)
+        self.assertEqual(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), 0)
+
+    def test_nonsense_does_not_disturb_others(self):
+        channel = self.hold()
+        for packet in (b"\0" * 100, b"x" * 40000, b"cull " + b"/" * 30000, b"cull a\n" * 4000,
+                       bytes(range(256))):
+            stranger = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+            stranger.connect(str(self.larder.runtime_directory / "control.sock"))
+            stranger.settimeout(20)
+            stranger.sendall(b"cache")
+            self.assertEqual(stranger.recv(100), b"ok\n")
+            stranger.sendall(packet)
+            self.assertTrue(stranger.recv(5000).startswith(b"error "))
+            stranger.close()
+        self.assertEqual(channel.state()["cull"], 0)
+        self.read_until_warm()
+
+
+class Culling(ChannelCase):
+
+    def an_unused_object(self, channel):
+        def unused():
+            larder.drop_page_cache()  # whose files count as in use
+            for path in self.objects():
+                try:
+                    channel.command(f"inuse {path}")
+                except Refused as refused:
+                    self.assertEqual(refused.name, "EBUSY")
+                else:
+                    return path
+            return None
+
+        return wait_until(unused, 30, "an object to come out of use")
+
+    def test_culls_what_nobody_uses(self):
+        channel = self.hold()
+        self.read_until_warm()
+        paths = self.wait_for_objects()
+        with open(self.mounted / "large0", "rb"):
+            used = channel.state()["used"]
+            outcomes = channel.cull(paths)
+            self.assertEqual(outcomes.count("EBUSY"), 1, outcomes)
+            freed = sum(outcome for outcome in outcomes if outcome != "EBUSY")
+            self.assertGreater(freed, 10 * _MIB)
+            self.assertEqual(channel.state()["used"], used - freed)
+            self.assertEqual(len(self.objects()), 1)
+            [left] = self.objects()
+            self.assertEqual(channel.cull([left]), ["EBUSY"])
+            gone = next(path for path in paths if path != left)
+            self.assertEqual(channel.cull([gone]), ["ENOENT"])
+        self.assertGreater(self.read_all_cold(), 10 * _MIB)
+        for wrong in ("../state", "/etc/passwd", "Inone/@00/Dx", f"{os.path.dirname(left)}/.."):
+            self.assertEqual(channel.cull([wrong]), ["EINVAL"], wrong)
+
+    def test_the_engine_says_when_room_is_short_and_leaves_it_to_the_holder(self):
+        channel = self.hold("size 100M")
+        self.read_until_warm()
+        paths = self.wait_for_objects()
+        self.assertEqual(channel.state()["cull"], 0)
+        channel.command("size 8M")
+        state = channel.next_state()
+        self.assertEqual(state["cull"], 1)
+        self.assertGreater(state["bexcess"], 4 * _MIB)
+        self.assertEqual(sorted(self.objects()), sorted(paths), "it culls by itself")
+        for path in paths:
+            if channel.state()["cull"] == 0:
+                break
+            channel.cull([path])
+        self.assertEqual(channel.state()["cull"], 0)
+        self.assertLess(channel.state()["used"], 8 * _MIB)
+        self.assertGreater(len(self.objects()), 5, "more than was asked")
+
+    def test_at_the_limit_what_is_new_is_served_uncached(self):
+        channel = self.hold("size 4M")
+        for _ in range(3):
+            self.read_all_cold()
+            self.assertLessEqual(channel.state()["used"], 4 * _MIB)
+        self.assertEqual(channel.state()["cull"], 1)
+
+    def test_a_release_is_told_while_room_is_short(self):
+        channel = self.hold("size 100M")
+        self.read_until_warm()
+        paths = self.wait_for_objects()
+        with open(self.mounted / "large0", "rb"):
+            channel.command("size 1M")
+            self.assertEqual(channel.next_state()["cull"], 1)
+            channel.cull(paths)
+            self.assertEqual(channel.state()["cull"], 1, "the one in use is too much")
+        larder.drop_page_cache()
+        state = channel.next_state()
+        while state["freleased"] == 0:
+            state = channel.next_state()
+        self.assertEqual(state["freleased"], 1)
+        self.assertGreaterEqual(state["breleased"] * 512, 2 * _MIB)
+
+    def test_the_graveyard_has_work(self):
+        channel = self.hold()
+        self.read_until_warm()
+        self.wait_for_objects()
+        path = self.an_unused_object(channel)
+        self.assertEqual(channel.state()["graveyard"], 0)
+        place = self.place / "cache" / path
+        place.unlink()
+        self.make_place(place)
+        (place / "inside").mkdir()
+        self.assertLess(self.read_all_cold(), 3 * _MIB)
+        state = channel.next_state()
+        self.assertEqual(state["graveyard"], 1)
+        [grave] = (self.place / "graveyard").iterdir()
+        (grave / "inside").rmdir()
+        grave.rmdir()
+        self.assertEqual(channel.state()["graveyard"], 0)
+
+
+if __name__ == "__main__":
+    main()
