@@ -31,7 +31,9 @@
 #include "cachefiles/space.h"
 #include "cachefiles/state_file.h"
 #include "cachefiles/volume.h"
-#include "culling/culling.h"
+#include "culling/candidate.h"
+#include "culling/large_objects.h"
+#include "culling/rotation.h"
 #include "fscache/backend.h"
 #include "os/filesystem.h"
 

@@ -23,7 +23,8 @@
 #include "cachefiles/layout.h"
 #include "cachefiles/object.h"
 #include "cachefiles/volume.h"
-#include "culling/culling.h"
+#include "culling/candidate.h"
+#include "culling/large_objects.h"
 #include "os/filesystem.h"
 
 namespace larder::cachefiles {

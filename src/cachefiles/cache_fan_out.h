@@ -17,7 +17,9 @@
 #include "base/thread_annotations.h"
 #include "cachefiles/core.h"
 #include "cachefiles/volume.h"
-#include "culling/culling.h"
+#include "culling/candidate.h"
+#include "culling/fan_out.h"
+#include "culling/large_objects.h"
 
 namespace larder::cachefiles {
 

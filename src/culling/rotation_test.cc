@@ -1,4 +1,4 @@
-#include "culling/culling.h"
+#include "culling/rotation.h"
 
 #include <cstddef>
 #include <cstdint>
@@ -14,6 +14,9 @@
 
 #include "base/error.h"
 #include "base/result.h"
+#include "culling/candidate.h"
+#include "culling/fan_out.h"
+#include "culling/large_objects.h"
 #include "os/filesystem.h"
 
 namespace larder::culling {
@@ -86,14 +89,7 @@ class FakeFanOut final : public FanOut {
   std::uint64_t listed_ = 0;
 };
 
-TEST(CullingTest, WhatWasNeverUsedAgainCountsFourTimes) {
-  EXPECT_DOUBLE_EQ(score(used(0, 1000), {1100, 0}, kStampSeconds), 100);
-  EXPECT_DOUBLE_EQ(score(used(1000, 1000), {1100, 0}, kStampSeconds), 400);
-  EXPECT_DOUBLE_EQ(score(used(1000, 1059), {1100, 0}, kStampSeconds), 4 * 41);
-  EXPECT_DOUBLE_EQ(score(used(0, 2000), {1100, 0}, kStampSeconds), 0);  // clock set back
-}
-
-TEST(CullingTest, ASliceIsAnEighthUnlessThatCostADirectoryMoreThanAQuarter) {
+TEST(RotationTest, ASliceIsAnEighthUnlessThatCostADirectoryMoreThanAQuarter) {
   const std::uint64_t million = 1'000'000;
   EXPECT_EQ(slice_of(256, {100 * million, million, 3 * million, 0}), 32U);
   EXPECT_EQ(slice_of(256, {100 * million, million, 10 * million, 0}), 103U);
@@ -102,7 +98,7 @@ TEST(CullingTest, ASliceIsAnEighthUnlessThatCostADirectoryMoreThanAQuarter) {
   EXPECT_EQ(slice_of(0, {0, 0, 0, 0}), 0U);
 }
 
-TEST(CullingTest, TheOldestOfASmallCacheGoFirstPinnedAndUsedNever) {
+TEST(RotationTest, TheOldestOfASmallCacheGoFirstPinnedAndUsedNever) {
   FakeFanOut cache(256);
   for (int i = 0; i < 200; ++i) {
     os::FileStat stat = used(0, 10'000 + i);
@@ -119,7 +115,7 @@ TEST(CullingTest, TheOldestOfASmallCacheGoFirstPinnedAndUsedNever) {
 }
 
 // Three per cent of many objects: an eighth of them is looked at, and what goes is old.
-TEST(CullingTest, ASliceLooksAtAnEighthAndTakesOldOnes) {
+TEST(RotationTest, ASliceLooksAtAnEighthAndTakesOldOnes) {
   std::mt19937_64 random(42);
   FakeFanOut cache(256);
   constexpr std::uint64_t kObjects = 60'000;
@@ -143,7 +139,7 @@ TEST(CullingTest, ASliceLooksAtAnEighthAndTakesOldOnes) {
 }
 
 // A few huge old files must not stay while thousands of small ones pay for them.
-TEST(CullingTest, LargeObjectsPayTheirShare) {
+TEST(RotationTest, LargeObjectsPayTheirShare) {
   FakeFanOut cache(256);
   for (int i = 0; i < 20'000; ++i) {
     cache.add(static_cast<std::size_t>(i % 256), "small" + std::to_string(i), used(0, 900'000),
@@ -161,7 +157,7 @@ TEST(CullingTest, LargeObjectsPayTheirShare) {
   EXPECT_EQ(large.all().size(), 18U);
 }
 
-TEST(CullingTest, NothingToCullEndsAtOnce) {
+TEST(RotationTest, NothingToCullEndsAtOnce) {
   FakeFanOut cache(0);
   LargeObjects large;
   Rotation rotation(5);

@@ -1,32 +1,26 @@
-#include "culling/culling.h"
+#include "culling/rotation.h"
 
 #include <algorithm>
 #include <cmath>
 #include <cstddef>
 #include <cstdint>
-#include <string>
-#include <string_view>
 #include <utility>
 #include <vector>
 
 #include "base/error.h"
 #include "base/result.h"
+#include "culling/candidate.h"
+#include "culling/fan_out.h"
+#include "culling/large_objects.h"
+#include "culling/score.h"
 #include "os/filesystem.h"
 
 namespace larder::culling {
 namespace {
 
-constexpr std::uint32_t kStickyBit = 01000;
-constexpr double kNeverUsedAgain = 4.0;
 constexpr std::size_t kSlicePart = 8;      // an eighth of the directories
 constexpr double kMostOfADirectory = 4.0;  // a quarter
 constexpr std::uint64_t kSmallCacheObjects = 16384;
-constexpr std::uint64_t kLargePart = 4096;
-
-double seconds_between(os::FileTime from, os::FileTime to) {
-  return static_cast<double>(to.seconds - from.seconds) +
-         (static_cast<double>(to.nanoseconds) - static_cast<double>(from.nanoseconds)) * 1e-9;
-}
 
 struct Scored {
   double score = 0;
@@ -61,35 +55,6 @@ struct Rotation::Due {
     files -= static_cast<double>(freed.files);
   }
 };
-
-bool is_pinned(const os::FileStat& stat) {
-  return (stat.mode & kStickyBit) != 0;
-}
-
-double score(const os::FileStat& stat, os::FileTime now, double stamp_seconds) {
-  const double unused = std::max(0.0, seconds_between(stat.accessed, now));
-  const bool used_again = seconds_between(stat.modified, stat.accessed) >= stamp_seconds &&
-                          stat.accessed > stat.modified;
-  return used_again ? unused : unused * kNeverUsedAgain;
-}
-
-void LargeObjects::add(std::size_t directory, std::string_view name, std::uint64_t bytes) {
-  std::uint64_t& known = objects_[{directory, std::string(name)}];
-  bytes_ += bytes - known;
-  known = bytes;
-}
-
-void LargeObjects::remove(std::size_t directory, std::string_view name) {
-  const auto found = objects_.find({directory, std::string(name)});
-  if (found != objects_.end()) {
-    bytes_ -= found->second;
-    objects_.erase(found);
-  }
-}
-
-std::uint64_t large_from(std::uint64_t cache_bytes) {
-  return cache_bytes / kLargePart + 1;
-}
 
 std::size_t slice_of(std::size_t directories, const Share& share) {
   if (share.objects <= kSmallCacheObjects) {
@@ -176,7 +141,7 @@ Result<Freed> Rotation::cull_directories(FanOut& fan_out, std::size_t begin, std
     }
   }
   if (!candidates.empty()) {
-    const double oldest = seconds_between(candidates.front().candidate.stat.accessed, due.now);
+    const double oldest = seconds_unused(candidates.front().candidate.stat, due.now);
     oldest_seconds_ = std::max(oldest, oldest_seconds_ * 0.99);
   }
   return freed;

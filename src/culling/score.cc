@@ -1,0 +1,36 @@
+#include "culling/score.h"
+
+#include <algorithm>
+#include <cstdint>
+
+#include "os/filesystem.h"
+
+namespace larder::culling {
+namespace {
+
+constexpr std::uint32_t kStickyBit = 01000;
+constexpr double kNeverUsedAgain = 4.0;
+
+double seconds_between(os::FileTime from, os::FileTime to) {
+  return static_cast<double>(to.seconds - from.seconds) +
+         (static_cast<double>(to.nanoseconds) - static_cast<double>(from.nanoseconds)) * 1e-9;
+}
+
+}  // namespace
+
+double seconds_unused(const os::FileStat& stat, os::FileTime now) {
+  return seconds_between(stat.accessed, now);
+}
+
+bool is_pinned(const os::FileStat& stat) {
+  return (stat.mode & kStickyBit) != 0;
+}
+
+double score(const os::FileStat& stat, os::FileTime now, double stamp_seconds) {
+  const double unused = std::max(0.0, seconds_unused(stat, now));
+  const bool used_again = seconds_between(stat.modified, stat.accessed) >= stamp_seconds &&
+                          stat.accessed > stat.modified;
+  return used_again ? unused : unused * kNeverUsedAgain;
+}
+
+}  // namespace larder::culling

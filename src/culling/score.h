@@ -1,0 +1,18 @@
+// Score: how much an object deserves to be culled, from what stat says of it alone. Pure.
+#pragma once
+
+#include "os/filesystem.h"
+
+namespace larder::culling {
+
+// Since last use; negative when a clock was set back.
+[[nodiscard]] double seconds_unused(const os::FileStat& stat, os::FileTime now);
+
+// Pinned objects have the sticky bit.
+[[nodiscard]] bool is_pinned(const os::FileStat& stat);
+
+// Seconds since last use, four times that for what was never used again after it was filled: its
+// access and modification times are less than `stamp_seconds` apart.
+[[nodiscard]] double score(const os::FileStat& stat, os::FileTime now, double stamp_seconds);
+
+}  // namespace larder::culling
