@@ -31,9 +31,9 @@
 #include "cachefiles/space.h"
 #include "cachefiles/state_file.h"
 #include "cachefiles/volume.h"
-#include "culling/candidate.h"
 #include "culling/large_objects.h"
 #include "culling/rotation.h"
+#include "culling/score.h"
 #include "fscache/backend.h"
 #include "os/filesystem.h"
 
@@ -44,11 +44,8 @@ namespace {
 constexpr std::uint64_t kFixedBytes = std::uint64_t{64} * 1024;
 constexpr Duration kIdle = std::chrono::seconds(30);
 constexpr Duration kCountFor = std::chrono::milliseconds(50);
-constexpr double kMostStampSeconds = 86400;
-constexpr double kStampPart = 64;
 constexpr Duration kBetweenGraves = std::chrono::milliseconds(20);
 constexpr std::size_t kMostStamps = 256;  // at once
-constexpr int kMostFruitlessSlices = 16;
 
 class Cache final : public DirectoryCache {
  public:
@@ -303,17 +300,16 @@ class Cache final : public DirectoryCache {
       TRY(fan_out_.find_large(large_, culling::large_from(core_.space.used_bytes())));
       large_known_ = true;
     }
-    int fruitless = 0;
-    for (;;) {
+    culling::Outcome last;
+    while (!last.exhausted && !last.stopped) {
       const ToFree wanted = core_.space.to_free();
-      if ((wanted.bytes == 0 && wanted.files == 0) || fruitless >= kMostFruitlessSlices) {
+      if (wanted.bytes == 0 && wanted.files == 0) {
         break;
       }
       const culling::Share share{core_.space.used_bytes(), core_.space.objects(), wanted.bytes,
                                  wanted.files};
-      const culling::Freed freed = TRY(
+      last = TRY(
           rotation_.cull_slice(fan_out_, large_, share, core_.file_time(), least_stamp_seconds_));
-      fruitless = freed.files == 0 ? fruitless + 1 : 0;
       core_.space.note_filesystem(TRY(core_.root->space()));
     }
     set_stamp_seconds(rotation_.oldest_seconds());
@@ -321,8 +317,7 @@ class Cache final : public DirectoryCache {
   }
 
   void set_stamp_seconds(double oldest_seconds) {
-    core_.stamp_seconds =
-        std::max(least_stamp_seconds_, std::min(oldest_seconds / kStampPart, kMostStampSeconds));
+    core_.stamp_seconds = culling::stamp_after(oldest_seconds, least_stamp_seconds_);
   }
 
   // What stays open is in use, and should look so after a crash too.

@@ -22,13 +22,17 @@
 #include "cachefiles/in_use.h"
 #include "cachefiles/layout.h"
 #include "cachefiles/object.h"
+#include "cachefiles/space.h"
 #include "cachefiles/volume.h"
 #include "culling/candidate.h"
+#include "culling/fan_out.h"
 #include "culling/large_objects.h"
 #include "os/filesystem.h"
 
 namespace larder::cachefiles {
 namespace {
+
+static_assert(kFanOut == culling::kSamples);
 
 std::uint8_t index_of(std::size_t directory) {
   return static_cast<std::uint8_t>(directory % kFanOut);
@@ -61,7 +65,7 @@ std::size_t CacheFanOut::directories() {
 }
 
 Result<> CacheFanOut::list(std::size_t directory,
-                           const std::function<void(culling::Candidate&&)>& visit) {
+                           const std::function<bool(culling::Candidate&&)>& visit) {
   Result<std::unique_ptr<os::Directory>> opened =
       volumes_.at(directory / kFanOut).open_fan_out(index_of(directory), false);
   if (!opened) {
@@ -74,7 +78,7 @@ Result<> CacheFanOut::list(std::size_t directory,
     if (is_data_file(entry.name)) {
       const Result<os::FileStat> stat = (*opened)->stat(entry.name);
       if (stat && stat->type == os::NodeType::kFile) {
-        visit({entry.name, *stat, stat->allocated});
+        return visit({entry.name, *stat, stat->allocated});
       }
     }
     return true;
@@ -96,22 +100,37 @@ Result<culling::Candidate> CacheFanOut::look_at(std::size_t directory, std::stri
   return culling::Candidate{std::string(name), stat, stat.allocated};
 }
 
-Result<culling::Freed> CacheFanOut::cull(std::size_t directory, const culling::Candidate& object) {
-  Volume& volume = volumes_.at(directory / kFanOut);
-  const std::optional<InUse::Claim> claim = volume.in_use().claim_unused(object.name);
+Result<culling::Freed> CacheFanOut::cull_one(const Place& place, const culling::Candidate& object) {
+  const std::optional<InUse::Claim> claim = place.volume.in_use().claim_unused(object.name);
   if (!claim) {
     return fail(Errc::kBusy, object.name);
   }
-  const culling::Candidate now = TRY(look_at(directory, object.name));
-  if (now.stat.accessed != object.stat.accessed || now.stat.inode != object.stat.inode) {
-    return fail(Errc::kBusy, object.name);  // used in the meantime
-  }
-  const Removed removed = TRY(volume.remove(index_of(directory), object.name));
-  if (!removed.existed) {
+  if (place.directories.data == nullptr) {
     return fail(Errc::kNotFound, object.name);
   }
-  note_culled(volume, index_of(directory), removed);
+  const os::FileStat now = TRY(place.directories.data->stat(object.name));
+  if (now.accessed != object.stat.accessed || now.inode != object.stat.inode) {
+    return fail(Errc::kBusy, object.name);  // used in the meantime
+  }
+  return remove_claimed(place, object.name);
+}
+
+Result<culling::Freed> CacheFanOut::remove_claimed(const Place& place, std::string_view name) {
+  const Removed removed = TRY(place.volume.remove(place.directories, name));
+  if (!removed.existed) {
+    return fail(Errc::kNotFound, std::string(name));
+  }
+  core_.accounts.change(&place.volume.account(place.index),
+                        -static_cast<std::int64_t>(removed.bytes), -1);
+  core_.counters.culled_objects.add();
+  core_.counters.culled_bytes.add(removed.bytes);
   return culling::Freed{removed.bytes, 1};
+}
+
+Result<CacheFanOut::Place> CacheFanOut::open_place(std::size_t directory) {
+  Volume& volume = volumes_.at(directory / kFanOut);
+  const std::uint8_t index = index_of(directory);
+  return Place{volume, index, TRY(volume.with_maps(index, volume.open_fan_out(index, false)))};
 }
 
 std::optional<std::size_t> CacheFanOut::find(std::string_view directory) {
@@ -133,38 +152,44 @@ std::optional<std::size_t> CacheFanOut::find(std::string_view directory) {
 
 Result<std::vector<Result<std::uint64_t>>> CacheFanOut::cull_names(
     std::size_t directory, std::span<const std::string> names) {
-  Volume& volume = volumes_.at(directory / kFanOut);
-  const std::uint8_t index = index_of(directory);
-  const OpenFanOut directories = TRY(volume.with_maps(index, volume.open_fan_out(index, false)));
+  const Place place = TRY(open_place(directory));
   std::vector<Result<std::uint64_t>> outcomes;
   outcomes.reserve(names.size());
   for (const std::string& name : names) {
-    outcomes.push_back(take_out(volume, index, directories, name));
+    outcomes.push_back(cull_name(place, name));
   }
   return outcomes;
 }
 
-Result<std::uint64_t> CacheFanOut::take_out(Volume& volume, std::uint8_t index,
-                                            const OpenFanOut& directories, std::string_view name) {
+Result<std::uint64_t> CacheFanOut::cull_name(const Place& place, std::string_view name) {
   if (!is_data_file(name)) {
     return fail(Errc::kInvalid, fmt::format("{} is no name of an object", name));
   }
-  const std::optional<InUse::Claim> claim = volume.in_use().claim_unused(name);
+  const std::optional<InUse::Claim> claim = place.volume.in_use().claim_unused(name);
   if (!claim) {
     return fail(Errc::kBusy, std::string(name));
   }
-  const Removed removed = TRY(volume.remove(directories, name));
-  if (!removed.existed) {
-    return fail(Errc::kNotFound, std::string(name));
-  }
-  note_culled(volume, index, removed);
-  return removed.bytes;
+  return TRY(remove_claimed(place, name)).bytes;
 }
 
-void CacheFanOut::note_culled(Volume& volume, std::uint8_t index, const Removed& removed) {
-  core_.accounts.change(&volume.account(index), -static_cast<std::int64_t>(removed.bytes), -1);
-  core_.counters.culled_objects.add();
-  core_.counters.culled_bytes.add(removed.bytes);
+Result<std::vector<Result<culling::Freed>>> CacheFanOut::cull(
+    std::size_t directory, std::span<const culling::Candidate> objects) {
+  const Place place = TRY(open_place(directory));
+  std::vector<Result<culling::Freed>> answers;
+  answers.reserve(objects.size());
+  for (const culling::Candidate& object : objects) {
+    answers.push_back(cull_one(place, object));
+    if (!answers.back() && (answers.back().error().code() == Errc::kIo ||
+                            answers.back().error().code() == Errc::kCacheDead)) {
+      return fail(answers.back().error());
+    }
+  }
+  return answers;
+}
+
+bool CacheFanOut::keep_going() {
+  const ToFree wanted = core_.space.to_free();
+  return core_.usable() && (wanted.bytes > 0 || wanted.files > 0);
 }
 
 // Of one nobody has open.
@@ -232,6 +257,7 @@ Result<CacheFanOut::Tally> CacheFanOut::tally(std::size_t directory, culling::La
     if (object.bytes >= large_from) {
       large.add(directory, object.name, object.bytes);
     }
+    return true;
   }));
   tally.bytes += TRY(tally_maps(volume, index));
   const Result<std::unique_ptr<os::Directory>> data = volume.open_fan_out(index, false);

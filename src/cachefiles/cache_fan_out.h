@@ -44,10 +44,13 @@ class CacheFanOut final : public culling::FanOut {
 
   std::size_t directories() override;
   Result<> list(std::size_t directory,
-                const std::function<void(culling::Candidate&&)>& visit) override;
+                const std::function<bool(culling::Candidate&&)>& visit) override;
   bool in_use(std::size_t directory, std::string_view name) override;
-  Result<culling::Freed> cull(std::size_t directory, const culling::Candidate& object) override;
+  Result<std::vector<Result<culling::Freed>>> cull(
+      std::size_t directory, std::span<const culling::Candidate> objects) override;
   Result<culling::Candidate> look_at(std::size_t directory, std::string_view name) override;
+  // Until enough is free, or the cache was given up.
+  bool keep_going() override;
 
   // The number of "Ikey/@3f"; nullopt: the cache has no such volume, or it is no directory of
   // fan-out.
@@ -70,13 +73,22 @@ class CacheFanOut final : public culling::FanOut {
     std::uint64_t objects = 0;
   };
 
+  // A directory of fan-out, open for culls.
+  struct Place {
+    Volume& volume;
+    std::uint8_t index;
+    OpenFanOut directories;
+  };
+
+  [[nodiscard]] Result<Place> open_place(std::size_t directory);
+  [[nodiscard]] Result<culling::Freed> cull_one(const Place& place,
+                                                const culling::Candidate& object);
+  [[nodiscard]] Result<std::uint64_t> cull_name(const Place& place, std::string_view name);
+  // By the holder of the claim.
+  [[nodiscard]] Result<culling::Freed> remove_claimed(const Place& place, std::string_view name);
   [[nodiscard]] Result<Tally> tally(std::size_t directory, culling::LargeObjects& large,
                                     std::uint64_t large_from);
   [[nodiscard]] Result<std::uint64_t> tally_maps(Volume& volume, std::uint8_t index);
-  [[nodiscard]] Result<std::uint64_t> take_out(Volume& volume, std::uint8_t index,
-                                               const OpenFanOut& directories,
-                                               std::string_view name);
-  void note_culled(Volume& volume, std::uint8_t index, const Removed& removed);
   void reap_orphan(Volume& volume, std::uint8_t index, std::string_view name);
 
   Core& core_;

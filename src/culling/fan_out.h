@@ -3,15 +3,21 @@
 
 #include <cstddef>
 #include <functional>
+#include <span>
 #include <string_view>
+#include <vector>
 
 #include "base/result.h"
 #include "culling/candidate.h"
 
 namespace larder::culling {
 
-// The directories of fan-out of all volumes, in an order that stays while volumes come at the end.
-// Threads: the caller's. All of it may block on the disk.
+// Over so many directories each volume spreads its objects, by a hash of their keys.
+inline constexpr std::size_t kSamples = 256;
+
+// The directories of all volumes: directory d is number d % kSamples of volume d / kSamples, and
+// new volumes come at the end. Those with one number, of all volumes, hold a random sample of the
+// cache. Threads: the caller's. All but keep_going() may block, on a disk or on who owns the cache.
 class FanOut {
  public:
   FanOut() = default;
@@ -20,15 +26,27 @@ class FanOut {
   virtual ~FanOut() = default;
 
   [[nodiscard]] virtual std::size_t directories() = 0;
-  // Calls `visit` for every object of a directory. One that is not there has none.
+
+  // Calls `visit` for every object of a directory until it says false. One that is not there has
+  // none.
   [[nodiscard]] virtual Result<> list(std::size_t directory,
-                                      const std::function<void(Candidate&&)>& visit) = 0;
-  // A hint: cull() decides.
+                                      const std::function<bool(Candidate&&)>& visit) = 0;
+
+  // A hint that spares asking for its cull. False where it is not known: cull() decides.
   [[nodiscard]] virtual bool in_use(std::size_t directory, std::string_view name) = 0;
-  // Takes the object out of the cache. kBusy: it came into use; kNotFound: it is gone.
-  [[nodiscard]] virtual Result<Freed> cull(std::size_t directory, const Candidate& object) = 0;
+
+  // Takes objects of one directory out of the cache, and answers for each, in their order: what it
+  // gave back, or why not. kBusy: it is in use, or was used since it was listed; kNotFound: it is
+  // gone. Errors: nothing more can be culled here, now.
+  [[nodiscard]] virtual Result<std::vector<Result<Freed>>> cull(
+      std::size_t directory, std::span<const Candidate> objects) = 0;
+
   // As stat now; kNotFound when it is gone.
   [[nodiscard]] virtual Result<Candidate> look_at(std::size_t directory, std::string_view name) = 0;
+
+  // False: stop, we are to end, or use says that it is enough. Asked before each directory and each
+  // cull(), and a few times in a large directory; cheap, and does not block.
+  [[nodiscard]] virtual bool keep_going() = 0;
 };
 
 }  // namespace larder::culling

@@ -12,10 +12,11 @@ constexpr std::uint64_t kLargePart = 4096;
 
 }  // namespace
 
-void LargeObjects::add(std::size_t directory, std::string_view name, std::uint64_t bytes) {
-  std::uint64_t& known = objects_[{directory, std::string(name)}];
-  bytes_ += bytes - known;
-  known = bytes;
+bool LargeObjects::add(std::size_t directory, std::string_view name, std::uint64_t bytes) {
+  const auto [known, added] = objects_.try_emplace({directory, std::string(name)}, 0);
+  bytes_ += bytes - known->second;
+  known->second = bytes;
+  return added;
 }
 
 void LargeObjects::remove(std::size_t directory, std::string_view name) {

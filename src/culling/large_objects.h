@@ -21,7 +21,8 @@ class LargeObjects {
     auto operator<=>(const Place&) const = default;
   };
 
-  void add(std::size_t directory, std::string_view name, std::uint64_t bytes);
+  // True: it was not known.
+  bool add(std::size_t directory, std::string_view name, std::uint64_t bytes);
   void remove(std::size_t directory, std::string_view name);
 
   [[nodiscard]] const std::map<Place, std::uint64_t>& all() const { return objects_; }

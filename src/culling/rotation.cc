@@ -7,6 +7,7 @@
 #include <utility>
 #include <vector>
 
+#include "base/check.h"
 #include "base/error.h"
 #include "base/result.h"
 #include "culling/candidate.h"
@@ -18,9 +19,10 @@
 namespace larder::culling {
 namespace {
 
-constexpr std::size_t kSlicePart = 8;      // an eighth of the directories
-constexpr double kMostOfADirectory = 4.0;  // a quarter
+constexpr std::size_t kSlicePart = 8;   // an eighth of the samples
+constexpr double kMostOfASample = 4.0;  // a quarter
 constexpr std::uint64_t kSmallCacheObjects = 16384;
+constexpr std::uint64_t kAskEvery = 256;  // objects looked at, between two questions
 
 struct Scored {
   double score = 0;
@@ -28,27 +30,12 @@ struct Scored {
   Candidate candidate;
 };
 
-// The greater of the two shares: one of them is usually zero.
-double fraction_of(const Share& share) {
-  const auto part = [](std::uint64_t of, std::uint64_t whole) {
-    return whole == 0 ? 0.0 : static_cast<double>(of) / static_cast<double>(whole);
-  };
-  return std::min(1.0, std::max(part(share.free_bytes, share.used_bytes),
-                                part(share.free_files, share.objects)));
-}
-
-}  // namespace
-
-// What a slice still owes.
-struct Rotation::Due {
-  os::FileTime now;
-  double stamp_seconds = 0;
-  std::uint64_t large_from = 0;
-  LargeObjects* large = nullptr;
+// What is still owed.
+struct Due {
   double bytes = 0;
   double files = 0;
 
-  [[nodiscard]] bool anything() const { return bytes > 0 || files > 0; }
+  [[nodiscard]] bool anything() const { return bytes >= 0.5 || files >= 0.5; }
 
   void pay(const Freed& freed) {
     bytes -= static_cast<double>(freed.bytes);
@@ -56,135 +43,257 @@ struct Rotation::Due {
   }
 };
 
-std::size_t slice_of(std::size_t directories, const Share& share) {
-  if (share.objects <= kSmallCacheObjects) {
-    return directories;
-  }
-  const auto needed = static_cast<std::size_t>(
-      std::ceil(fraction_of(share) * kMostOfADirectory * static_cast<double>(directories)));
-  return std::clamp(needed, (directories + kSlicePart - 1) / kSlicePart, directories);
+double part_of(std::uint64_t part, std::uint64_t whole) {
+  return whole == 0 ? 0.0 : std::min(1.0, static_cast<double>(part) / static_cast<double>(whole));
 }
 
-Result<Freed> Rotation::cull_large(FanOut& fan_out, LargeObjects& large, Due& due) {
-  std::vector<Scored> known;
-  std::vector<LargeObjects::Place> gone;
-  for (const auto& [place, bytes] : large.all()) {
-    if (fan_out.in_use(place.directory, place.name)) {
+// The next of a heap of candidates, as many as are due by what they hold themselves; those of one
+// directory together.
+std::vector<Scored> take_batch(std::vector<Scored>& heap, std::size_t most, Due due) {
+  std::vector<Scored> batch;
+  while (due.anything() && !heap.empty() && batch.size() < most) {
+    std::ranges::pop_heap(heap, std::ranges::less(), &Scored::score);
+    due.pay({heap.back().candidate.bytes, 1});
+    batch.push_back(std::move(heap.back()));
+    heap.pop_back();
+  }
+  std::ranges::stable_sort(batch, std::ranges::less(), &Scored::directory);
+  return batch;
+}
+
+}  // namespace
+
+// One slice at work.
+class Rotation::Slice {
+ public:
+  Slice(Rotation& rotation, FanOut& fan_out, LargeObjects& large, os::FileTime now,
+        double stamp_seconds)
+      : rotation_(rotation),
+        fan_out_(fan_out),
+        large_(large),
+        now_(now),
+        stamp_seconds_(stamp_seconds) {}
+
+  void owe(double bytes, double files) {
+    due_.bytes += bytes;
+    due_.files += files;
+  }
+
+  void forgive() { due_ = {}; }
+
+  [[nodiscard]] const Due& due() const { return due_; }
+
+  [[nodiscard]] const Outcome& outcome() const { return outcome_; }
+
+  // Of the objects that are known to be large, and still have `large_from` bytes.
+  Result<> cull_large(std::uint64_t large_from);
+  // Of `count` samples together, from `begin` on; objects from `large_from` bytes on become known.
+  // At most `part` of the candidates go, whatever is still owed.
+  Result<> cull_samples(std::size_t begin, std::size_t count, std::uint64_t large_from,
+                        double part);
+
+ private:
+  [[nodiscard]] bool may_go_on() {
+    outcome_.stopped = outcome_.stopped || !fan_out_.keep_going();
+    return !outcome_.stopped;
+  }
+
+  // False: stop.
+  [[nodiscard]] bool look() { return ++rotation_.looked_at_ % kAskEvery != 0 || may_go_on(); }
+
+  void consider(std::size_t directory, Candidate&& candidate);
+  Result<> list(std::size_t directory, std::uint64_t large_from);
+  Result<> list_sample(std::size_t number, std::uint64_t large_from);
+  Result<> cull_best(std::size_t most);
+  Result<std::size_t> cull_batch(std::vector<Scored> batch);
+
+  Rotation& rotation_;
+  FanOut& fan_out_;
+  LargeObjects& large_;
+  const os::FileTime now_;
+  const double stamp_seconds_;
+  Due due_;
+  std::vector<Scored> candidates_;
+  Outcome outcome_;
+};
+
+void Rotation::Slice::consider(std::size_t directory, Candidate&& candidate) {
+  if (is_pinned(candidate.stat)) {
+    ++outcome_.pinned;
+  } else if (fan_out_.in_use(directory, candidate.name)) {
+    ++outcome_.in_use;
+  } else {
+    const double value = score(candidate.stat, now_, stamp_seconds_);
+    candidates_.push_back({value, directory, std::move(candidate)});
+  }
+}
+
+Result<> Rotation::Slice::list(std::size_t directory, std::uint64_t large_from) {
+  return fan_out_.list(directory, [&](Candidate&& candidate) {
+    if (candidate.bytes < large_from) {
+      consider(directory, std::move(candidate));
+    } else if (large_.add(directory, candidate.name, candidate.bytes)) {
+      rotation_.in_vain_ = 0;  // something new that the next slice may cull
+    }
+    return look();
+  });
+}
+
+// Returns how many went.
+Result<std::size_t> Rotation::Slice::cull_batch(std::vector<Scored> batch) {
+  std::size_t went = 0;
+  std::vector<Candidate> objects;
+  for (std::size_t i = 0; i < batch.size(); ++i) {
+    const std::size_t directory = batch[i].directory;
+    objects.push_back(std::move(batch[i].candidate));
+    if (i + 1 < batch.size() && batch[i + 1].directory == directory) {
       continue;
     }
-    ++looked_at_;
-    Result<Candidate> candidate = fan_out.look_at(place.directory, place.name);
-    if (!candidate || candidate->bytes < due.large_from) {
+    const std::vector<Result<Freed>> answers = TRY(fan_out_.cull(directory, objects));
+    CHECK(answers.size() == objects.size());
+    for (std::size_t j = 0; j < answers.size(); ++j) {
+      if (answers[j]) {
+        ++went;
+        outcome_.freed += *answers[j];
+        due_.pay(*answers[j]);
+      } else if (answers[j].error().code() == Errc::kBusy) {
+        ++outcome_.in_use;
+      }
+      if (answers[j] || answers[j].error().code() == Errc::kNotFound) {
+        large_.remove(directory, objects[j].name);
+      }
+    }
+    objects.clear();
+  }
+  return went;
+}
+
+// The highest scores first, until nothing is owed or `most` are gone.
+Result<> Rotation::Slice::cull_best(std::size_t most) {
+  std::ranges::make_heap(candidates_, std::ranges::less(), &Scored::score);
+  while (due_.anything() && !candidates_.empty() && most > 0 && may_go_on()) {
+    most -= TRY(cull_batch(take_batch(candidates_, std::min(most, kMostInBatch), due_)));
+  }
+  return {};
+}
+
+Result<> Rotation::Slice::cull_large(std::uint64_t large_from) {
+  std::vector<LargeObjects::Place> gone;
+  candidates_.clear();
+  for (const auto& [place, bytes] : large_.all()) {
+    Result<Candidate> candidate = fan_out_.look_at(place.directory, place.name);
+    if (!candidate || candidate->bytes < large_from) {
       gone.push_back(place);  // it is, or the cache has grown and it is one of many now
-    } else if (!is_pinned(candidate->stat)) {
-      const double value = score(candidate->stat, due.now, due.stamp_seconds);
-      known.push_back({value, place.directory, std::move(*candidate)});
+    } else {
+      consider(place.directory, std::move(*candidate));
+    }
+    if (!look()) {
+      return {};
     }
   }
   for (const LargeObjects::Place& place : gone) {
-    large.remove(place.directory, place.name);
+    large_.remove(place.directory, place.name);
   }
-  std::ranges::sort(known, std::ranges::greater(), &Scored::score);
-  Freed freed;
-  for (const Scored& next : known) {
-    if (!due.anything()) {
-      break;
-    }
-    const Result<Freed> got = fan_out.cull(next.directory, next.candidate);
-    if (got) {
-      freed += *got;
-      due.pay(*got);
-      large.remove(next.directory, next.candidate.name);
-    } else if (got.error().code() == Errc::kIo || got.error().code() == Errc::kCacheDead) {
-      return fail(got.error());
-    }
-  }
-  return freed;
+  return cull_best(candidates_.size());
 }
 
-// One sample: the directories' objects together, the highest scores first.
-Result<Freed> Rotation::cull_directories(FanOut& fan_out, std::size_t begin, std::size_t count,
-                                         Due& due) {
-  std::vector<Scored> candidates;
-  const std::size_t all = fan_out.directories();
-  for (std::size_t i = 0; i < count; ++i) {
-    const std::size_t directory = (begin + i) % all;
-    const Result<> listed = fan_out.list(directory, [&](Candidate&& candidate) {
-      ++looked_at_;
-      if (candidate.bytes >= due.large_from) {
-        due.large->add(directory, candidate.name, candidate.bytes);
-        return;
-      }
-      if (!is_pinned(candidate.stat) && !fan_out.in_use(directory, candidate.name)) {
-        const double value = score(candidate.stat, due.now, due.stamp_seconds);
-        candidates.push_back({value, directory, std::move(candidate)});
-      }
-    });
-    if (!listed) {
-      return fail(listed.error());
-    }
+Result<> Rotation::Slice::list_sample(std::size_t number, std::uint64_t large_from) {
+  const std::size_t directories = fan_out_.directories();
+  for (std::size_t directory = number; directory < directories && may_go_on();
+       directory += kSamples) {
+    TRY(list(directory, large_from));
   }
-  std::ranges::make_heap(candidates, std::ranges::less(), &Scored::score);
-  // No directory loses more than a quarter at once, whatever others still owe.
-  std::size_t most = count == all ? candidates.size() : candidates.size() / 4 + 1;
-  Freed freed;
-  for (; due.anything() && !candidates.empty() && most > 0; --most) {
-    std::ranges::pop_heap(candidates, std::ranges::less(), &Scored::score);
-    const Scored next = std::move(candidates.back());
-    candidates.pop_back();
-    const Result<Freed> got = fan_out.cull(next.directory, next.candidate);
-    if (got) {
-      freed += *got;
-      due.pay(*got);
-    } else if (got.error().code() == Errc::kIo || got.error().code() == Errc::kCacheDead) {
-      return fail(got.error());
-    }
-  }
-  if (!candidates.empty()) {
-    const double oldest = seconds_unused(candidates.front().candidate.stat, due.now);
-    oldest_seconds_ = std::max(oldest, oldest_seconds_ * 0.99);
-  }
-  return freed;
+  return {};
 }
 
-Result<Freed> Rotation::cull_slice(FanOut& fan_out, LargeObjects& large, const Share& share,
-                                   os::FileTime now, double stamp_seconds) {
-  Freed freed;
-  Due due;
-  due.now = now;
-  due.stamp_seconds = stamp_seconds;
+Result<> Rotation::Slice::cull_samples(std::size_t begin, std::size_t count,
+                                       std::uint64_t large_from, double part) {
+  const std::size_t samples = std::min(fan_out_.directories(), kSamples);
+  candidates_.clear();
+  rotation_.cursor_ = (begin + count) % samples;
+  for (std::size_t i = 0; i < count && !outcome_.stopped; ++i) {
+    TRY(list_sample((begin + i) % samples, large_from));
+  }
+  if (outcome_.stopped) {
+    rotation_.cursor_ = begin;  // nothing of them was culled
+    return {};
+  }
+  rotation_.in_vain_ += count;
+  const std::size_t listed = candidates_.size();
+  const auto most = static_cast<std::size_t>(static_cast<double>(listed) * part) + 1;
+  TRY(cull_best(most));
+  if (outcome_.stopped && candidates_.size() == listed) {
+    rotation_.cursor_ = begin;
+  }
+  double oldest = rotation_.oldest_seconds_ * 0.99;
+  for (const Scored& left : candidates_) {
+    oldest = std::max(oldest, seconds_unused(left.candidate.stat, now_));
+  }
+  rotation_.oldest_seconds_ = oldest;
+  return {};
+}
+
+std::size_t slice_of(std::size_t samples, const Share& share) {
+  if (share.objects <= kSmallCacheObjects) {
+    return samples;
+  }
+  const double fraction = std::max(part_of(share.free_bytes, share.used_bytes),
+                                   part_of(share.free_files, share.objects));
+  const auto needed =
+      static_cast<std::size_t>(std::ceil(fraction * kMostOfASample * static_cast<double>(samples)));
+  return std::clamp(needed, (samples + kSlicePart - 1) / kSlicePart, samples);
+}
+
+Result<Outcome> Rotation::cull_slice(FanOut& fan_out, LargeObjects& large, const Share& share,
+                                     os::FileTime now, double stamp_seconds) {
+  Slice slice(*this, fan_out, large, now, stamp_seconds);
+  const auto free_bytes = static_cast<double>(share.free_bytes);
+  const auto free_files = static_cast<double>(share.free_files);
   // A small cache is one sample, its large objects too.
   const bool small = share.objects <= kSmallCacheObjects;
-  due.large_from = small ? UINT64_MAX : large_from(share.used_bytes);
-  due.large = &large;
-  const double large_part = share.used_bytes == 0
-                                ? 0.0
-                                : std::min(1.0, static_cast<double>(large.bytes()) /
-                                                    static_cast<double>(share.used_bytes));
-  due.bytes = static_cast<double>(share.free_bytes) * large_part;
-  if (!small) {
-    freed += TRY(cull_large(fan_out, large, due));
+  const std::uint64_t from = small ? UINT64_MAX : large_from(share.used_bytes);
+  const double large_part = small ? 0 : part_of(large.bytes(), share.used_bytes);
+  slice.owe(free_bytes * large_part - large_ahead_,
+            free_files * part_of(large.all().size(), share.objects));
+  if (!small && slice.due().anything()) {
+    TRY(slice.cull_large(from));
   }
+  const Freed of_large = slice.outcome().freed;
 
-  const std::size_t directories = fan_out.directories();
-  if (directories == 0) {
-    return freed;
-  }
-  const std::size_t slice = slice_of(directories, share);
-  const std::size_t group = small ? slice : 1;
+  const std::size_t samples = std::min(fan_out.directories(), kSamples);
+  const std::size_t width = slice_of(samples, share);
+  const std::size_t group = small ? samples : 1;
   // What the large ones overpaid is not asked of the others.
-  const double bytes = static_cast<double>(share.free_bytes) - static_cast<double>(freed.bytes);
-  const double files = static_cast<double>(share.free_files) - static_cast<double>(freed.files);
-  due.bytes = 0;
-  due.files = 0;
-  for (std::size_t done = 0; done < slice; done += group) {
-    due.bytes += bytes * static_cast<double>(group) / static_cast<double>(slice);
-    due.files += files * static_cast<double>(group) / static_cast<double>(slice);
-    const auto begin = static_cast<std::size_t>(cursor_ % directories);
-    cursor_ = begin + group;
-    freed += TRY(cull_directories(fan_out, begin, group, due));
+  const double bytes = free_bytes - static_cast<double>(of_large.bytes);
+  const double files = free_files - static_cast<double>(of_large.files);
+  slice.forgive();
+  for (std::size_t done = 0; done < width && !slice.outcome().stopped; done += group) {
+    const double part = static_cast<double>(group) / static_cast<double>(width);
+    slice.owe(bytes * part, files * part);
+    if (!slice.due().anything()) {
+      continue;  // those before gave more than their share: the next keep their turn
+    }
+    TRY(slice.cull_samples(cursor_ % samples, group, from, small ? 1.0 : 1 / kMostOfASample));
   }
-  return freed;
+  return finish(slice.outcome(), of_large, large_part, samples);
+}
+
+// One large object may give many times its share; it counts for what is asked for next.
+Outcome Rotation::finish(Outcome outcome, const Freed& of_large, double large_part,
+                         std::size_t samples) {
+  large_ahead_ = std::max(0.0, large_ahead_ + static_cast<double>(of_large.bytes) -
+                                   large_part * static_cast<double>(outcome.freed.bytes));
+  if (outcome.freed.files > 0) {
+    in_vain_ = 0;
+  } else if (large_ahead_ > 0) {
+    large_ahead_ = 0;  // nobody else can give
+    in_vain_ = 0;
+  }
+  outcome.exhausted = in_vain_ >= samples && !outcome.stopped;
+  if (outcome.exhausted) {
+    in_vain_ = 0;
+  }
+  return outcome;
 }
 
 }  // namespace larder::culling

@@ -1,9 +1,10 @@
 // Rotation: which objects make room. By slices, without a table of everything.
 //
-// Keys are hashed over the directories of fan-out, so that each directory is a random sample of the
-// cache. To free something, the next directories in rotation each give their share of it, those
-// with the highest score first. Large objects are few, but hold much: they are known one by one.
-// Pure: stat results in, decisions out. Memory: one directory's candidates.
+// Keys are hashed over the directories of fan-out, so that those with one number, of all volumes,
+// are a random sample of the cache. To free something, the next samples in rotation each give their
+// share of it, those with the highest score first. Large objects are few, but hold much: they are
+// known one by one.
+// Pure: stat results in, decisions out. Memory: the candidates of one sample, or of a small cache.
 #pragma once
 
 #include <cstddef>
@@ -17,6 +18,10 @@
 
 namespace larder::culling {
 
+// No more objects than these are culled at once: the one who culls them answers for all of them
+// together.
+inline constexpr std::size_t kMostInBatch = 256;
+
 // How much there is and how much of it must go.
 struct Share {
   std::uint64_t used_bytes = 0;
@@ -25,36 +30,54 @@ struct Share {
   std::uint64_t free_files = 0;  // to be freed
 };
 
+// What a slice came to.
+struct Outcome {
+  Freed freed;
+  std::uint64_t in_use = 0;  // objects that were seen and are in use
+  std::uint64_t pinned = 0;  // objects that were seen and are pinned
+
+  // keep_going() said no: what was asked for is not all freed.
+  bool stopped = false;
+
+  // Since something was freed last, or this was said last, every directory was looked at, and
+  // nothing could be culled. Come back when something was released.
+  bool exhausted = false;
+};
+
 // Life: the cache's, its cursor is kept over restarts. Threads: one.
 class Rotation {
  public:
   explicit Rotation(std::uint64_t cursor) : cursor_(cursor) {}
 
+  // The sample that is next.
   [[nodiscard]] std::uint64_t cursor() const { return cursor_; }
 
-  // Culls one slice's worth, at most. Returns what it freed; the caller looks at real use and calls
-  // again. `now` and `stamp_seconds` as in score().
-  [[nodiscard]] Result<Freed> cull_slice(FanOut& fan_out, LargeObjects& large, const Share& share,
-                                         os::FileTime now, double stamp_seconds);
+  // Culls one slice's worth, at most. The caller looks at real use and calls again, unless the
+  // outcome says that there is no use in it. `now` and `stamp_seconds` as in score().
+  // Errors: what FanOut says of a directory, or of all of a cull(); what was freed before counts.
+  [[nodiscard]] Result<Outcome> cull_slice(FanOut& fan_out, LargeObjects& large, const Share& share,
+                                           os::FileTime now, double stamp_seconds);
 
   // Seconds since last use of the longest unused object that was seen and stays; 0: none yet.
   [[nodiscard]] double oldest_seconds() const { return oldest_seconds_; }
 
-  // Directories looked at and objects looked at, ever.
+  // Objects looked at, ever.
   [[nodiscard]] std::uint64_t looked_at() const { return looked_at_; }
 
  private:
-  struct Due;
+  class Slice;
 
-  Result<Freed> cull_large(FanOut& fan_out, LargeObjects& large, Due& due);
-  Result<Freed> cull_directories(FanOut& fan_out, std::size_t begin, std::size_t count, Due& due);
+  [[nodiscard]] Outcome finish(Outcome outcome, const Freed& of_large, double large_part,
+                               std::size_t samples);
 
   std::uint64_t cursor_;
+  std::size_t in_vain_ = 0;  // samples, since something could be culled
+  double large_ahead_ = 0;   // bytes that large objects gave beyond their share
   double oldest_seconds_ = 0;
   std::uint64_t looked_at_ = 0;
 };
 
-// How many of `directories` one slice takes.
-[[nodiscard]] std::size_t slice_of(std::size_t directories, const Share& share);
+// How many of `samples` one slice takes.
+[[nodiscard]] std::size_t slice_of(std::size_t samples, const Share& share);
 
 }  // namespace larder::culling

@@ -1,11 +1,13 @@
 #include "culling/rotation.h"
 
+#include <algorithm>
 #include <cstddef>
 #include <cstdint>
 #include <functional>
 #include <map>
 #include <random>
 #include <set>
+#include <span>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -24,6 +26,7 @@ namespace {
 
 constexpr double kStampSeconds = 60;
 constexpr os::FileTime kNow{1'000'000, 0};
+constexpr std::uint64_t kSize = 4096;
 
 os::FileStat used(std::int64_t modified, std::int64_t accessed) {
   os::FileStat stat;
@@ -44,29 +47,53 @@ class FakeFanOut final : public FanOut {
     ++count_;
   }
 
+  // Objects of kSize, last used at a random moment, all of them used again.
+  void add_many(std::uint64_t count, std::uint64_t seed) {
+    std::mt19937_64 random(seed);
+    for (std::uint64_t i = 0; i < count; ++i) {
+      add(random() % objects_.size(), "o" + std::to_string(i),
+          used(0, static_cast<std::int64_t>(100 + random() % 999'900)), kSize);
+    }
+  }
+
   std::size_t directories() override { return objects_.size(); }
 
-  Result<> list(std::size_t directory, const std::function<void(Candidate&&)>& visit) override {
-    ++listed_;
+  Result<> list(std::size_t directory, const std::function<bool(Candidate&&)>& visit) override {
+    listed_.push_back(directory);
     for (const auto& [name, candidate] : objects_[directory]) {
-      visit(Candidate(candidate));
+      if (!visit(Candidate(candidate))) {
+        break;
+      }
     }
     return {};
   }
 
   bool in_use(std::size_t, std::string_view name) override {
-    return in_use_.contains(std::string(name));
+    return hinted_.contains(std::string(name));
   }
 
-  Result<Freed> cull(std::size_t directory, const Candidate& object) override {
-    if (in_use_.contains(object.name)) {
-      return fail(Errc::kBusy, object.name);
+  Result<std::vector<Result<Freed>>> cull(std::size_t directory,
+                                          std::span<const Candidate> objects) override {
+    if (broken_) {
+      return fail(Errc::kCacheDead, "gone");
     }
-    objects_[directory].erase(object.name);
-    culled_.push_back(object.name);
-    total_ -= object.bytes;
-    --count_;
-    return Freed{object.bytes, 1};
+    batches_.push_back(objects.size());
+    most_listed_ = std::max(most_listed_, listed_.size() - listed_before_);
+    listed_before_ = listed_.size();
+    std::vector<Result<Freed>> answers;
+    for (const Candidate& object : objects) {
+      if (busy_.contains(object.name)) {
+        answers.push_back(fail(Errc::kBusy, object.name));
+      } else if (objects_[directory].erase(object.name) == 0 || gone_.contains(object.name)) {
+        answers.push_back(fail(Errc::kNotFound, object.name));
+      } else {
+        culled_.push_back(object.name);
+        total_ -= object.bytes;
+        --count_;
+        answers.push_back(Freed{object.bytes, 1});
+      }
+    }
+    return answers;
   }
 
   Result<Candidate> look_at(std::size_t directory, std::string_view name) override {
@@ -77,19 +104,47 @@ class FakeFanOut final : public FanOut {
     return found->second;
   }
 
+  bool keep_going() override { return keep_going_ == nullptr || keep_going_(); }
+
   [[nodiscard]] Share share(std::uint64_t free_bytes) const {
     return {total_, count_, free_bytes, 0};
   }
 
   std::vector<std::map<std::string, Candidate>> objects_;
-  std::set<std::string> in_use_;
+  std::set<std::string> hinted_;  // known to be in use
+  std::set<std::string> busy_;    // in use, which only cull() says
+  std::set<std::string> gone_;    // taken away between list() and cull()
+  bool broken_ = false;
+  std::function<bool()> keep_going_;
   std::vector<std::string> culled_;
+  std::vector<std::size_t> batches_;  // their sizes
+  std::vector<std::size_t> listed_;
+  std::size_t most_listed_ = 0;  // between two culls
+  std::size_t listed_before_ = 0;
   std::uint64_t total_ = 0;
   std::uint64_t count_ = 0;
-  std::uint64_t listed_ = 0;
 };
 
-TEST(RotationTest, ASliceIsAnEighthUnlessThatCostADirectoryMoreThanAQuarter) {
+class RotationTest : public ::testing::Test {
+ protected:
+  Result<Outcome> cull(FakeFanOut& cache, std::uint64_t free_bytes) {
+    return rotation_.cull_slice(cache, large_, cache.share(free_bytes), kNow, kStampSeconds);
+  }
+
+  // A small cache, the older the lower the number.
+  static FakeFanOut& fill_small(FakeFanOut& cache, int count) {
+    for (int i = 0; i < count; ++i) {
+      cache.add(static_cast<std::size_t>(i * 37 % 256), "object" + std::to_string(i),
+                used(0, 10'000 + i), kSize);
+    }
+    return cache;
+  }
+
+  LargeObjects large_;
+  Rotation rotation_{0};
+};
+
+TEST(SliceTest, IsAnEighthUnlessThatCostASampleMoreThanAQuarter) {
   const std::uint64_t million = 1'000'000;
   EXPECT_EQ(slice_of(256, {100 * million, million, 3 * million, 0}), 32U);
   EXPECT_EQ(slice_of(256, {100 * million, million, 10 * million, 0}), 103U);
@@ -98,71 +153,271 @@ TEST(RotationTest, ASliceIsAnEighthUnlessThatCostADirectoryMoreThanAQuarter) {
   EXPECT_EQ(slice_of(0, {0, 0, 0, 0}), 0U);
 }
 
-TEST(RotationTest, TheOldestOfASmallCacheGoFirstPinnedAndUsedNever) {
+TEST_F(RotationTest, TheOldestOfASmallCacheGoFirstPinnedAndUsedNever) {
   FakeFanOut cache(256);
-  for (int i = 0; i < 200; ++i) {
-    os::FileStat stat = used(0, 10'000 + i);
-    stat.mode = i == 3 ? 01600 : 0600;
-    cache.add(static_cast<std::size_t>(i * 37 % 256), "object" + std::to_string(i), stat, 4096);
-  }
-  cache.in_use_.insert("object5");
-  LargeObjects large;
-  Rotation rotation(0);
-  ASSERT_TRUE(rotation.cull_slice(cache, large, cache.share(10 * 4096), kNow, kStampSeconds));
+  fill_small(cache, 200);
+  cache.objects_[3 * 37]["object3"].stat.mode = 01600;
+  cache.hinted_.insert("object5");
+  const Outcome outcome = cull(cache, 10 * kSize).value();
+  std::ranges::sort(cache.culled_, {}, [](const auto& name) { return std::stoi(name.substr(6)); });
   const std::vector<std::string> expected{"object0", "object1", "object2", "object4",  "object6",
                                           "object7", "object8", "object9", "object10", "object11"};
   EXPECT_EQ(cache.culled_, expected);
+  EXPECT_EQ(outcome.freed.bytes, 10 * kSize);
+  EXPECT_EQ(outcome.freed.files, 10U);
+  EXPECT_EQ(outcome.pinned, 1U);
+  EXPECT_EQ(outcome.in_use, 1U);
+  EXPECT_FALSE(outcome.exhausted);
+}
+
+// What came into use or went away since it was listed does not count as freed: others go for it.
+TEST_F(RotationTest, ABatchWithBusyAndGoneObjectsIsFollowedByAnother) {
+  FakeFanOut cache(256);
+  cache.add_many(5, 1);
+  for (int i = 0; i < 12; ++i) {
+    cache.add(7, "x" + std::to_string(i), used(0, 10 + i), kSize);
+  }
+  cache.busy_ = {"x1", "x2"};
+  cache.gone_ = {"x3"};
+  const Outcome outcome = cull(cache, 8 * kSize).value();
+  EXPECT_EQ(outcome.freed.files, 8U);
+  EXPECT_EQ(outcome.in_use, 2U);
+  EXPECT_EQ(cache.batches_, (std::vector<std::size_t>{8, 3}));
+  EXPECT_EQ(cache.culled_,
+            (std::vector<std::string>{"x0", "x4", "x5", "x6", "x7", "x8", "x9", "x10"}));
+}
+
+TEST_F(RotationTest, ABatchIsOfOneDirectoryAndNeverTooLong) {
+  FakeFanOut cache(1);
+  cache.add_many(2000, 2);
+  EXPECT_EQ(cull(cache, 1000 * kSize)->freed.files, 1000U);
+  EXPECT_EQ(cache.batches_, (std::vector<std::size_t>{256, 256, 256, 232}));
 }
 
 // Three per cent of many objects: an eighth of them is looked at, and what goes is old.
-TEST(RotationTest, ASliceLooksAtAnEighthAndTakesOldOnes) {
-  std::mt19937_64 random(42);
+TEST_F(RotationTest, ASliceLooksAtAnEighthAndTakesOldOnes) {
   FakeFanOut cache(256);
   constexpr std::uint64_t kObjects = 60'000;
-  for (std::uint64_t i = 0; i < kObjects; ++i) {
-    cache.add(random() % 256, "o" + std::to_string(i),
-              used(0, static_cast<std::int64_t>(random() % 1'000'000)), 4096);
-  }
-  LargeObjects large;
+  cache.add_many(kObjects, 42);
+  const std::uint64_t due = kObjects * kSize / 100 * 3;
   Rotation rotation(17);
-  const std::uint64_t due = kObjects * 4096 / 100 * 3;
-  const Freed freed =
-      rotation.cull_slice(cache, large, cache.share(due), kNow, kStampSeconds).value();
-  EXPECT_GE(freed.bytes, due);
-  EXPECT_LE(freed.bytes, due + std::uint64_t{4096} * 64);
-  EXPECT_EQ(cache.listed_, 32U);
+  const Outcome outcome =
+      rotation.cull_slice(cache, large_, cache.share(due), kNow, kStampSeconds).value();
+  EXPECT_GE(outcome.freed.bytes, due);
+  EXPECT_LE(outcome.freed.bytes, due + kSize * 64);
+  EXPECT_EQ(cache.listed_.size(), 32U);
+  EXPECT_EQ(cache.listed_.front(), 17U);
   EXPECT_LT(rotation.looked_at(), kObjects / 7);
   EXPECT_GT(rotation.oldest_seconds(), 700'000);
-  for (const auto& directory : cache.objects_) {
-    EXPECT_GT(directory.size(), kObjects / 256 / 2);
+}
+
+// However much is owed, and whatever was in use in the samples before.
+TEST_F(RotationTest, NoSampleLosesMoreThanAQuarter) {
+  FakeFanOut cache(256);
+  cache.add_many(60'000, 43);
+  std::vector<std::size_t> before;
+  for (std::size_t i = 0; i < 256; ++i) {
+    before.push_back(cache.objects_[i].size());
+    for (const auto& [name, candidate] : cache.objects_[i]) {
+      if (i % 4 != 3) {
+        cache.busy_.insert(name);
+      }
+    }
   }
+  ASSERT_TRUE(cull(cache, cache.total_ / 5));
+  std::uint64_t most = 0;
+  for (std::size_t i = 0; i < 256; ++i) {
+    const std::size_t lost = before[i] - cache.objects_[i].size();
+    EXPECT_LE(lost, before[i] / 4 + 1);
+    most = std::max(most, lost * 5 / before[i]);
+  }
+  EXPECT_GE(most, 1U);  // more than a fifth: those that can, pay for the others
+}
+
+// A volume that nobody uses any more makes room for one in use, though each directory of it is old.
+TEST_F(RotationTest, TheDirectoriesOfAllVolumesWithOneNumberAreOneSample) {
+  FakeFanOut cache(512);
+  for (std::size_t i = 0; i < 40'000; ++i) {
+    const bool old = i % 4 == 0;
+    cache.add((old ? 0 : 256) + i / 4 % 256, (old ? "old" : "new") + std::to_string(i),
+              used(0, (old ? 1000 : 900'000) + static_cast<std::int64_t>(i)), kSize);
+  }
+  const Outcome outcome = cull(cache, cache.total_ / 100 * 3).value();
+  EXPECT_GE(outcome.freed.files, 1199U);
+  EXPECT_TRUE(std::ranges::all_of(cache.culled_, [](const auto& name) { return name[0] == 'o'; }));
+  EXPECT_EQ(cache.listed_.size(), 64U);
+  EXPECT_EQ(cache.listed_[1], 256U);
+}
+
+TEST_F(RotationTest, StopsBetweenDirectoriesAndGoesOnThereAfterARestart) {
+  FakeFanOut cache(256);
+  cache.add_many(60'000, 44);
+  cache.keep_going_ = [&] { return cache.listed_.size() < 5; };
+  const Outcome outcome = cull(cache, cache.total_ / 100 * 3).value();
+  EXPECT_TRUE(outcome.stopped);
+  EXPECT_FALSE(outcome.exhausted);
+  EXPECT_EQ(cache.listed_, (std::vector<std::size_t>{0, 1, 2, 3, 4}));
+  EXPECT_GT(outcome.freed.files, 4U);
+  EXPECT_EQ(rotation_.cursor(), 4U);
+
+  cache.keep_going_ = nullptr;
+  cache.listed_.clear();
+  Rotation restarted(rotation_.cursor());
+  LargeObjects none;
+  ASSERT_TRUE(restarted.cull_slice(cache, none, cache.share(kSize), kNow, kStampSeconds));
+  // The one that was not culled any more has its turn now.
+  EXPECT_EQ(cache.listed_.front(), 4U);
+}
+
+// A directory of a large cache holds tens of thousands: a daemon that is to end does not wait.
+TEST_F(RotationTest, StopsInALargeDirectoryAndBeginsWithItAgain) {
+  FakeFanOut cache(1);
+  cache.add_many(10'000, 45);
+  int asked = 0;
+  cache.keep_going_ = [&] { return ++asked < 3; };
+  EXPECT_TRUE(cull(cache, 100 * kSize)->stopped);
+  EXPECT_EQ(rotation_.looked_at(), 512U);
+  EXPECT_TRUE(cache.culled_.empty());
+  EXPECT_EQ(rotation_.cursor(), 0U);
+}
+
+TEST_F(RotationTest, TheCursorOfAnotherCacheIsTakenToo) {
+  FakeFanOut cache(256);
+  cache.add_many(60'000, 46);
+  Rotation rotation(256 * 7 + 250);
+  ASSERT_TRUE(
+      rotation.cull_slice(cache, large_, cache.share(cache.total_ / 100 * 3), kNow, kStampSeconds));
+  EXPECT_EQ(cache.listed_.front(), 250U);
+  EXPECT_EQ(cache.listed_[6], 0U);
+  EXPECT_EQ(rotation.cursor(), 26U);
+}
+
+// Then who culls can sleep until something is released.
+TEST_F(RotationTest, SaysWhenAllIsInUseOrPinnedAndBeginsAnewAfterIt) {
+  FakeFanOut cache(512);
+  cache.add_many(40'000, 47);
+  for (auto& directory : cache.objects_) {
+    for (auto& [name, candidate] : directory) {
+      if (candidate.stat.accessed.seconds % 2 == 0) {
+        candidate.stat.mode = 01600;
+      } else {
+        cache.busy_.insert(name);
+      }
+    }
+  }
+  Outcome outcome;
+  std::uint64_t in_use = 0;
+  std::uint64_t pinned = 0;
+  int slices = 0;
+  while (!outcome.exhausted) {
+    ASSERT_LE(++slices, 8);
+    outcome = cull(cache, cache.total_ / 100 * 3).value();
+    EXPECT_EQ(outcome.freed.files, 0U);
+    in_use += outcome.in_use;
+    pinned += outcome.pinned;
+  }
+  EXPECT_EQ(slices, 8);
+  EXPECT_EQ(cache.listed_.size(), 512U);
+  EXPECT_EQ(in_use, cache.busy_.size());
+  EXPECT_EQ(pinned, 40'000 - cache.busy_.size());
+  EXPECT_FALSE(cull(cache, cache.total_ / 100 * 3)->exhausted);  // one more round first
+  cache.busy_.clear();
+  EXPECT_GT(cull(cache, cache.total_ / 100 * 3)->freed.files, 500U);
+}
+
+TEST_F(RotationTest, AnErrorOfTheWholeEndsIt) {
+  FakeFanOut cache(256);
+  fill_small(cache, 100);
+  cache.broken_ = true;
+  EXPECT_EQ(cull(cache, kSize).error().code(), Errc::kCacheDead);
 }
 
 // A few huge old files must not stay while thousands of small ones pay for them.
-TEST(RotationTest, LargeObjectsPayTheirShare) {
-  FakeFanOut cache(256);
-  for (int i = 0; i < 20'000; ++i) {
-    cache.add(static_cast<std::size_t>(i % 256), "small" + std::to_string(i), used(0, 900'000),
-              4096);
+class LargeObjectsTest : public RotationTest {
+ protected:
+  LargeObjectsTest() {
+    for (int i = 0; i < 20'000; ++i) {
+      cache_.add(static_cast<std::size_t>(i % 256), "small" + std::to_string(i), used(0, 900'000),
+                 kSize);
+    }
+    for (int i = 0; i < 20; ++i) {
+      cache_.add(static_cast<std::size_t>(i), "large" + std::to_string(i), used(0, 100'000 + i),
+                 kLarge);
+    }
   }
-  LargeObjects large;
-  for (int i = 0; i < 20; ++i) {
-    const std::string name = "large" + std::to_string(i);
-    cache.add(static_cast<std::size_t>(i), name, used(0, 100'000 + i), 100'000'000);
-    large.add(static_cast<std::size_t>(i), name, 100'000'000);
+
+  static constexpr std::uint64_t kLarge = 100'000'000;
+
+  void know_all() {
+    for (int i = 0; i < 20; ++i) {
+      large_.add(static_cast<std::size_t>(i), "large" + std::to_string(i), kLarge);
+    }
   }
-  Rotation rotation(0);
-  ASSERT_TRUE(rotation.cull_slice(cache, large, cache.share(150'000'000), kNow, kStampSeconds));
-  EXPECT_EQ(cache.culled_, (std::vector<std::string>{"large0", "large1"}));
-  EXPECT_EQ(large.all().size(), 18U);
+
+  FakeFanOut cache_{256};
+};
+
+TEST_F(LargeObjectsTest, PayTheirShare) {
+  know_all();
+  ASSERT_TRUE(cull(cache_, 150'000'000));
+  EXPECT_EQ(cache_.culled_, (std::vector<std::string>{"large0", "large1"}));
+  EXPECT_EQ(large_.all().size(), 18U);
+  EXPECT_EQ(large_.bytes(), 18 * kLarge);
 }
 
-TEST(RotationTest, NothingToCullEndsAtOnce) {
+// One large object more than pays what is due of all of them: then the others have their turn.
+TEST_F(LargeObjectsTest, DoNotPayAgainWhatTheyPaidAhead) {
+  know_all();
+  for (int i = 0; i < 20'000; ++i) {
+    cache_.add(static_cast<std::size_t>(i % 256), "middle" + std::to_string(i), used(0, 800'000),
+               100'000);
+  }
+  std::uint64_t freed = 0;
+  for (int i = 0; i < 20; ++i) {
+    freed += cull(cache_, 40'000'000)->freed.bytes;
+  }
+  const std::uint64_t of_large = (20 - large_.all().size()) * kLarge;
+  EXPECT_GT(of_large, freed / 5 * 2);
+  EXPECT_LT(of_large, freed / 5 * 3);
+}
+
+TEST_F(LargeObjectsTest, BecomeKnownInTheRotationAndAreForgottenWhenGone) {
+  for (int i = 0; i < 8; ++i) {
+    ASSERT_TRUE(cull(cache_, cache_.total_ / 100 * 3));
+  }
+  EXPECT_GT(large_.all().size(), 10U);
+  const LargeObjects::Place place = large_.all().begin()->first;
+  cache_.objects_[place.directory].erase(place.name);
+  ASSERT_TRUE(cull(cache_, cache_.total_ / 100 * 3));
+  EXPECT_FALSE(large_.all().contains(place));
+}
+
+TEST_F(LargeObjectsTest, AreSparedWhenPinnedOrInUse) {
+  know_all();
+  cache_.objects_[0]["large0"].stat.mode = 01600;
+  cache_.hinted_ = {"large1"};
+  cache_.busy_ = {"large2"};
+  cache_.gone_ = {"large3"};
+  ASSERT_TRUE(cull(cache_, 90'000'000));
+  EXPECT_EQ(cache_.culled_, std::vector<std::string>{"large4"});
+  EXPECT_EQ(large_.all().size(), 18U);
+}
+
+// So its memory is that of one sample, however large the cache is.
+TEST_F(RotationTest, CullsASampleBeforeItLooksAtTheNext) {
+  FakeFanOut cache(512);
+  cache.add_many(50'000, 48);
+  ASSERT_TRUE(cull(cache, cache.total_ / 100 * 3));
+  EXPECT_EQ(cache.listed_.size(), 64U);
+  EXPECT_EQ(cache.most_listed_, 2U);
+}
+
+TEST_F(RotationTest, NothingToCullEndsAtOnce) {
   FakeFanOut cache(0);
-  LargeObjects large;
-  Rotation rotation(5);
-  const auto freed = rotation.cull_slice(cache, large, {100, 0, 50, 0}, kNow, kStampSeconds);
-  EXPECT_EQ(freed->files, 0U);
+  const Outcome outcome =
+      rotation_.cull_slice(cache, large_, {100, 0, 50, 0}, kNow, kStampSeconds).value();
+  EXPECT_EQ(outcome.freed.files, 0U);
+  EXPECT_TRUE(outcome.exhausted);
 }
 
 }  // namespace

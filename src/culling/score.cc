@@ -10,6 +10,8 @@ namespace {
 
 constexpr std::uint32_t kStickyBit = 01000;
 constexpr double kNeverUsedAgain = 4.0;
+constexpr double kStampPart = 64;
+constexpr double kMostStampSeconds = 86400;
 
 double seconds_between(os::FileTime from, os::FileTime to) {
   return static_cast<double>(to.seconds - from.seconds) +
@@ -31,6 +33,10 @@ double score(const os::FileStat& stat, os::FileTime now, double stamp_seconds) {
   const bool used_again = seconds_between(stat.modified, stat.accessed) >= stamp_seconds &&
                           stat.accessed > stat.modified;
   return used_again ? unused : unused * kNeverUsedAgain;
+}
+
+double stamp_after(double oldest_seconds, double least) {
+  return std::max(least, std::min(oldest_seconds / kStampPart, kMostStampSeconds));
 }
 
 }  // namespace larder::culling

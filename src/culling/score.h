@@ -15,4 +15,9 @@ namespace larder::culling {
 // access and modification times are less than `stamp_seconds` apart.
 [[nodiscard]] double score(const os::FileStat& stat, os::FileTime now, double stamp_seconds);
 
+// Seconds after which a stamp of last use is old enough to be written again: a 64th of the age of
+// the longest unused object, at least `least`, at most a day. So that stamps are few, and still
+// tell what is old.
+[[nodiscard]] double stamp_after(double oldest_seconds, double least);
+
 }  // namespace larder::culling

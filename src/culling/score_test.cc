@@ -25,5 +25,11 @@ TEST(ScoreTest, WhatWasNeverUsedAgainCountsFourTimes) {
   EXPECT_DOUBLE_EQ(score(stat_of(0, 2000), {1100, 0}, kLeastSeconds), 0);  // clock set back
 }
 
+TEST(ScoreTest, AStampIsDueAfterA64thOfTheOldestAge) {
+  EXPECT_DOUBLE_EQ(stamp_after(0, kLeastSeconds), kLeastSeconds);
+  EXPECT_DOUBLE_EQ(stamp_after(64'000, kLeastSeconds), 1000);
+  EXPECT_DOUBLE_EQ(stamp_after(1e9, kLeastSeconds), 86'400);
+}
+
 }  // namespace
 }  // namespace larder::culling
