@@ -76,7 +76,8 @@ FILE_CALLS_ALLOWED = {
     "adapters/localdir": "plays the server with files of this machine, which are not the cache's",
     "fuse/signals.cc": "/proc/PID/status tells of a caller",
     "handover/table.cc": "the memory that keeper and engine share",
-    "keeper": "prepares cache and runtime directories as root and passes descriptors on",
+    "handover/cache_directory.cc": "prepares a cache directory as root, to be passed on",
+    "keeper": "prepares the runtime directory as root and passes descriptors on",
     "cli": "opens /dev/fuse, examines mount points, starts the keeper",
     "control/server.cc": "the socket's own name",
 }

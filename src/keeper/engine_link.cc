@@ -19,6 +19,7 @@
 #include "base/log.h"
 #include "base/result.h"
 #include "base/unique_fd.h"
+#include "handover/engine_user.h"
 #include "handover/messages.h"
 #include "keeper/engine_process.h"
 #include "os/packet_socket.h"
@@ -55,7 +56,7 @@ Result<Message> make_hello(const handover::Hello& hello, const EngineLink::Given
 
 Result<std::unique_ptr<EngineLink>> EngineLink::start(std::uint64_t number,
                                                       const std::string& program,
-                                                      const EngineUser& user,
+                                                      const handover::EngineUser& user,
                                                       const handover::Hello& hello,
                                                       const Given& given, MonotonicTime now) {
   Message greeting = TRY(make_hello(hello, given));

@@ -12,6 +12,7 @@
 #include "base/clock.h"
 #include "base/result.h"
 #include "base/unique_fd.h"
+#include "handover/engine_user.h"
 #include "handover/messages.h"
 #include "keeper/engine_process.h"
 
@@ -29,7 +30,7 @@ class EngineLink {
   // Starts the program and queues its HELLO, with descriptors of its own of `tables` (all kinds, in
   // their order). `number` tells this engine from those before it.
   [[nodiscard]] static Result<std::unique_ptr<EngineLink>> start(
-      std::uint64_t number, const std::string& program, const EngineUser& user,
+      std::uint64_t number, const std::string& program, const handover::EngineUser& user,
       const handover::Hello& hello, const Given& given, MonotonicTime now);
 
   [[nodiscard]] std::uint64_t number() const { return number_; }

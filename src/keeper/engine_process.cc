@@ -12,7 +12,6 @@
 #include <grp.h>
 #include <linux/capability.h>
 #include <linux/close_range.h>
-#include <pwd.h>
 #include <signal.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
@@ -24,6 +23,7 @@
 #include "base/error.h"
 #include "base/result.h"
 #include "base/unique_fd.h"
+#include "handover/engine_user.h"
 #include "handover/messages.h"
 
 namespace larder::keeper {
@@ -39,7 +39,7 @@ struct LaunchPlan {
   int channel = -1;
   int failure = -1;  // the child writes its errno here
   pid_t keeper = 0;
-  EngineUser user;
+  handover::EngineUser user;
   std::array<char*, 2> arguments{};
   std::vector<char*> environment;
 };
@@ -74,7 +74,7 @@ bool drop_bounding_set() {
   return true;
 }
 
-bool drop_rights(const EngineUser& user) {
+bool drop_rights(const handover::EngineUser& user) {
   if (!drop_bounding_set() || ::prctl(PR_SET_KEEPCAPS, 1, 0, 0, 0) != 0 ||
       ::setgroups(0, nullptr) != 0 || ::setresgid(user.gid, user.gid, user.gid) != 0 ||
       ::setresuid(user.uid, user.uid, user.uid) != 0) {
@@ -168,22 +168,6 @@ Result<EngineProcess> fork_engine(LaunchPlan& plan, const std::string& program) 
 
 }  // namespace
 
-Result<EngineUser> find_engine_user() {
-  // NOLINTNEXTLINE(concurrency-mt-unsafe): the keeper has one thread when it looks
-  if (const passwd* const entry = ::getpwnam("larder")) {
-    return EngineUser{entry->pw_uid, entry->pw_gid};
-  }
-  // NOLINTNEXTLINE(concurrency-mt-unsafe): as above
-  if (::getpwuid(kFallbackUid) != nullptr) {
-    return fail(
-        Errc::kInvalid,
-        fmt::format("there is no user larder, and uid {} belongs to somebody: make one with "
-                    "`adduser --system --group --no-create-home larder`",
-                    kFallbackUid));
-  }
-  return EngineUser{kFallbackUid, kFallbackUid};
-}
-
 Result<std::string> find_engine_program() {
   std::array<char, 4096> buffer{};
   const ssize_t length = ::readlink("/proc/self/exe", buffer.data(), buffer.size() - 1);
@@ -204,7 +188,7 @@ Result<std::string> find_engine_program() {
                           directory));
 }
 
-Result<EngineProcess> start_engine(const std::string& program, const EngineUser& user,
+Result<EngineProcess> start_engine(const std::string& program, const handover::EngineUser& user,
                                    const UniqueFd& channel) {
   const UniqueFd opened(::open(program.c_str(), O_PATH | O_CLOEXEC));
   if (!opened.valid()) {

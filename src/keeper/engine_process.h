@@ -8,19 +8,9 @@
 
 #include "base/result.h"
 #include "base/unique_fd.h"
+#include "handover/engine_user.h"
 
 namespace larder::keeper {
-
-// Used when there is no user "larder": outside of what Debian and systemd give to anybody.
-inline constexpr uid_t kFallbackUid = 60950;
-
-struct EngineUser {
-  uid_t uid = 0;
-  gid_t gid = 0;
-};
-
-// User and group "larder", or the fallback; kInvalid if somebody else has that.
-[[nodiscard]] Result<EngineUser> find_engine_user();
 
 // larder-engine beside this program, or ../libexec/larder/larder-engine from there.
 [[nodiscard]] Result<std::string> find_engine_program();
@@ -35,7 +25,8 @@ struct EngineProcess {
 // the hard limit allows, umask 077 and default signals, in a process group of its own. It gets
 // SIGTERM when the keeper dies. `program` is opened by us, so it may lie where `user` cannot go.
 // Errors: also that of the exec itself.
-[[nodiscard]] Result<EngineProcess> start_engine(const std::string& program, const EngineUser& user,
+[[nodiscard]] Result<EngineProcess> start_engine(const std::string& program,
+                                                 const handover::EngineUser& user,
                                                  const UniqueFd& channel);
 
 // Once the pidfd is readable: reaps, and says how it ended ("was killed by signal 11").

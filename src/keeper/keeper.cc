@@ -27,12 +27,13 @@
 #include "base/log.h"
 #include "base/result.h"
 #include "base/unique_fd.h"
+#include "handover/cache_directory.h"
+#include "handover/engine_user.h"
 #include "handover/lines.h"
 #include "handover/messages.h"
 #include "handover/paths.h"
 #include "handover/table.h"
 #include "keeper/backing_ids.h"
-#include "keeper/cache_directory.h"
 #include "keeper/clients.h"
 #include "keeper/engine_link.h"
 #include "keeper/engine_process.h"
@@ -70,7 +71,7 @@ bool is_fuse_device(const UniqueFd& descriptor) {
 // Owned by run_keeper, used on its thread only. Nothing here waits but poll(2).
 class Keeper {
  public:
-  Keeper(const KeeperOptions& options, RuntimeDirectory runtime, EngineUser user,
+  Keeper(const KeeperOptions& options, RuntimeDirectory runtime, handover::EngineUser user,
          std::string program, UniqueFd signals, UniqueFd wake)
       : hello_{options.runtime_directory, options.log_level, options.cache, options.cache_size},
         program_(std::move(program)),
@@ -117,7 +118,7 @@ class Keeper {
 
   const handover::Hello hello_;
   const std::string program_;
-  const EngineUser user_;
+  const handover::EngineUser user_;
   const SteadyClock clock_;
   RuntimeDirectory runtime_;  // released when run() ends
   const LogFile log_file_{hello_.runtime_directory};
@@ -365,7 +366,7 @@ void Keeper::on_open_cache(const Message& message) {
   job.reply.head.kind = MessageKind::kCacheOpened;
   job.reply.head.request = message.head.request;
   job.work = [path = message.text, user = user_](Message& answer) {
-    Result<UniqueFd> directory = open_cache_directory(path, user);
+    Result<UniqueFd> directory = handover::open_cache_directory(path, user);
     if (directory) {
       answer.descriptors.push_back(std::move(*directory));
     } else {
@@ -539,7 +540,7 @@ Result<> run_keeper(const KeeperOptions& options) {
   if (program.empty()) {
     program = TRY(find_engine_program());
   }
-  const EngineUser user = TRY(find_engine_user());
+  const handover::EngineUser user = TRY(handover::find_engine_user());
   UniqueFd signals = TRY(watch_signals());
   UniqueFd wake(::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK));
   if (!wake.valid()) {

@@ -34,9 +34,9 @@
 #include "base/error.h"
 #include "base/result.h"
 #include "base/unique_fd.h"
+#include "handover/engine_user.h"
 #include "handover/keeper_client.h"
 #include "handover/mount_spec.h"
-#include "keeper/engine_process.h"
 #include "keeper/runtime_directory.h"
 #include "os/packet_socket.h"
 
@@ -176,7 +176,7 @@ TEST_F(KeeperTest, StartsTheEngineWithFewRights) {
   ASSERT_TRUE(pids.has_value()) << log();
   EXPECT_EQ(pids->keeper, keeper_);
   const std::string status = read_file(fmt::format("/proc/{}/status", pids->engine));
-  const uid_t uid = find_engine_user()->uid;
+  const uid_t uid = handover::find_engine_user()->uid;
   EXPECT_NE(uid, 0U);
   EXPECT_THAT(status, HasSubstr(fmt::format("Uid:\t{0}\t{0}\t{0}\t{0}", uid)));
   EXPECT_THAT(status, testing::ContainsRegex("Groups:\t *\n"));

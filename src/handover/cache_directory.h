@@ -1,13 +1,14 @@
-// Opening a directory for the engine to keep a cache in.
+// Opening a directory for the engine to keep a cache in, as root: by the keeper, or by the daemon
+// that brings the cache up.
 #pragma once
 
 #include <string>
 
 #include "base/result.h"
 #include "base/unique_fd.h"
-#include "keeper/engine_process.h"
+#include "handover/engine_user.h"
 
-namespace larder::keeper {
+namespace larder::handover {
 
 // Opens `path`, absolute and without symbolic links, as a directory of mode 0700 that belongs to
 // `user`; makes it (but not its parents) if it does not exist. It changes hands only if it is
@@ -17,4 +18,4 @@ namespace larder::keeper {
 [[nodiscard]] Result<UniqueFd> open_cache_directory(const std::string& path,
                                                     const EngineUser& user);
 
-}  // namespace larder::keeper
+}  // namespace larder::handover

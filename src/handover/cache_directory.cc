@@ -1,4 +1,4 @@
-#include "keeper/cache_directory.h"
+#include "handover/cache_directory.h"
 
 #include <algorithm>
 #include <array>
@@ -19,9 +19,9 @@
 #include "base/error.h"
 #include "base/result.h"
 #include "base/unique_fd.h"
-#include "keeper/engine_process.h"
+#include "handover/engine_user.h"
 
-namespace larder::keeper {
+namespace larder::handover {
 
 namespace {
 
@@ -134,4 +134,4 @@ Result<UniqueFd> open_cache_directory(const std::string& path, const EngineUser&
   return directory;
 }
 
-}  // namespace larder::keeper
+}  // namespace larder::handover
