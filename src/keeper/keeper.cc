@@ -42,6 +42,7 @@
 #include "keeper/mounts.h"
 #include "keeper/runtime_directory.h"
 #include "keeper/surroundings.h"
+#include "os/service_manager.h"
 
 namespace larder::keeper {
 
@@ -515,7 +516,7 @@ void Keeper::begin_stop(const char* why) {
     return;
   }
   log_info("ending, because of {}", why);
-  notify_service_manager("STOPPING=1");
+  os::notify_service_manager("STOPPING=1");
   stop_until_ = clock_.now() + kStopPatience;
   if (engine_) {
     Message message;
@@ -550,7 +551,7 @@ Result<> run_keeper(const KeeperOptions& options) {
   Keeper keeper(options, std::move(runtime), user, std::move(program), std::move(signals),
                 std::move(wake));
   TRY(keeper.start_engine());
-  notify_service_manager("READY=1");
+  os::notify_service_manager("READY=1");
   if (options.on_started) {
     options.on_started();
   }

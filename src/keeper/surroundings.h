@@ -1,7 +1,5 @@
-// What the keeper settles with the system that it runs in: signals, limits, the service manager.
+// What the keeper settles with the system that it runs in: signals, limits.
 #pragma once
-
-#include <string_view>
 
 #include "base/result.h"
 #include "base/unique_fd.h"
@@ -12,7 +10,5 @@ namespace larder::keeper {
 [[nodiscard]] Result<UniqueFd> watch_signals();
 // As many descriptors as the hard limit allows: two a mount, one a message under way.
 void raise_descriptor_limit();
-// A line for sd_notify(3), if the keeper was started so.
-void notify_service_manager(std::string_view state);
 
 }  // namespace larder::keeper
