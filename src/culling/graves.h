@@ -1,0 +1,51 @@
+// Graves: removes, in small steps, the dead directories that lie in one, the graveyard.
+#pragma once
+
+#include <cstddef>
+#include <functional>
+#include <set>
+#include <string>
+#include <utility>
+
+#include "base/result.h"
+#include "os/filesystem.h"
+
+namespace larder::culling {
+
+// Who put them there is not known, nor how deep they are: a directory inside of one becomes a grave
+// of its own, so that one open directory is enough. What cannot be removed is left alone for this
+// life of the object. Threads: one at a time.
+class Graves {
+ public:
+  struct Rules {
+    // A name that nothing in the graveyard has.
+    std::function<Result<std::string>()> new_name;
+    // A file beside the graves that is to stay: somebody is about to give it its place. Empty:
+    // none.
+    std::function<bool(const os::FileStat&)> spares;
+  };
+
+  explicit Graves(Rules rules) : rules_(std::move(rules)) {}
+
+  // Of one and the same `graveyard` in all calls. Blocks for some 128 names. True: there is more to
+  // do.
+  bool empty_some(os::Directory& graveyard);
+
+ private:
+  // The next that is neither stuck nor spared; "" when there is none.
+  [[nodiscard]] std::string next_grave(os::Directory& graveyard) const;
+  // False: there is more in it.
+  [[nodiscard]] Result<bool> open_grave(os::Directory& graveyard, const std::string& name,
+                                        std::size_t& left);
+  // False: `left` names were taken out, and there are more.
+  [[nodiscard]] Result<bool> empty_grave(os::Directory& graveyard, const std::string& name,
+                                         std::size_t& left);
+  [[nodiscard]] Result<> take_out(os::Directory& graveyard, os::Directory& grave,
+                                  const os::DirectoryEntry& entry);
+  [[nodiscard]] bool is_spared(os::Directory& graveyard, const os::DirectoryEntry& entry) const;
+
+  const Rules rules_;
+  std::set<std::string> stuck_;
+};
+
+}  // namespace larder::culling
