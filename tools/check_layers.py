@@ -17,10 +17,12 @@ ROOT = pathlib.Path(__file__).resolve().parents[1]
 # folder: (what it may include, from top to bottom; one word on what it is). A name that ends in .h
 # allows that header only, not the rest of its folder.
 LAYERS = {
-    "programs": (["engine", "keeper", "cli", "handover", "base"], "parse arguments, call run(), nothing else"),
+    "programs": (["engine", "keeper", "cachefilesd", "cli", "handover", "base"], "parse arguments, call run(), nothing else"),
     "engine": (["fuse", "adapters/localdir", "adapters/nfs", "cachefiles", "netfs", "fscache",
                 "control", "handover", "os", "base"], "puts the parts together"),
     "keeper": (["handover", "os", "base"], "outlives the engine, holds what must"),
+    "cachefilesd": (["control", "handover", "culling", "cachefiles/layout.h", "os", "base"],
+                    "the other end of a cache channel: brings a cache up, culls, reaps"),
     "cli": (["control", "handover", "os", "base"], "the user's commands"),
     "fuse": (["netfs", "handover", "os", "base"], "kernel requests in, replies out"),
     "adapters/localdir": (["netfs/adapter.h", "netfs/attributes.h", "netfs/changes.h", "os", "base"],
