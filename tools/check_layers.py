@@ -82,6 +82,11 @@ FILE_CALLS_ALLOWED = {
     "keeper": "prepares the runtime directory as root and passes descriptors on",
     "cli": "opens /dev/fuse, examines mount points, starts the keeper",
     "control/server.cc": "the socket's own name",
+    "cachefilesd/background.cc": "/dev/null",
+    "cachefilesd/kernel_channel.cc": "the kernel's device",
+    "cachefilesd/pid_file.cc": "the pid file, as root",
+    "cachefilesd/rights.cc": "names to Landlock what stays within reach",
+    "cachefilesd/run.cc": "the engine's runtime directory, as root",
 }
 
 _INCLUDE = re.compile(r'^\s*#\s*include\s+(["<])([^">]+)[">]', re.MULTILINE)

@@ -15,6 +15,7 @@
 
 #include <fmt/chrono.h>
 #include <fmt/format.h>
+#include <syslog.h>
 #include <unistd.h>
 
 namespace larder {
@@ -25,12 +26,16 @@ constexpr std::size_t kRingLines = 1000;
 constexpr std::array<std::string_view, 4> kLevelNames = {"error", "warning", "info", "debug"};
 // syslog(3) priorities, as the journal reads them from the head of a line.
 constexpr std::array<std::string_view, 4> kJournalPriorities = {"<3>", "<4>", "<6>", "<7>"};
+constexpr std::array<int, 4> kSyslogPriorities = {LOG_ERR, LOG_WARNING, LOG_INFO, LOG_DEBUG};
 
 // Plain std::mutex: the log is below every rank, and a failed rank check logs.
 struct LogState {
   std::mutex mutex;
   std::string name;
   std::deque<std::string> ring;
+  bool to_stderr = true;
+  bool to_syslog = false;
+  std::string syslog_name;  // syslog(3) keeps a pointer to it
 };
 
 LogState& state() {
@@ -81,6 +86,15 @@ void set_log_name(std::string name) {
   state().name = std::move(name);
 }
 
+void log_to_syslog(bool also_stderr) {
+  const std::lock_guard lock(state().mutex);
+  state().syslog_name = state().name;
+  // Now, not at the first line: by then we may not be allowed to.
+  ::openlog(state().syslog_name.c_str(), LOG_PID | LOG_NDELAY, LOG_DAEMON);
+  state().to_syslog = true;
+  state().to_stderr = also_stderr;
+}
+
 void log_line(LogLevel level, std::string_view text) {
   if (level > log_level()) {
     return;
@@ -93,8 +107,13 @@ void log_line(LogLevel level, std::string_view text) {
       journal_behind_stderr()
           ? fmt::format("{}{}: {}\n", kJournalPriorities.at(index), state().name, text)
           : line + "\n";
-  // A full or closed stderr must not stop a filesystem; the ring keeps the line.
-  [[maybe_unused]] const auto written = ::write(STDERR_FILENO, output.data(), output.size());
+  if (state().to_syslog) {
+    ::syslog(kSyslogPriorities.at(index), "%s", std::string(text).c_str());
+  }
+  if (state().to_stderr) {
+    // A full or closed stderr must not stop a filesystem; the ring keeps the line.
+    [[maybe_unused]] const auto written = ::write(STDERR_FILENO, output.data(), output.size());
+  }
   state().ring.push_back(std::move(line));
   if (state().ring.size() > kRingLines) {
     state().ring.pop_front();

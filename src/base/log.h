@@ -1,4 +1,5 @@
-// Log lines: to stderr (or the journal behind it), and a ring of the last ones for `larder log`.
+// Log lines: to stderr (or the journal behind it) or syslog, and a ring of the last ones for
+// `larder log`.
 //
 // Log where an error stops, not where it passes. Lines carry ids, never secrets or file contents.
 // Threads: everything here may be called from any thread.
@@ -27,6 +28,10 @@ void set_log_level(LogLevel level);
 [[nodiscard]] bool parse_log_level(std::string_view name, LogLevel& level);
 // A word before each line that says which process speaks ("keeper", "engine").
 void set_log_name(std::string name);
+
+// From now on lines go to syslog(3), as those of a daemon by the name that was set; to stderr too
+// if `also_stderr`.
+void log_to_syslog(bool also_stderr);
 
 // One line, without a newline. Under systemd (JOURNAL_STREAM) the priority goes in front.
 void log_line(LogLevel level, std::string_view text);

@@ -61,12 +61,14 @@ Result<bool> Graves::open_grave(os::Directory& graveyard, const std::string& nam
                                 std::size_t& left) {
   if (TRY(graveyard.stat(name)).type != os::NodeType::kDirectory) {
     TRY(graveyard.unlink(name));
+    ++removed_;
     return true;
   }
   if (!TRY(empty_grave(graveyard, name, left))) {
     return false;
   }
   TRY(graveyard.remove_directory(name));
+  ++removed_;
   return true;
 }
 
@@ -95,7 +97,9 @@ Result<> Graves::take_out(os::Directory& graveyard, os::Directory& grave,
     const std::string name = TRY(rules_.new_name());
     return grave.rename(entry.name, graveyard, name);
   }
-  return grave.unlink(entry.name);
+  TRY(grave.unlink(entry.name));
+  ++removed_;
+  return {};
 }
 
 }  // namespace larder::culling

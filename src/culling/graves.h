@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstddef>
+#include <cstdint>
 #include <functional>
 #include <set>
 #include <string>
@@ -31,6 +32,9 @@ class Graves {
   // do.
   bool empty_some(os::Directory& graveyard);
 
+  // Names that went, ever.
+  [[nodiscard]] std::uint64_t removed() const { return removed_; }
+
  private:
   // The next that is neither stuck nor spared; "" when there is none.
   [[nodiscard]] std::string next_grave(os::Directory& graveyard) const;
@@ -46,6 +50,7 @@ class Graves {
 
   const Rules rules_;
   std::set<std::string> stuck_;
+  std::uint64_t removed_ = 0;
 };
 
 }  // namespace larder::culling

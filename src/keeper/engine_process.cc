@@ -25,6 +25,7 @@
 #include "base/unique_fd.h"
 #include "handover/engine_user.h"
 #include "handover/messages.h"
+#include "os/capabilities.h"
 
 namespace larder::keeper {
 
@@ -56,35 +57,17 @@ std::vector<std::string> engine_environment() {
   return environment;
 }
 
-bool set_capabilities(std::uint64_t wanted) {
-  __user_cap_header_struct header{_LINUX_CAPABILITY_VERSION_3, 0};
-  const auto low = static_cast<std::uint32_t>(wanted);
-  const auto high = static_cast<std::uint32_t>(wanted >> 32U);
-  std::array<__user_cap_data_struct, 2> data{{{low, low, low}, {high, high, high}}};
-  return ::syscall(SYS_capset, &header, data.data()) == 0;
-}
-
-bool drop_bounding_set() {
-  for (unsigned long capability = 0; capability <= 63; ++capability) {
-    const bool wanted = capability == CAP_NET_BIND_SERVICE;
-    if (!wanted && ::prctl(PR_CAPBSET_DROP, capability, 0, 0, 0) != 0 && errno != EINVAL) {
-      return false;  // EINVAL: this kernel has no such capability
-    }
-  }
-  return true;
-}
-
 bool drop_rights(const handover::EngineUser& user) {
-  if (!drop_bounding_set() || ::prctl(PR_SET_KEEPCAPS, 1, 0, 0, 0) != 0 ||
+  if (!os::drop_bounding_set(kBindService) || ::prctl(PR_SET_KEEPCAPS, 1, 0, 0, 0) != 0 ||
       ::setgroups(0, nullptr) != 0 || ::setresgid(user.gid, user.gid, user.gid) != 0 ||
       ::setresuid(user.uid, user.uid, user.uid) != 0) {
     return false;
   }
   // In a container that has no CAP_NET_BIND_SERVICE the engine goes without: servers that insist on
   // privileged ports then refuse it, which it reports.
-  if (!set_capabilities(kBindService) ||
+  if (!os::set_capabilities(kBindService) ||
       ::prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_RAISE, CAP_NET_BIND_SERVICE, 0, 0) != 0) {
-    if (!set_capabilities(0)) {
+    if (!os::set_capabilities(0)) {
       return false;
     }
   }

@@ -16,6 +16,7 @@
 #include <string_view>
 
 #include "base/bytes.h"
+#include "base/error.h"
 #include "base/result.h"
 #include "base/unique_fd.h"
 
@@ -159,6 +160,11 @@ class Directory {
   // syncfs: everything written to the filesystem before is on the disk when it returns. Reports,
   // once, a writeback error that happened since the last call on this directory.
   [[nodiscard]] virtual Result<> sync_filesystem() = 0;
+
+  // A new descriptor of it, to be made the working directory; kNotSupported in fakes.
+  [[nodiscard]] virtual Result<UniqueFd> duplicate_descriptor() {
+    return fail(Errc::kNotSupported, "a directory without a descriptor");
+  }
 };
 
 // The root of the door: opens a directory by descriptor or path, once, at bind.

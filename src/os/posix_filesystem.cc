@@ -484,6 +484,14 @@ class PosixDirectory final : public Directory {
 
   Result<> sync_filesystem() override { return check_call(::syncfs(fd_.get()), "syncfs"); }
 
+  Result<UniqueFd> duplicate_descriptor() override {
+    UniqueFd copy(::fcntl(fd_.get(), F_DUPFD_CLOEXEC, 0));
+    if (!copy.valid()) {
+      return fail_errno(errno, "dup");
+    }
+    return copy;
+  }
+
  private:
   // False: the visitor has seen enough.
   static bool visit_entries(std::string_view entries,

@@ -1,0 +1,93 @@
+// CacheTree: the directories below cache/, as culling sees them.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <optional>
+#include <span>
+#include <string>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+#include "base/result.h"
+#include "cachefilesd/cache_channel.h"
+#include "cachefilesd/graveyard.h"
+#include "culling/candidate.h"
+#include "culling/fan_out.h"
+#include "culling/large_objects.h"
+#include "culling/rotation.h"
+#include "os/filesystem.h"
+
+namespace larder::cachefilesd {
+
+// Names are looked at, never followed; what has no business there is left to the engine, or buried
+// where the cache is a kernel's. Holds a few descriptors, however many directories there are.
+// Threads: one. Life: from a bind to the release.
+class CacheTree final : public culling::FanOut {
+ public:
+  // `root`: the cache's directory, bound, so that cache/ is there. All outlive the tree.
+  // `graveyard`: where the unexpected goes; null: nowhere.
+  [[nodiscard]] static Result<std::unique_ptr<CacheTree>> open(os::Directory& root,
+                                                               CacheChannel& channel,
+                                                               Graveyard* graveyard);
+
+  // Who answers keep_going(); all the time until then.
+  void ask(std::function<bool()> keep_going) { keep_going_ = std::move(keep_going); }
+
+  // Looks for volumes that came. True: the directories have other numbers than before.
+  [[nodiscard]] Result<bool> find_volumes();
+
+  // Only what has a map log is large. Without maps/ nothing is known.
+  [[nodiscard]] Result<> find_large(culling::LargeObjects& large, std::uint64_t large_from);
+
+  // What there is, by a look at some samples.
+  [[nodiscard]] Result<culling::Share> estimate();
+
+  std::size_t directories() override { return volumes_.size() * culling::kSamples; }
+
+  Result<> list(std::size_t directory,
+                const std::function<bool(culling::Candidate&&)>& visit) override;
+
+  bool in_use(std::size_t /*directory*/, std::string_view /*name*/) override { return false; }
+
+  Result<std::vector<Result<culling::Freed>>> cull(
+      std::size_t directory, std::span<const culling::Candidate> objects) override;
+  Result<culling::Candidate> look_at(std::size_t directory, std::string_view name) override;
+
+  bool keep_going() override { return !keep_going_ || keep_going_(); }
+
+ private:
+  struct Volume {
+    std::string name;
+    bool there = true;
+  };
+
+  CacheTree(std::unique_ptr<os::Directory> cache, std::unique_ptr<os::Directory> maps,
+            CacheChannel& channel, Graveyard* graveyard)
+      : cache_(std::move(cache)),
+        maps_(std::move(maps)),
+        channel_(channel),
+        graveyard_(graveyard) {}
+
+  // Below `top`, which is cache/ or maps/. nullptr: it is not there, or is none.
+  [[nodiscard]] Result<std::unique_ptr<os::Directory>> open_in(os::Directory& top,
+                                                               std::size_t directory);
+  // The same below cache/, kept open until the next one is asked for.
+  [[nodiscard]] Result<os::Directory*> opened(std::size_t directory);
+  [[nodiscard]] Result<> tidy_volume(const std::string& name);
+  void bury(os::Directory& parent, const std::vector<std::string>& names);
+
+  const std::unique_ptr<os::Directory> cache_;
+  const std::unique_ptr<os::Directory> maps_;  // null: there is none
+  CacheChannel& channel_;
+  Graveyard* const graveyard_;
+  std::function<bool()> keep_going_;
+  std::vector<Volume> volumes_;
+  std::unique_ptr<os::Directory> opened_;
+  std::optional<std::size_t> opened_number_;
+};
+
+}  // namespace larder::cachefilesd

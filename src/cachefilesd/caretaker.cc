@@ -1,0 +1,160 @@
+#include "cachefilesd/caretaker.h"
+
+#include <algorithm>
+#include <cstdint>
+#include <optional>
+
+#include "base/clock.h"
+#include "base/error.h"
+#include "base/log.h"
+#include "base/result.h"
+#include "cachefilesd/waiter.h"
+#include "control/cache_protocol.h"
+#include "culling/large_objects.h"
+#include "culling/rotation.h"
+
+namespace larder::cachefilesd {
+namespace {
+
+using control::CacheState;
+
+constexpr double kStampSeconds = 60;
+constexpr int kPauseFactor = 10;
+
+bool has_same_limits(const CacheState& a, const CacheState& b) {
+  return a.frun == b.frun && a.fcull == b.fcull && a.fstop == b.fstop && a.brun == b.brun &&
+         a.bcull == b.bcull && a.bstop == b.bstop && a.size_bytes == b.size_bytes;
+}
+
+}  // namespace
+
+Caretaker::Caretaker(const Parts& parts, const Settings& settings)
+    : parts_(parts),
+      settings_(settings),
+      rotation_(parts.now().nanoseconds),  // anywhere, so that nobody is always the first
+      not_before_(parts.clock.now()) {
+  parts_.tree.ask([this] { return keep_going(); });
+}
+
+void Caretaker::hear(const CacheState& state) {
+  released_files_ += state.released_files;
+  released_blocks_ += state.released_blocks;
+  const bool begins = state.culling && !state_.culling;
+  if (begins) {
+    estimated_.reset();
+  }
+  if (begins || released_enough() || !has_same_limits(state, state_)) {
+    exhausted_ = false;
+  }
+  graves_ = graves_ || state.graveyard;
+  state_ = state;
+}
+
+bool Caretaker::released_enough() const {
+  const ResumeThresholds& resume = settings_.resume;
+  return (resume.files && released_files_ >= *resume.files) ||
+         (resume.blocks && released_blocks_ >= *resume.blocks);
+}
+
+bool Caretaker::is_asked() const {
+  return settings_.culls && state_.culling && !exhausted_ &&
+         (state_.excess_bytes > 0 || state_.excess_files > 0);
+}
+
+std::optional<MonotonicTime> Caretaker::until() const {
+  return is_asked() ? std::optional(not_before_) : std::nullopt;
+}
+
+Result<Caretaker::Next> Caretaker::step() {
+  const bool due = is_asked() && parts_.clock.now() >= not_before_;
+  if (due && !(graves_ && culled_last_)) {
+    culled_last_ = true;
+    TRY(cull());
+    return Next::kMore;
+  }
+  culled_last_ = false;
+  if (graves_) {
+    TRY(reap());
+    return Next::kMore;
+  }
+  return Next::kRest;
+}
+
+bool Caretaker::keep_going() {
+  if (failure_ || parts_.waiter.told_to_stop()) {
+    return false;
+  }
+  Result<std::optional<CacheState>> news = parts_.channel.hear();
+  if (!news) {
+    failure_ = news.error();
+    return false;
+  }
+  if (*news) {
+    hear(**news);
+  }
+  return is_asked();
+}
+
+Result<culling::Share> Caretaker::share() {
+  culling::Share share{state_.used_bytes, state_.objects, 0, 0};
+  if (parts_.channel.is_kernels()) {
+    if (!estimated_) {
+      estimated_ = TRY(parts_.tree.estimate());
+    }
+    share = *estimated_;
+  }
+  share.free_bytes = state_.excess_bytes;
+  share.free_files = state_.excess_files;
+  return share;
+}
+
+Result<> Caretaker::cull() {
+  const MonotonicTime begin = parts_.clock.now();
+  round_began_ = round_began_.value_or(begin);
+  if (TRY(parts_.tree.find_volumes())) {
+    large_ = {};
+    large_known_ = false;
+  }
+  const culling::Share share = TRY(this->share());
+  if (!large_known_) {
+    TRY(parts_.tree.find_large(large_, culling::large_from(share.used_bytes)));
+    large_known_ = parts_.tree.keep_going();
+  }
+  const culling::Outcome outcome =
+      TRY(rotation_.cull_slice(parts_.tree, large_, share, parts_.now(), kStampSeconds));
+  if (failure_) {
+    return fail(*failure_);
+  }
+  log_debug("a slice gave {} bytes, {} objects; {} in use, {} pinned", outcome.freed.bytes,
+            outcome.freed.files, outcome.in_use, outcome.pinned);
+  const MonotonicTime end = parts_.clock.now();
+  if (outcome.freed.files > 0) {
+    round_began_ = end;
+  }
+  if (outcome.exhausted) {
+    log_info("nothing can be culled: {} objects are in use, {} pinned", outcome.in_use,
+             outcome.pinned);
+    exhausted_ = true;
+    released_files_ = 0;
+    released_blocks_ = 0;
+    estimated_.reset();
+    not_before_ = end + kPauseFactor * (end - *round_began_);
+    round_began_.reset();
+  }
+  if (!parts_.waiter.told_to_stop()) {
+    hear(TRY(parts_.channel.ask_state()));
+  }
+  return {};
+}
+
+Result<> Caretaker::reap() {
+  const std::uint64_t before = parts_.graveyard.removed();
+  graves_ = parts_.graveyard.empty_some();
+  // Whoever keeps the cache sees for himself that nothing is left, and says what came meanwhile.
+  if (!graves_ && parts_.graveyard.removed() != before) {
+    hear(TRY(parts_.channel.ask_state()));
+  }
+  return {};
+}
+
+}  // namespace larder::cachefilesd

@@ -1,0 +1,177 @@
+#include "cachefilesd/daemon.h"
+
+#include <algorithm>
+#include <chrono>
+#include <memory>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <utility>
+
+#include <fmt/format.h>
+
+#include "base/clock.h"
+#include "base/error.h"
+#include "base/log.h"
+#include "base/result.h"
+#include "cachefiles/layout.h"
+#include "cachefilesd/cache_channel.h"
+#include "cachefilesd/cache_tree.h"
+#include "cachefilesd/caretaker.h"
+#include "cachefilesd/config.h"
+#include "cachefilesd/graveyard.h"
+#include "cachefilesd/waiter.h"
+#include "control/cache_protocol.h"
+#include "os/filesystem.h"
+
+namespace larder::cachefilesd {
+namespace {
+
+constexpr std::chrono::milliseconds kFirstPause{100};
+constexpr std::chrono::seconds kLongestPause{30};
+constexpr std::chrono::minutes kLongLife{1};  // after which the pauses begin anew
+
+// What stays as it is until the next start.
+void keep_what_is_fixed(Config& config, const Config& before) {
+  const auto keep = [](auto& value, const auto& old, const char* word) {
+    if (value != old) {
+      log_warning("`{}` has changed: that takes a restart of cachefilesd", word);
+      value = old;
+    }
+  };
+  keep(config.directory, before.directory, "dir");
+  keep(config.tag, before.tag, "tag");
+  keep(config.security_context, before.security_context, "secctx");
+  keep(config.runtime_directory, before.runtime_directory, "runtime-dir");
+  keep(config.device, before.device, "device");
+}
+
+}  // namespace
+
+Daemon::Daemon(Parts parts, Config config, bool never_culls)
+    : parts_(std::move(parts)),
+      never_culls_(never_culls),
+      config_(std::move(config)),
+      pause_(kFirstPause) {}
+
+Result<> Daemon::run() {
+  for (;;) {
+    const Result<> held = hold();
+    if (held || held.error().code() == Errc::kCancelled || parts_.waiter.told_to_stop()) {
+      return {};
+    }
+    if (!started_ || is_kernels_) {
+      return held;
+    }
+    note_error(held.error());
+    if (!pause()) {
+      return {};
+    }
+  }
+}
+
+void Daemon::note_error(const Error& error) {
+  if (!std::exchange(away_, true)) {
+    log_warning("the cache {} is not online any more: {}; trying to bring it up again",
+                config_.directory, error.message());
+    parts_.on_status(fmt::format("waiting for the engine: {}", error.message()));
+  }
+  if (bound_at_ && parts_.clock.now() - *bound_at_ >= kLongLife) {
+    pause_ = kFirstPause;
+  }
+  bound_at_.reset();
+}
+
+bool Daemon::pause() {
+  const MonotonicTime until = parts_.clock.now() + pause_;
+  pause_ = std::min<Duration>(2 * pause_, kLongestPause);
+  for (;;) {
+    if (parts_.waiter.told_to_stop()) {
+      return false;
+    }
+    if (parts_.waiter.told_to_reload()) {
+      reload(nullptr, nullptr);
+    }
+    const Duration left = until - parts_.clock.now();
+    if (left <= Duration{}) {
+      return true;
+    }
+    (void)parts_.waiter.wait({}, left);
+  }
+}
+
+Result<> Daemon::hold() {
+  const std::unique_ptr<CacheChannel> channel = TRY(parts_.open_channel());
+  is_kernels_ = channel->is_kernels();
+  TRY(channel->bind(config_, parts_.directory.get()));
+  bound_at_ = parts_.clock.now();
+  const auto root = TRY(parts_.open_root());
+  auto dead = TRY(root->open_directory(cachefiles::kGraveyardDirectory));
+  Graveyard graveyard(std::move(dead), parts_.now);
+  const auto tree = TRY(CacheTree::open(*root, *channel, is_kernels_ ? &graveyard : nullptr));
+  Caretaker caretaker({.channel = *channel,
+                       .tree = *tree,
+                       .graveyard = graveyard,
+                       .waiter = parts_.waiter,
+                       .clock = parts_.clock,
+                       .now = parts_.now},
+                      settings());
+  log_info("the cache {} is online", config_.directory);
+  parts_.on_status(fmt::format("the cache {} is online", config_.directory));
+  away_ = false;
+  if (!started_) {
+    TRY(parts_.on_started());
+    started_ = true;
+  }
+  return care(*channel, caretaker);
+}
+
+Result<> Daemon::care(CacheChannel& channel, Caretaker& caretaker) {
+  caretaker.hear(TRY(channel.ask_state()));
+  for (;;) {
+    if (parts_.waiter.told_to_stop()) {
+      return {};
+    }
+    if (parts_.waiter.told_to_reload()) {
+      reload(&channel, &caretaker);
+    }
+    if (const auto news = TRY(channel.hear())) {
+      caretaker.hear(*news);
+    }
+    if (TRY(caretaker.step()) == Caretaker::Next::kMore) {
+      continue;
+    }
+    const auto until = caretaker.until();
+    (void)parts_.waiter.wait(channel.descriptors(),
+                             until ? std::optional(*until - parts_.clock.now()) : std::nullopt);
+  }
+}
+
+Caretaker::Settings Daemon::settings() const {
+  return {.culls = config_.culls && !never_culls_, .resume = config_.resume};
+}
+
+// `channel`, `caretaker`: null while there is no cache online.
+void Daemon::reload(CacheChannel* channel, Caretaker* caretaker) {
+  Result<Config> config = parts_.read_config();
+  if (!config) {
+    log_error("the configuration stays as it was: {}", config.error().message());
+    return;
+  }
+  keep_what_is_fixed(*config, config_);
+  if (channel != nullptr) {
+    const Result<> given = channel->reconfigure(config_, *config);
+    // Who hung up is told at the next bind.
+    if (!given && given.error().code() != Errc::kCacheDead) {
+      log_error("the configuration stays as it was: {}", given.error().message());
+      return;
+    }
+  }
+  config_ = std::move(*config);
+  if (caretaker != nullptr) {
+    caretaker->set(settings());
+  }
+  log_info("the configuration was read again");
+}
+
+}  // namespace larder::cachefilesd

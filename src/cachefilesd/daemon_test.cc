@@ -1,0 +1,376 @@
+// The daemon must hold its cache, cull when asked and as much as asked, sleep when there is nothing
+// to do, and neither an engine that goes nor a signal may find it at the wrong moment.
+#include "cachefilesd/daemon.h"
+
+#include <algorithm>
+#include <chrono>
+#include <cstddef>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include "base/clock.h"
+#include "base/error.h"
+#include "base/log.h"
+#include "cachefilesd/daemon_fixture_test.h"
+#include "os/filesystem.h"
+
+namespace larder::cachefilesd {
+namespace {
+
+using std::chrono::milliseconds;
+using ::testing::ElementsAre;
+using ::testing::IsEmpty;
+
+class DaemonTest : public DaemonFixture {
+ protected:
+  DaemonTest() { set_log_level(LogLevel::kError); }
+
+  ~DaemonTest() override { set_log_level(LogLevel::kInfo); }
+
+  std::size_t graves() {
+    std::size_t count = 0;
+    EXPECT_TRUE(cache_.directory({"graveyard"})->list([&](const os::DirectoryEntry&) {
+      ++count;
+      return true;
+    }));
+    return count;
+  }
+
+  void bury(const std::string& name, int files) {
+    const auto grave = cache_.directory({"graveyard", name});
+    for (int i = 0; i < files; ++i) {
+      ASSERT_TRUE(grave->create_file("dead" + std::to_string(i), 0600));
+    }
+  }
+};
+
+TEST_F(DaemonTest, CullsTheOldestUntilItIsEnough) {
+  cache_.add_many(50);
+  cache_.size = 40;
+  ASSERT_TRUE(run().has_value());
+  std::vector<std::string> oldest;
+  for (int i = 0; i < 10; ++i) {
+    oldest.push_back("Dobject" + std::to_string(i));
+  }
+  EXPECT_THAT(cache_.culled, ::testing::UnorderedElementsAreArray(oldest));
+  EXPECT_EQ(started_, 1);
+}
+
+TEST_F(DaemonTest, SleepsUntilALineSaysThatSomethingIsToGo) {
+  cache_.add_many(10);
+  waiter_.then([&] {
+    EXPECT_THAT(cache_.asked, IsEmpty());
+    cache_.push();  // nothing of interest
+  });
+  waiter_.then([&] {
+    EXPECT_THAT(cache_.asked, IsEmpty());
+    cache_.size = 9;
+    cache_.push();
+  });
+  ASSERT_TRUE(run().has_value());
+  EXPECT_THAT(cache_.culled, ElementsAre("Dobject0"));
+  EXPECT_EQ(waiter_.waits_.size(), 3U);
+}
+
+TEST_F(DaemonTest, SleepsWhenAllIsInUseAndWakesWhenSomethingWasReleased) {
+  cache_.add_many(10);
+  cache_.in_use = cache_.objects;
+  cache_.size = 8;
+  std::size_t asked = 0;
+  waiter_.then([&] {
+    asked = cache_.asked.size();
+    EXPECT_GE(asked, 10U);
+    cache_.push(0);
+  });
+  waiter_.then([&] {
+    EXPECT_EQ(cache_.asked.size(), asked) << "looked again though nothing was released";
+    cache_.in_use.erase("Dobject3");
+    cache_.push(1);
+  });
+  ASSERT_TRUE(run().has_value());
+  EXPECT_THAT(cache_.culled, ElementsAre("Dobject3"));
+}
+
+TEST_F(DaemonTest, LooksAgainOnceAsMuchIsReleasedAsTheThresholdsSay) {
+  config_.resume = {std::nullopt, 3};
+  cache_.add_many(10);
+  cache_.in_use = cache_.objects;
+  cache_.size = 8;
+  waiter_.then([&] {
+    cache_.in_use.clear();
+    cache_.push(2);
+  });
+  waiter_.then([&] {
+    EXPECT_THAT(cache_.culled, IsEmpty());
+    cache_.push(1);
+  });
+  ASSERT_TRUE(run().has_value());
+  EXPECT_EQ(cache_.culled.size(), 2U);
+}
+
+TEST_F(DaemonTest, LooksAgainWhenTheLimitsMoved) {
+  cache_.add_many(10);
+  cache_.in_use = cache_.objects;
+  cache_.size = 8;
+  waiter_.then([&] {
+    cache_.in_use.clear();
+    cache_.size = 7;
+    cache_.push(0);
+  });
+  ASSERT_TRUE(run().has_value());
+  EXPECT_EQ(cache_.culled.size(), 3U);
+}
+
+// Else a client that opens and closes one file would have it walk over millions of others.
+TEST_F(DaemonTest, RestsTenTimesAsLongAsTheLookAtEverythingTook) {
+  cache_.add_many(10);
+  cache_.in_use = cache_.objects;
+  cache_.size = 8;
+  cache_.on_cull = [&] { clock_.advance(milliseconds(7)); };
+  waiter_.then([&] {
+    cache_.on_cull = nullptr;
+    cache_.in_use.clear();
+    cache_.push(1);
+  });
+  ASSERT_TRUE(run().has_value());
+  EXPECT_EQ(cache_.culled.size(), 2U);
+  const auto rest =
+      std::ranges::find_if(waiter_.waits_, [](const auto& wait) { return wait.has_value(); });
+  ASSERT_NE(rest, waiter_.waits_.end());
+  EXPECT_GE(**rest, milliseconds(70));
+}
+
+TEST_F(DaemonTest, WithoutCullingItStillRemovesTheDead) {
+  cache_.add_many(10);
+  cache_.size = 1;
+  bury("grave", 300);
+  config_.culls = false;
+  ASSERT_TRUE(run().has_value());
+  EXPECT_THAT(cache_.asked, IsEmpty());
+  EXPECT_EQ(graves(), 0U);
+}
+
+TEST_F(DaemonTest, TheCommandLinesWordAgainstCullingHolds) {
+  cache_.add_many(10);
+  cache_.size = 1;
+  never_culls_ = true;
+  ASSERT_TRUE(run().has_value());
+  EXPECT_THAT(cache_.asked, IsEmpty());
+}
+
+// A million dead names in front of a cull would leave the disk full.
+TEST_F(DaemonTest, TheDeadAreRemovedBetweenSlicesAndNeverInFrontOfThem) {
+  cache_.add_many(40);
+  cache_.size = 30;
+  cache_.most_excess = 1;
+  bury("wide", 600);
+  std::vector<std::size_t> left;
+  cache_.on_cull = [&] {
+    std::size_t names = 0;
+    if (const auto grave = cache_.directory({"graveyard"})->open_directory("wide")) {
+      ASSERT_TRUE((*grave)->list([&](const os::DirectoryEntry&) {
+        ++names;
+        return true;
+      }));
+    }
+    left.push_back(names);
+  };
+  ASSERT_TRUE(run().has_value());
+  EXPECT_EQ(cache_.culled.size(), 10U);
+  ASSERT_GE(left.size(), 6U);
+  EXPECT_EQ(left.front(), 600U) << "the first cull did not come first";
+  for (std::size_t i = 1; i < left.size(); ++i) {
+    EXPECT_LE(left[i - 1] - left[i], 128U);
+  }
+  EXPECT_EQ(graves(), 0U);
+}
+
+TEST_F(DaemonTest, WhatIsBuriedLaterIsRemovedWhenALineSaysSo) {
+  waiter_.then([&] {
+    bury("grave", 3);
+    cache_.push();
+  });
+  waiter_.then([&] { EXPECT_EQ(graves(), 0U); });
+  ASSERT_TRUE(run().has_value());
+}
+
+// An engine that replaces an object's file has the new one there for a moment.
+TEST_F(DaemonTest, AFileThatHasJustComeToLieAmongTheGravesStays) {
+  const auto graveyard = cache_.directory({"graveyard"});
+  ASSERT_TRUE(graveyard->create_file("x1x2x", 0600));
+  now_ = graveyard->stat("x1x2x")->changed;
+  now_.seconds += 10;
+  waiter_.then([&] {
+    EXPECT_EQ(graves(), 1U);
+    now_.seconds += 60;
+    cache_.push();
+  });
+  ASSERT_TRUE(run().has_value());
+  EXPECT_EQ(graves(), 0U);
+}
+
+TEST_F(DaemonTest, StopsInsideOfASlice) {
+  cache_.add_many(900);
+  cache_.size = 1;
+  cache_.on_cull = [&] { waiter_.stop_ = true; };
+  ASSERT_TRUE(run().has_value());
+  EXPECT_LE(cache_.asked.size(), 256U);
+  EXPECT_THAT(waiter_.waits_, IsEmpty());
+}
+
+TEST_F(DaemonTest, StopsASliceWhenTheOtherEndSaysThatItIsEnough) {
+  cache_.add_many(900);
+  cache_.size = 1;
+  cache_.on_cull = [&] {
+    cache_.size = 900;
+    cache_.push();
+  };
+  ASSERT_TRUE(run().has_value());
+  EXPECT_LE(cache_.asked.size(), 256U);
+}
+
+TEST_F(DaemonTest, AConfigurationReadAgainGivesWhatHasChanged) {
+  cache_.add_many(10);
+  cache_.size = 8;
+  config_.culls = false;
+  waiter_.then([&] {
+    new_config_ = config_;
+    new_config_->limits.brun = 20;
+    new_config_->directory = "/elsewhere";
+    new_config_->culls = true;
+    waiter_.reload_ = true;
+  });
+  ASSERT_TRUE(run().has_value());
+  EXPECT_THAT(cache_.given, ElementsAre("brun 20%"));
+  EXPECT_EQ(cache_.culled.size(), 2U);
+}
+
+TEST_F(DaemonTest, AConfigurationThatIsWrongChangesNothing) {
+  waiter_.then([&] {
+    new_config_ = fail(Errc::kInvalid, "no");
+    waiter_.reload_ = true;
+  });
+  waiter_.then([&] {
+    new_config_ = config_;
+    new_config_->limits.bstop = 2;
+    waiter_.reload_ = true;
+  });
+  set_log_level(LogLevel::kError);
+  ASSERT_TRUE(run().has_value());
+  EXPECT_THAT(cache_.given, ElementsAre("bstop 2%"));
+}
+
+TEST_F(DaemonTest, ComesBackToAnEngineThatWentWithGrowingPauses) {
+  waiter_.then([&] {
+    cache_.broken = Error(Errc::kCacheDead, "hung up");
+    refusals_ = 10;
+  });
+  waiter_.then([&] {
+    EXPECT_EQ(cache_.binds, 2);
+    cache_.add_many(3);
+    cache_.size = 2;
+    cache_.push();
+  });
+  ASSERT_TRUE(run().has_value());
+  EXPECT_EQ(opened_, 12);
+  EXPECT_EQ(started_, 1);
+  EXPECT_EQ(cache_.culled.size(), 1U);
+  std::vector<Duration> pauses;
+  for (const auto& wait : waiter_.waits_) {
+    if (wait) {
+      pauses.push_back(*wait);
+    }
+  }
+  ASSERT_EQ(pauses.size(), 11U);
+  EXPECT_EQ(pauses[0], milliseconds(100));
+  EXPECT_EQ(pauses[1], milliseconds(200));
+  EXPECT_EQ(pauses.back(), std::chrono::seconds(30));
+}
+
+TEST_F(DaemonTest, AnEngineThatWentInTheMidstOfASliceIsNoticed) {
+  cache_.add_many(900);
+  cache_.size = 1;
+  cache_.on_cull = [&] {
+    cache_.on_cull = nullptr;
+    cache_.size = 900;
+    cache_.broken = Error(Errc::kCacheDead, "hung up");
+  };
+  waiter_.then([&] { EXPECT_EQ(cache_.binds, 2); });
+  ASSERT_TRUE(run().has_value());
+  EXPECT_LE(cache_.asked.size(), 256U);
+}
+
+TEST_F(DaemonTest, ACacheThatDoesNotComeUpAtFirstIsAnError) {
+  refusals_ = 1;
+  const auto result = run();
+  ASSERT_FALSE(result.has_value());
+  EXPECT_EQ(result.error().message(), "nobody listens");
+  EXPECT_EQ(started_, 0);
+}
+
+TEST_F(DaemonTest, AKernelsCacheThatFailedIsTheEnd) {
+  cache_.kernels = true;
+  waiter_.then([&] { cache_.broken = Error(Errc::kIo, "it has failed"); });
+  const auto result = run();
+  ASSERT_FALSE(result.has_value());
+  EXPECT_EQ(result.error().message(), "it has failed");
+  EXPECT_EQ(opened_, 1);
+}
+
+// What is not an object is nothing that a cull is asked for, nor followed, nor a reason to fail.
+TEST_F(DaemonTest, UnexpectedThingsAreLeftToTheEngine) {
+  cache_.add("Da", 1);
+  ASSERT_TRUE(cache_.directory({"cache", "Ivolume", "@07"})->make_directory("Ddirectory", 0700));
+  ASSERT_TRUE(cache_.directory({"cache", "Ivolume", "@07"})->create_file("strange", 0600));
+  ASSERT_TRUE(cache_.directory({"cache", "Ivolume"})->create_file("@08", 0600));
+  ASSERT_TRUE(cache_.directory({"cache"})->create_file("Ifile", 0600));
+  ASSERT_TRUE(cache_.directory({"cache", "other"})->create_file("x", 0600));
+  cache_.size = 0;
+  ASSERT_TRUE(run().has_value());
+  EXPECT_THAT(cache_.asked, ElementsAre("Da"));
+  EXPECT_TRUE(cache_.directory({"cache", "Ivolume", "@07"})->stat("Ddirectory").has_value());
+  EXPECT_TRUE(cache_.directory({"cache", "Ivolume", "@07"})->stat("strange").has_value());
+  EXPECT_TRUE(cache_.directory({"cache"})->stat("Ifile").has_value());
+}
+
+TEST_F(DaemonTest, UnexpectedThingsOfAKernelsCacheAreBuried) {
+  cache_.kernels = true;
+  cache_.add("Da", 1);
+  ASSERT_TRUE(cache_.directory({"cache", "Ivolume", "@07"})->make_directory("Ddirectory", 0700));
+  ASSERT_TRUE(cache_.directory({"cache", "Ivolume", "@07"})->create_file("strange", 0600));
+  ASSERT_TRUE(cache_.directory({"cache", "Ivolume"})->create_file("@08", 0600));
+  ASSERT_TRUE(cache_.directory({"cache", "Ivolume", "J11"})->create_file("x", 0600));
+  ASSERT_TRUE(cache_.directory({"cache"})->create_file("Ifile", 0600));
+  ASSERT_TRUE(cache_.directory({"cache", "other"})->create_file("x", 0600));
+  cache_.size = 0;
+  waiter_.then([&] { cache_.push(); });
+  ASSERT_TRUE(run().has_value());
+  EXPECT_THAT(cache_.asked, ElementsAre("Da"));
+  std::vector<std::string> names;
+  const auto note = [&](const os::DirectoryEntry& entry) {
+    names.push_back(entry.name);
+    return true;
+  };
+  ASSERT_TRUE(cache_.directory({"cache"})->list(note));
+  ASSERT_TRUE(cache_.directory({"cache", "Ivolume", "@07"})->list(note));
+  EXPECT_THAT(names, ElementsAre("Ivolume"));
+  EXPECT_EQ(graves(), 0U);
+}
+
+TEST_F(DaemonTest, VolumesThatComeLaterAreCulledToo) {
+  cache_.add("Da", 2);
+  waiter_.then([&] {
+    cache_.add("Db", 1, "Ianother");
+    cache_.size = 1;
+    cache_.push();
+  });
+  ASSERT_TRUE(run().has_value());
+  EXPECT_THAT(cache_.culled, ElementsAre("Db"));
+}
+
+}  // namespace
+}  // namespace larder::cachefilesd

@@ -1,0 +1,58 @@
+// EngineChannel: the cache of an engine, over its control socket (docs/protocol.md).
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "base/result.h"
+#include "base/unique_fd.h"
+#include "cachefilesd/cache_channel.h"
+#include "cachefilesd/config.h"
+#include "cachefilesd/waiter.h"
+#include "control/cache_protocol.h"
+#include "culling/candidate.h"
+
+namespace larder::cachefilesd {
+
+class EngineChannel final : public CacheChannel {
+ public:
+  // Asks the engine that listens in `runtime_directory` for a channel. kNotFound: nobody listens;
+  // else as CacheChannel's. `waiter` outlives the channel.
+  [[nodiscard]] static Result<std::unique_ptr<CacheChannel>> connect(
+      const std::string& runtime_directory, Waiter& waiter);
+
+  // On a connection that is a cache channel already.
+  EngineChannel(UniqueFd socket, Waiter& waiter);
+
+  [[nodiscard]] bool is_kernels() const override { return false; }
+
+  [[nodiscard]] std::vector<int> descriptors() const override { return {socket_.get()}; }
+
+  Result<> bind(const Config& config, int directory) override;
+  Result<> reconfigure(const Config& from, const Config& to) override;
+  Result<control::CacheState> ask_state() override;
+  Result<std::optional<control::CacheState>> hear() override;
+  Result<std::vector<Result<std::uint64_t>>> cull(
+      const ObjectPlace& place, std::span<const culling::Candidate> objects) override;
+
+ private:
+  // Sends the one, with a descriptor or -1, and waits for the body of its answer. What is pushed
+  // before that is kept for hear().
+  Result<std::string> give(const control::CacheCommand& command, int descriptor = -1);
+  Result<std::string> give(control::CacheVerb verb, std::string argument, int descriptor = -1);
+  // nullopt: a state line, kept; or nothing there.
+  Result<std::optional<Result<std::string>>> receive();
+  Result<> keep(const std::string& line);
+
+  const UniqueFd socket_;
+  Waiter& waiter_;
+  std::vector<std::byte> buffer_;
+  std::optional<control::CacheState> pushed_;
+};
+
+}  // namespace larder::cachefilesd

@@ -1,0 +1,58 @@
+#include "cachefilesd/graveyard.h"
+
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <string>
+#include <utility>
+
+#include <fmt/format.h>
+
+#include "base/error.h"
+#include "base/result.h"
+#include "os/filesystem.h"
+
+namespace larder::cachefilesd {
+namespace {
+
+constexpr std::int64_t kSparedSeconds = 60;
+
+}  // namespace
+
+Graveyard::Graveyard(std::unique_ptr<os::Directory> directory, std::function<os::FileTime()> now)
+    : directory_(std::move(directory)),
+      now_(std::move(now)),
+      graves_({.new_name = [this] { return free_name(); },
+               .spares =
+                   [this](const os::FileStat& stat) {
+                     const std::int64_t age = now_().seconds - stat.changed.seconds;
+                     return age >= 0 && age < kSparedSeconds;
+                   }}) {}
+
+bool Graveyard::empty_some() {
+  return graves_.empty_some(*directory_);
+}
+
+Result<> Graveyard::bury(os::Directory& parent, const std::string& name) {
+  if (TRY(parent.stat(name)).type != os::NodeType::kDirectory) {
+    return parent.unlink(name);
+  }
+  const std::string grave = TRY(free_name());
+  return parent.rename(name, *directory_, grave);
+}
+
+// As the original's. A rename would replace what has the name.
+Result<std::string> Graveyard::free_name() {
+  for (;;) {
+    std::string name = fmt::format("x{:x}x{:x}x", now_().seconds, ++names_given_);
+    const Result<os::FileStat> taken = directory_->stat(name);
+    if (!taken) {
+      if (taken.error().code() != Errc::kNotFound) {
+        return fail(taken.error());
+      }
+      return name;
+    }
+  }
+}
+
+}  // namespace larder::cachefilesd

@@ -1,0 +1,41 @@
+// Graveyard: where dead directories of a cache lie, and what is to be removed there.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <string>
+#include <string_view>
+
+#include "base/result.h"
+#include "culling/graves.h"
+#include "os/filesystem.h"
+
+namespace larder::cachefilesd {
+
+// Threads: one. Life: from a bind to the release.
+class Graveyard {
+ public:
+  // `now`: the time by which files are stamped. What lies there as a file, and was put there just
+  // now, is spared: an engine that replaces an object's file has the new one there for a moment.
+  Graveyard(std::unique_ptr<os::Directory> directory, std::function<os::FileTime()> now);
+
+  // Blocks for some 128 names. True: there is more to do.
+  bool empty_some();
+
+  // Names that went, ever.
+  [[nodiscard]] std::uint64_t removed() const { return graves_.removed(); }
+
+  // Takes a name out of a directory of the cache: a directory is moved here, all else is removed.
+  [[nodiscard]] Result<> bury(os::Directory& parent, const std::string& name);
+
+ private:
+  [[nodiscard]] Result<std::string> free_name();
+
+  const std::unique_ptr<os::Directory> directory_;
+  const std::function<os::FileTime()> now_;
+  std::uint64_t names_given_ = 0;
+  culling::Graves graves_;
+};
+
+}  // namespace larder::cachefilesd
