@@ -31,15 +31,20 @@ Result<CareState> Care::state() {
   CareState state;
   state.space = core_.space.state();
   state.released_objects = core_.caretaker.released_objects();
-  const Result<> listed = core_.graveyard->list([&state](const os::DirectoryEntry& entry) {
-    (void)entry;
-    state.graveyard = true;
+  state.graveyard = TRY(has_graves());
+  return state;
+}
+
+Result<bool> Care::has_graves() {
+  bool any = false;
+  const Result<> listed = core_.graveyard->list([&any](const os::DirectoryEntry& entry) {
+    any = !entry.name.empty();
     return false;
   });
   if (!listed) {
     return fail(core_.note(listed.error()));
   }
-  return state;
+  return any;
 }
 
 Result<std::size_t> Care::find(std::string_view directory) {
@@ -67,7 +72,8 @@ Result<bool> Care::in_use(std::string_view directory, std::string_view name) {
 
 void Care::note_news() {
   (void)core_.space.to_free();
-  const std::pair now(core_.space.culling(), core_.space.stopped());
+  // Somebody else may have put something there, too.
+  const Told now{core_.space.culling(), core_.space.stopped(), has_graves().value_or(false)};
   if (told_ != now) {
     told_ = now;
     core_.caretaker.tell();

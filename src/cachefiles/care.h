@@ -35,7 +35,15 @@ class Care {
 
   Core& core_;
   CacheFanOut fan_out_;
-  std::optional<std::pair<bool, bool>> told_;  // culling, stopped
+  [[nodiscard]] Result<bool> has_graves();
+
+  struct Told {
+    bool culling = false, stopped = false, graves = false;
+
+    friend bool operator==(const Told&, const Told&) = default;
+  };
+
+  std::optional<Told> told_;
 };
 
 }  // namespace larder::cachefiles

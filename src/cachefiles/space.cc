@@ -11,6 +11,9 @@
 namespace larder::cachefiles {
 namespace {
 
+constexpr std::uint64_t kMarginPart = 64;
+constexpr std::uint64_t kMostMargin = std::uint64_t{16} << 20U;
+
 std::uint64_t share(std::uint64_t whole, unsigned percent) {
   return whole / 100 * percent + whole % 100 * percent / 100;
 }
@@ -45,9 +48,16 @@ bool Space::wanted_locked() const {
          filesystem_.free_files < share(filesystem_.files, limits_.files.cull);
 }
 
+// What is only known afterwards, as the blocks of a directory that has grown, finds room in the
+// last part of the limit.
+std::uint64_t Space::reservable_locked() const {
+  const std::uint64_t margin = std::min(limits_.size_bytes / kMarginPart, kMostMargin);
+  return std::min(limits_.size_bytes - margin, ceiling_);
+}
+
 Result<> Space::reserve(std::uint64_t bytes) {
   const MutexLock lock(mutex_);
-  if (used_ + bytes > std::min(limits_.size_bytes, ceiling_) || stopped_locked()) {
+  if (used_ + bytes > reservable_locked() || stopped_locked()) {
     return fail(Errc::kNoSpace, "the cache is full");
   }
   used_ += bytes;

@@ -93,6 +93,7 @@ class Space {
  private:
   [[nodiscard]] bool stopped_locked() const REQUIRES(mutex_);
   [[nodiscard]] bool wanted_locked() const REQUIRES(mutex_);
+  [[nodiscard]] std::uint64_t reservable_locked() const REQUIRES(mutex_);
   [[nodiscard]] ToFree to_free_locked() REQUIRES(mutex_);
 
   mutable Mutex mutex_{LockRank::kStats};

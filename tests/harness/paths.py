@@ -13,6 +13,7 @@ TUN_DELAY = BUILD / "tests/harness/larder_tun_delay"
 NO_PORTMAPPER = BUILD / "tests/harness/liblarder_norpcb.so"
 LARDER = BUILD / "programs/larder"
 ENGINE = BUILD / "programs/larder-engine"
+CACHEFILESD = BUILD / "programs/cachefilesd"
 
 _root = None
 

@@ -1,0 +1,369 @@
+"""cachefilesd: our daemon keeps a cache within its limits for years, dies, comes back, and no reader notices."""
+
+import os
+import pathlib
+import random
+import subprocess
+import sys
+import threading
+import time
+
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
+
+from harness import larder, loopfs, paths, trees
+from harness.cachefilesd import Cachefilesd
+from harness.case import Case, main
+from harness.mounted_case import MountedCase
+from harness.processes import cpu_seconds, wait_until
+
+_KIB = 1 << 10
+_MIB = 1 << 20
+_TAG = "farm"
+
+
+class DaemonCase(MountedCase):
+    """The cache has a disk of its own and a daemon; the mount names it by its tag."""
+
+    DISK_BYTES = 192 * _MIB
+    FILES = 40
+    FILE_BYTES = 512 * _KIB
+    SIZE = "100M"
+
+    def fill(self):
+        for number in range(self.FILES):
+            trees.write_file(self.export / f"file{number:03}", self.FILE_BYTES + number * 97,
+                             self.seed + number)
+
+    def cache_directory(self):
+        return _TAG
+
+    def setUp(self):
+        super().setUp()
+        self.names = sorted(path.name for path in self.export.iterdir())
+        self.disk = self.begin(loopfs.LoopFs(self.directory / "disk", self.DISK_BYTES))
+        self.place = self.disk.mountpoint / "cache"
+        self.settle()
+
+    def start_daemon(self, *lines, size=None):
+        self.daemon = self.begin(Cachefilesd(self.directory / "daemon", self.larder.runtime_directory,
+                                             self.place, f"tag {_TAG}", f"size {size or self.SIZE}",
+                                             *lines))
+        self.wait_for_state("active")
+
+    def resize(self, size):
+        self.daemon.write_config(f"dir {self.place}", f"tag {_TAG}", f"size {size}")
+        self.daemon.reload()
+
+    def cache(self):
+        return next(cache for cache in self.larder.status()["caches"] if cache["tag"] == _TAG)
+
+    def wait_for_state(self, state, seconds=20):
+        wait_until(lambda: self.cache()["state"] == state, seconds, f"the cache to be {state}")
+
+    def read_file(self, name):
+        self.assertEqual(self.read(name), (self.export / name).read_bytes(), name)
+
+    def read_all(self, names=None):
+        """Returns the bytes that came from the server."""
+        larder.drop_page_cache()
+        before = self.from_server()
+        for name in names or self.names:
+            self.read_file(name)
+        return self.from_server() - before
+
+    def from_server(self):
+        return self.larder.status()["mounts"][0]["bytes_from_server"]
+
+    def read_until_warm(self, names=None):
+        self.read_all(names)
+        wait_until(lambda: self.read_all(names) == 0, 30, "everything to come from the cache")
+
+    def wait_until_culled(self, bound, seconds=30):
+        def is_within():
+            larder.drop_page_cache()  # whose files count as in use
+            cache = self.cache()
+            return not cache["culling"] and cache["used_bytes"] <= bound
+
+        wait_until(is_within, seconds, "the daemon to cull")
+
+
+class Life(DaemonCase):
+
+    def test_brings_the_cache_online_with_few_rights(self):
+        self.start_daemon()
+        self.read_until_warm()
+        status = dict(line.split(":\t", 1) for line in
+                      pathlib.Path(f"/proc/{self.daemon.pid}/status").read_text().splitlines()
+                      if ":\t" in line)
+        user = str(os.stat(f"/proc/{self.larder.engine_pid()}").st_uid)
+        self.assertEqual(status["Uid"].split(), [user] * 4)
+        self.assertEqual(int(status["CapEff"], 16), 0)
+        self.assertEqual(int(status["CapPrm"], 16), 0)
+        self.assertEqual(status["NoNewPrivs"], "1")
+        self.assertEqual(status["Groups"].split(), [])
+
+    def test_ends_in_order_and_begins_again(self):
+        self.start_daemon()
+        self.read_until_warm()
+        self.assertEqual(self.daemon.end_in_order(), 0)
+        self.wait_for_state("withdrawn")
+        self.assertGreater(self.read_all(), 0)
+        self.daemon.start()
+        self.wait_for_state("active")
+        self.read_until_warm()
+
+    def test_is_killed_under_load(self):
+        """Every byte is right meanwhile, and the cache is warm when it is back."""
+        self.start_daemon()
+        self.read_until_warm()
+        load = self.begin(Load(self, self.names))
+        for _ in range(5):
+            time.sleep(0.5)
+            self.daemon.kill()
+            self.wait_for_state("withdrawn")
+            time.sleep(0.3)
+            self.daemon.start()
+            self.wait_for_state("active")
+        load.stop()
+        self.assertEqual(load.problems, [])
+        self.assertGreater(load.reads, 20)
+        self.read_until_warm()
+
+    def test_outlives_the_engine(self):
+        self.start_daemon()
+        self.read_until_warm()
+        self.larder.kill_engine()
+        self.larder.forget_dead_mounts()
+        wait_until(lambda: self.larder_answers(), 20, "the next engine")
+        self.mount()
+        self.wait_for_state("active")
+        self.assertTrue(self.daemon.is_running())
+        self.assertLess(self.read_all(), self.FILE_BYTES, "an engine's crash alone loses nothing")
+
+    def larder_answers(self):
+        try:
+            return self.larder.status()["engine"]["pid"]
+        except larder.Refused:
+            return None
+
+    def test_two_daemons_do_not_share_a_cache(self):
+        self.start_daemon()
+        second = self.begin(Cachefilesd(self.directory / "second", self.larder.runtime_directory,
+                                        self.place, "tag other"))
+        self.assertNotEqual(second.process.wait(20), 0)
+        self.assertRegex(second.log_text(), r"in use")
+        self.assertEqual(self.cache()["state"], "active")
+
+
+class Culling(DaemonCase):
+
+    def test_keeps_the_size(self):
+        self.start_daemon(size="12M")
+        for _ in range(2):
+            self.read_all()
+            self.assertLessEqual(self.cache()["used_bytes"], 12 * _MIB)
+        self.wait_until_culled(12 * _MIB * 93 // 100)
+        self.assertGreater(self.cache()["culled_objects"], 0)
+        self.assertGreater(self.cache()["used_bytes"], 8 * _MIB, "more than was asked")
+
+    def test_new_limits_hold_at_once(self):
+        self.start_daemon()
+        self.read_until_warm()
+        self.assertEqual(self.cache()["culled_objects"], 0)
+        self.resize("8M")
+        self.wait_until_culled(8 * _MIB)
+        self.assertEqual(self.cache()["limit_bytes"], 8 * _MIB)
+
+    def test_makes_room_on_a_disk_that_others_fill(self):
+        self.start_daemon(size="150M")
+        self.read_until_warm()
+        # A twentieth is kept for root by its filesystem: another is left, between bstop and bcull.
+        filler = self.disk.fill(leave_bytes=self.disk.size_bytes // 10)
+        wait_until(lambda: self.cache()["culling"], 60, "the engine to see it")
+        self.wait_until_culled(150 * _MIB)
+        space = os.statvfs(self.disk.mountpoint)
+        self.assertGreaterEqual(space.f_bavail / space.f_blocks, 0.09)
+        filler.unlink()
+        self.read_until_warm()
+
+    def test_nocull(self):
+        self.start_daemon("nocull", size="8M")
+        self.read_all()
+        larder.drop_page_cache()
+        time.sleep(2)
+        self.assertEqual(self.cache()["culled_objects"], 0)
+        self.assertTrue(self.cache()["culling"])
+
+    def test_sleeps_while_all_is_in_use_and_wakes_at_a_release(self):
+        self.start_daemon()
+        names = self.names[:20]
+        self.read_until_warm(names)
+        held = [open(self.mounted / name, "rb") for name in names]
+        try:
+            self.resize("5M")
+            wait_until(lambda: self.cache()["culling"], 20, "room to be short")
+            time.sleep(1)
+            before = cpu_seconds(self.daemon.pid)
+            time.sleep(3)
+            self.assertLess(cpu_seconds(self.daemon.pid) - before, 0.15, "it looks in vain")
+            self.assertEqual(self.cache()["culled_objects"], 0)
+        finally:
+            for file in held:
+                file.close()
+        self.wait_until_culled(5 * _MIB)
+
+    def test_pinned_objects_stay(self):
+        self.start_daemon()
+        self.read_until_warm()
+        objects = [path for path in (self.place / "cache").rglob("*") if path.is_file()]
+        self.assertEqual(len(objects), self.FILES)
+        for path in objects[:5]:
+            path.chmod(0o1600)
+        self.resize("5M")
+        self.wait_until_culled(5 * _MIB)
+        left = [path for path in (self.place / "cache").rglob("*") if path.is_file()]
+        self.assertLessEqual(set(objects[:5]), set(left))
+
+    def test_reaps_the_graveyard(self):
+        self.start_daemon()
+        self.read_until_warm(self.names[:3])
+        user = os.stat(self.place)
+        grave = self.place / "graveyard" / "x1x1x"
+        for path in [grave, *(grave / f"deep{number}" for number in range(500))]:
+            path.mkdir()
+            os.chown(path, user.st_uid, user.st_gid)
+        for number in range(500):
+            (grave / f"deep{number}" / "file").touch()
+
+        def is_empty():
+            self.read_file(random.choice(self.names))
+            return not list((self.place / "graveyard").iterdir())
+
+        wait_until(is_empty, 60, "the graveyard to be empty")
+
+
+class HotSet(DaemonCase):
+    """More is read than fits, some of it again and again: what is hot stays."""
+
+    FILES = 300
+    FILE_BYTES = 256 * _KIB
+    HOT = 30
+    SECONDS = int(os.environ.get("LARDER_HOT_SECONDS", "40"))
+
+    def test_a_hot_set_stays_in_a_cache_that_is_too_small(self):
+        """What was closed less than 10 s ago counts as in use: the readers are slow enough for the others."""
+        limit = 26 * _MIB
+        self.start_daemon(size="26M")
+        load = self.begin(Load(self, self.names, hot=self.names[:self.HOT], pause=0.1))
+        end = time.monotonic() + self.SECONDS
+        while time.monotonic() < end:
+            self.assertLessEqual(self.cache()["used_bytes"], limit)
+            time.sleep(0.1)
+        load.stop()
+        self.assertEqual(load.problems, [])
+        hot_bytes = sum((self.export / name).stat().st_size for name in self.names[:self.HOT])
+        missed = self.read_all(self.names[:self.HOT])
+        self.assertLess(missed / hot_bytes, 0.1, f"of {load.reads} reads")
+        self.assertGreater(self.cache()["culled_objects"], 20)
+        self.assertTrue(self.daemon.is_running())
+
+
+class Load:
+    """Four readers of a mount; what they find wrong is in `problems`."""
+
+    def __init__(self, case, names, hot=(), pause=0):
+        self._case = case
+        self._names = names
+        self._hot = hot
+        self._pause = pause
+        self._random = random.Random(case.seed)
+        self._over = threading.Event()
+        self.problems = []
+        self.reads = 0
+        self._threads = [threading.Thread(target=self._run, args=(self._random.random(),))
+                         for _ in range(4)]
+        for thread in self._threads:
+            thread.start()
+
+    def stop(self):
+        self._over.set()
+        for thread in self._threads:
+            thread.join()
+
+    def _run(self, seed):
+        pick = random.Random(seed)
+        while not self._over.is_set():
+            hot = self._hot and pick.random() < 0.5
+            name = pick.choice(self._hot if hot else self._names)
+            try:
+                with open(self._case.mounted / name, "rb") as file:
+                    # What was just read is not to stay in the kernel's memory for the next reader.
+                    content = file.read()
+                    os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+                if content != (self._case.export / name).read_bytes():
+                    self.problems.append(f"{name}: wrong bytes")
+            except OSError as error:
+                self.problems.append(f"{name}: {error}")
+            self.reads += 1
+            time.sleep(self._pause)
+
+
+class BrokenDisk(DaemonCase):
+
+    def test_the_caches_disk_goes_away_lazily(self):
+        self.start_daemon()
+        self.read_until_warm()
+        subprocess.run(["umount", "--lazy", self.disk.mountpoint], check=True)
+        self.read_all()
+        self.daemon.end_in_order()
+        self.wait_for_state("withdrawn")
+        self.disk.mount()
+        self.daemon.start()
+        self.wait_for_state("active")
+        self.read_until_warm()
+
+    def test_the_disk_is_cut_short_with_files_open(self):
+        self.start_daemon()
+        self.read_until_warm()
+        with open(self.mounted / self.names[0], "rb"):
+            self.disk.cut_short(4 * _MIB)
+            larder.drop_page_cache()
+            for name in self.names[1:]:
+                wait_until(lambda name=name: self.reads_right_or_fails(name), 10, "the server's bytes")
+        self.read_all()
+        self.assertRegex(self.cache()["trouble"], r"\w+ \w+ \w+")
+        self.assertTrue(self.daemon.is_running())
+
+    def reads_right_or_fails(self, name):
+        """Nobody tells the engine of an error that the kernel met on the disk of a file it reads by itself."""
+        try:
+            self.read_file(name)
+        except OSError:
+            return False
+        return True
+
+
+class BadConfiguration(Case):
+
+    def refused(self, *lines, options=()):
+        config = self.directory / "bad.conf"
+        config.write_text("".join(f"{line}\n" for line in lines))
+        done = subprocess.run([paths.CACHEFILESD, "-n", "-s", "-f", config, *options], check=False,
+                              capture_output=True, text=True, timeout=20)
+        self.assertNotEqual(done.returncode, 0)
+        self.assertRegex(done.stderr, r"\w+ \w+ \w+")
+        return done.stderr
+
+    def test_what_is_wrong_is_named_with_its_line(self):
+        told = self.refused("dir /var/cache/x", "brun 5%", "nonsense 1", "size much")
+        for line in ("2", "3", "4"):
+            self.assertRegex(told, rf"bad\.conf.*{line}")
+        self.assertIn("nonsense", told)
+
+    def test_nobody_keeps_a_cache_there(self):
+        told = self.refused("dir /tmp/larder-no-such", options=["--runtime-dir", self.directory])
+        self.assertIn("larder serve", told)
+
+
+if __name__ == "__main__":
+    main()
