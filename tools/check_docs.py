@@ -5,7 +5,8 @@ usage: tools/check_docs.py           says what does not agree, and fails
        tools/check_docs.py --write   writes the generated tables anew
 
 Generated: what stands between `<!-- generated: NAME -->` and `<!-- end -->` in docs/. Also checked: links,
-names of files in the tree, the README of each folder of src/, the commands in docs/protocol.md.
+names of files in the tree, the README of each folder of src/, the commands in docs/protocol.md, the words in the manual
+pages of cachefilesd.
 """
 
 import pathlib
@@ -134,7 +135,7 @@ def check_links():
                 found.append(f"{path.relative_to(ROOT)}: the link {target} leads nowhere")
         # Paths in backquotes, as seen from the top or from src/.
         for name in re.findall(r"`((?:src|docs|tests|tools|programs|base|os|fscache|netfs|cachefiles|culling|fuse"
-                               r"|adapters|handover|keeper|control|cli|engine|testing)/[\w./-]*\w)(?:\(\))?`", text):
+                               r"|adapters|handover|keeper|control|cli|engine|cachefilesd|testing)/[\w./-]*\w)(?:\(\))?`", text):
             if "NN" not in name and not any((base / name).exists() for base in (ROOT, ROOT / "src", path.parent)):
                 found.append(f"{path.relative_to(ROOT)}: there is no {name}")
     return found
@@ -168,6 +169,29 @@ def check_commands():
     return found + [f"docs/protocol.md: there is no command `{command}`" for command in shown if command not in told]
 
 
+def man_page_has(page, name):
+    """Whether one of the heads of the page's paragraphs has the word `name`."""
+    plain = re.escape(name.replace("-", r"\-"))
+    return any(re.search(r'(?:[\s,"(]|\\fB)' + plain + r"(?![\w-])", head)
+               for head in re.findall(r"^\.TP\n\.(?:B|BI|BR)( .*)$", page, re.MULTILINE))
+
+
+def check_man_pages():
+    """cachefilesd's pages have each command of its configuration, and each of its options."""
+    commands = re.findall(r'^CONFIG_COMMAND\(\w+, "([\w-]+)"', source("cachefilesd/config_commands.def"), re.MULTILINE)
+    commands += [name for name in re.findall(r'^CACHE_COMMAND\(\w+, "(\w+)"', source("control/cache_commands.def"),
+                                             re.MULTILINE) if re.fullmatch(r"[bf](run|cull|stop)", name)]
+    options = [name for names in re.findall(r'app\.add_(?:flag|option)\(\s*"([^"]+)"', source("cachefilesd/options.cc"))
+               for name in names.split(",")]
+    found = []
+    for file, names in (("cachefilesd.conf.5", commands), ("cachefilesd.8", options)):
+        page = (ROOT / "docs/man" / file).read_text()
+        found += [f"docs/man/{file}: says nothing of {name}" for name in names if not man_page_has(page, name)]
+        if not names:
+            found.append(f"docs/man/{file}: the code has no names for it")
+    return found
+
+
 def check_decisions():
     found, numbers = [], {}
     for path in sorted((ROOT / "docs/decisions").iterdir()):
@@ -195,7 +219,7 @@ def main(words):
         print(__doc__, file=sys.stderr)
         return 2
     found = check_generated(bool(words))
-    for check in (check_links, check_readmes, check_commands, check_decisions, check_test_labels):
+    for check in (check_links, check_readmes, check_commands, check_man_pages, check_decisions, check_test_labels):
         found += check()
     for complaint in found:
         print(complaint)
