@@ -18,8 +18,8 @@
 namespace larder::cachefilesd {
 namespace {
 
-using testing::ElementsAre;
-using testing::HasSubstr;
+using ::testing::ElementsAre;
+using ::testing::HasSubstr;
 
 constexpr std::string_view kName = "c.conf";
 
@@ -122,8 +122,8 @@ TEST(ConfigTest, BadLinesAreRefused) {
 
 TEST(ConfigTest, AFileThatCannotBeReadIsASentence) {
   EXPECT_EQ(read_config("/nowhere/c.conf").error().code(), Errc::kNotFound);
-  EXPECT_FALSE(read_config(testing::TempDir()).has_value());
-  const std::string path = testing::TempDir() + "/config_test.conf";
+  EXPECT_FALSE(read_config(::testing::TempDir()).has_value());
+  const std::string path = ::testing::TempDir() + "/config_test.conf";
   std::ofstream(path) << "dir /c\nnocull";
   EXPECT_FALSE(read_config(path).value().culls);
   std::filesystem::remove(path);

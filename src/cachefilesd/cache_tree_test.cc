@@ -1,0 +1,213 @@
+// The tree must show all objects and nothing that is none, and keep the numbers of its directories
+// while volumes come and go.
+#include "cachefilesd/cache_tree.h"
+
+#include <cstddef>
+#include <cstdint>
+#include <cstdlib>
+#include <filesystem>
+#include <fstream>
+#include <memory>
+#include <optional>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+#include <stdlib.h>
+
+#include "base/error.h"
+#include "cachefiles/layout.h"
+#include "cachefilesd/daemon_fixture_test.h"
+#include "cachefilesd/graveyard.h"
+#include "culling/candidate.h"
+#include "culling/fan_out.h"
+#include "culling/large_objects.h"
+#include "os/filesystem.h"
+
+namespace larder::cachefilesd {
+namespace {
+
+using ::testing::ElementsAre;
+using ::testing::IsEmpty;
+using ::testing::UnorderedElementsAre;
+
+std::vector<culling::Candidate> everything(CacheTree& tree) {
+  std::vector<culling::Candidate> all;
+  for (std::size_t directory = 0; directory < tree.directories(); ++directory) {
+    EXPECT_TRUE(tree.list(directory, [&](culling::Candidate&& candidate) {
+      all.push_back(std::move(candidate));
+      return true;
+    }));
+  }
+  return all;
+}
+
+std::vector<std::string> names(CacheTree& tree) {
+  std::vector<std::string> names;
+  for (const culling::Candidate& candidate : everything(tree)) {
+    names.push_back(candidate.name);
+  }
+  return names;
+}
+
+std::string fan_out_of_number(std::size_t directory) {
+  return cachefiles::fan_out_directory(static_cast<std::uint8_t>(directory % culling::kSamples));
+}
+
+class CacheTreeTest : public ::testing::Test {
+ protected:
+  std::unique_ptr<CacheTree> open() {
+    auto tree = CacheTree::open(*cache_.root, channel_, nullptr).value();
+    EXPECT_FALSE(tree->find_volumes().value());
+    return tree;
+  }
+
+  // The number of the directory that has it.
+  static std::size_t number_of(CacheTree& tree, const std::string& name) {
+    for (std::size_t directory = 0; directory < tree.directories(); ++directory) {
+      if (tree.look_at(directory, name)) {
+        return directory;
+      }
+    }
+    ADD_FAILURE() << name << " is nowhere";
+    return 0;
+  }
+
+  FakeCache cache_;
+  FakeChannel channel_{cache_};
+};
+
+TEST_F(CacheTreeTest, ShowsTheObjectsOfAllVolumes) {
+  cache_.add("Da", 1);
+  cache_.add("Eb", 2, "Ianother");
+  cache_.add("Sc", 3);
+  cache_.add("Td", 4);
+  const auto tree = open();
+  EXPECT_EQ(tree->directories(), 512U);
+  EXPECT_THAT(names(*tree), UnorderedElementsAre("Da", "Eb", "Sc", "Td"));
+  EXPECT_EQ(everything(*tree)[0].bytes, FakeCache::kBytes);
+}
+
+TEST_F(CacheTreeTest, WhatWasUsedSinceItWasListedStays) {
+  cache_.add("Da", 1);
+  const auto tree = open();
+  const std::size_t directory = number_of(*tree, "Da");
+  const auto before = tree->look_at(directory, "Da").value();
+  const auto used = cache_.directory({"cache", "Ivolume", fan_out_of_number(directory)})
+                        ->open_file("Da", os::OpenMode::kReadWrite)
+                        .value();
+  ASSERT_TRUE(used->set_times(os::FileTime{500, 0}, std::nullopt));
+  const auto answers = tree->cull(directory, std::vector{before}).value();
+  EXPECT_EQ(answers.at(0).error().code(), Errc::kBusy);
+  EXPECT_THAT(cache_.asked, IsEmpty());
+  EXPECT_TRUE(tree->cull(directory, std::vector{tree->look_at(directory, "Da").value()})
+                  .value()
+                  .at(0)
+                  .has_value());
+}
+
+TEST_F(CacheTreeTest, AnswersInTheOrderInWhichItWasAsked) {
+  cache_.add("Da", 1);
+  cache_.add("Db", 1);
+  cache_.in_use = {"Da"};
+  const auto tree = open();
+  const std::size_t directory = number_of(*tree, "Da");
+  std::vector<culling::Candidate> objects(3);
+  objects[0].name = "Dgone";
+  objects[1] = tree->look_at(directory, "Da").value();
+  objects[2] = objects[1];
+  objects[2].stat.inode = 77777;
+  const auto answers = tree->cull(directory, objects).value();
+  EXPECT_EQ(answers.at(0).error().code(), Errc::kNotFound);
+  EXPECT_EQ(answers.at(1).error().code(), Errc::kBusy);
+  EXPECT_EQ(answers.at(2).error().code(), Errc::kBusy);
+  EXPECT_THAT(cache_.asked, ElementsAre("Da"));
+}
+
+TEST_F(CacheTreeTest, LargeObjectsAreFoundByTheirMapLogs) {
+  cache_.add("Dlarge", 1);
+  cache_.add("Dsmall", 1);
+  const auto tree = open();
+  const std::size_t directory = number_of(*tree, "Dlarge");
+  const auto maps = cache_.directory({"maps", "Ivolume", fan_out_of_number(directory)});
+  ASSERT_TRUE(maps->create_file("Dlarge", 0600));
+  ASSERT_TRUE(maps->create_file("Dorphan", 0600));
+  const auto with_maps = open();
+  culling::LargeObjects large;
+  ASSERT_TRUE(with_maps->find_large(large, FakeCache::kBytes));
+  ASSERT_EQ(large.all().size(), 1U);
+  EXPECT_EQ(large.all().begin()->first.name, "Dlarge");
+  EXPECT_EQ(large.all().begin()->first.directory, directory);
+  culling::LargeObjects none;
+  ASSERT_TRUE(with_maps->find_large(none, FakeCache::kBytes + 1));
+  EXPECT_TRUE(none.all().empty());
+}
+
+TEST_F(CacheTreeTest, AnEstimateIsAboutRight) {
+  cache_.add_many(4000);
+  const auto share = open()->estimate().value();
+  EXPECT_GT(share.objects, 2000U);
+  EXPECT_LT(share.objects, 8000U);
+  EXPECT_EQ(share.used_bytes, share.objects * FakeCache::kBytes);
+}
+
+TEST_F(CacheTreeTest, NumbersStayUntilTooManyVolumesAreGone) {
+  cache_.add("Da", 1, "Ia");
+  const auto tree = open();
+  cache_.add("Db", 1, "I0");
+  ASSERT_FALSE(tree->find_volumes().value());
+  EXPECT_LT(number_of(*tree, "Da"), 256U);
+  EXPECT_GE(number_of(*tree, "Db"), 256U);
+  const auto top = cache_.directory({"cache"});
+  int renumbered = 0;
+  for (int i = 0; i < 600; ++i) {
+    const std::string name = "Igone" + std::to_string(i);
+    ASSERT_TRUE(top->make_directory(name, 0700));
+    renumbered += tree->find_volumes().value() ? 1 : 0;
+    ASSERT_TRUE(top->remove_directory(name));
+    renumbered += tree->find_volumes().value() ? 1 : 0;
+  }
+  EXPECT_EQ(renumbered, 2);
+  EXPECT_LT(tree->directories(), 300U * 256U);
+  EXPECT_THAT(names(*tree), UnorderedElementsAre("Da", "Db"));
+}
+
+// On a real disk: links that lead elsewhere are not followed, whoever made them.
+TEST(CacheTreeOnDiskTest, SymbolicLinksLeadNowhere) {
+  std::string pattern = ::testing::TempDir() + "cache_tree_XXXXXX";
+  ASSERT_NE(::mkdtemp(pattern.data()), nullptr);
+  const std::filesystem::path top = std::filesystem::canonical(pattern);
+  for (const char* const below : {"outside/@00", "cache/Ivolume/@00", "graveyard"}) {
+    std::filesystem::create_directories(top / below);
+  }
+  for (const char* const file :
+       {"outside/@00/Dprecious", "cache/Ivolume/@00/Da", "outside/Dprecious"}) {
+    std::ofstream(top / file) << "x";
+  }
+  std::filesystem::create_directory_symlink(top / "outside", top / "cache/Ilink");
+  std::filesystem::create_directory_symlink(top / "outside", top / "cache/Ivolume/@01");
+  std::filesystem::create_symlink(top / "outside/Dprecious", top / "cache/Ivolume/@00/Dlink");
+  FakeCache cache;
+  FakeChannel channel(cache);
+  const auto root = os::make_posix_filesystem()->open_root(top).value();
+  const auto tree = CacheTree::open(*root, channel, nullptr).value();
+  ASSERT_TRUE(tree->find_volumes().has_value());
+  EXPECT_THAT(names(*tree), ElementsAre("Da"));
+
+  // Buried, it is the link that goes.
+  Graveyard graveyard(root->open_directory("graveyard").value(), [] { return os::FileTime{}; });
+  const auto tidy = CacheTree::open(*root, channel, &graveyard).value();
+  ASSERT_TRUE(tidy->find_volumes().has_value());
+  EXPECT_THAT(names(*tidy), ElementsAre("Da"));
+  EXPECT_FALSE(std::filesystem::exists(std::filesystem::symlink_status(top / "cache/Ilink")));
+  EXPECT_FALSE(
+      std::filesystem::exists(std::filesystem::symlink_status(top / "cache/Ivolume/@00/Dlink")));
+  EXPECT_TRUE(std::filesystem::exists(top / "outside/Dprecious"));
+  EXPECT_TRUE(std::filesystem::exists(top / "outside/@00/Dprecious"));
+  std::filesystem::remove_all(top);
+}
+
+}  // namespace
+}  // namespace larder::cachefilesd
