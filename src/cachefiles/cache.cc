@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <array>
+#include <atomic>
 #include <chrono>
 #include <cstddef>
 #include <cstdint>
@@ -157,6 +158,9 @@ class Cache final : public DirectoryCache {
     }
     status.culled_objects = core_.counters.culled_objects.value();
     status.culled_bytes = core_.counters.culled_bytes.value();
+    status.culled_last_hour = core_.counters.culled_lately.in_last_hour(core_.clock.now());
+    status.oldest_seconds = oldest_seconds_;
+    status.open_objects = volumes_.open_objects();
     status.open_directories = core_.kept_directories.size();
     status.corrupt_ranges = core_.counters.corrupt_ranges.value();
     status.damaged_objects = core_.counters.damaged_objects.value();
@@ -317,6 +321,7 @@ class Cache final : public DirectoryCache {
   }
 
   void set_stamp_seconds(double oldest_seconds) {
+    oldest_seconds_ = oldest_seconds;
     core_.stamp_seconds = culling::stamp_after(oldest_seconds, least_stamp_seconds_);
   }
 
@@ -401,6 +406,7 @@ class Cache final : public DirectoryCache {
   const std::string path_;
   const double least_stamp_seconds_;
   const std::uint64_t headroom_bytes_;
+  std::atomic<double> oldest_seconds_{0};
   Core core_;
   Volumes volumes_;
 

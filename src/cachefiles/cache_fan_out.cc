@@ -60,6 +60,21 @@ Volume& Volumes::at(std::size_t index) {
   return *volumes_[index];
 }
 
+std::size_t Volumes::open_objects() const {
+  std::vector<Volume*> volumes;
+  {
+    const MutexLock lock(mutex_);
+    for (const std::unique_ptr<Volume>& volume : volumes_) {
+      volumes.push_back(volume.get());
+    }
+  }
+  std::size_t open = 0;
+  for (Volume* const volume : volumes) {
+    open += volume->in_use().size();
+  }
+  return open;
+}
+
 std::size_t CacheFanOut::directories() {
   return volumes_.size() * kFanOut;
 }
@@ -123,6 +138,7 @@ Result<culling::Freed> CacheFanOut::remove_claimed(const Place& place, std::stri
   core_.accounts.change(&place.volume.account(place.index),
                         -static_cast<std::int64_t>(removed.bytes), -1);
   core_.counters.culled_objects.add();
+  core_.counters.culled_lately.add(core_.clock.now());
   core_.counters.culled_bytes.add(removed.bytes);
   return culling::Freed{removed.bytes, 1};
 }

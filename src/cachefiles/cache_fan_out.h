@@ -31,6 +31,7 @@ class Volumes {
   [[nodiscard]] Volume& find_or_add(Core& core, std::string_view key) EXCLUDES(mutex_);
   [[nodiscard]] std::size_t size() const EXCLUDES(mutex_);
   [[nodiscard]] Volume& at(std::size_t index) EXCLUDES(mutex_);
+  [[nodiscard]] std::size_t open_objects() const EXCLUDES(mutex_);
 
  private:
   mutable Mutex mutex_{LockRank::kCache};

@@ -21,6 +21,7 @@
 #include "cachefiles/epochs.h"
 #include "cachefiles/kept_directories.h"
 #include "cachefiles/open_files.h"
+#include "cachefiles/recent_count.h"
 #include "cachefiles/space.h"
 #include "cachefiles/write_back.h"
 #include "os/filesystem.h"
@@ -33,6 +34,7 @@ struct CoreCounters {
   Counter undurable;        // dropped because a crash may have taken them
   Counter culled_objects;
   Counter culled_bytes;
+  RecentCount culled_lately;
 };
 
 // Since 1970.

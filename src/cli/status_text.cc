@@ -21,7 +21,7 @@ namespace {
 
 using Json = nlohmann::json;
 
-enum class Shape : std::uint8_t { kText, kNumber, kBytes, kRatio };
+enum class Shape : std::uint8_t { kText, kNumber, kBytes, kRatio, kAge };
 
 struct Column {
   const char* title;
@@ -34,6 +34,9 @@ constexpr auto kCacheColumns = std::to_array<Column>({
     {"USED", "used_bytes", Shape::kBytes},
     {"LIMIT", "limit_bytes", Shape::kBytes},
     {"OBJECTS", "objects", Shape::kNumber},
+    {"IN USE", "open_objects", Shape::kNumber},
+    {"CULLED/H", "culled_last_hour", Shape::kNumber},
+    {"OLDEST", "oldest_s", Shape::kAge},
     {"STATE", "state", Shape::kText},
 });
 
@@ -59,6 +62,20 @@ std::string printable(std::string text) {
   return text;
 }
 
+std::string readable_age(double seconds) {
+  constexpr double kMinute = 60;
+  constexpr double kHour = 60 * kMinute;
+  constexpr double kDay = 24 * kHour;
+  if (seconds <= 0) {
+    return "-";
+  }
+  if (seconds < 2 * kHour) {
+    return fmt::format("{:.0f} min", seconds / kMinute);
+  }
+  return seconds < 2 * kDay ? fmt::format("{:.0f} h", seconds / kHour)
+                            : fmt::format("{:.0f} d", seconds / kDay);
+}
+
 std::string cell(const Json& object, const Column& column) {
   const auto found = object.find(column.key);
   if (found == object.end() || found->is_null()) {
@@ -73,6 +90,8 @@ std::string cell(const Json& object, const Column& column) {
   switch (column.shape) {
     case Shape::kBytes:
       return readable_bytes(found->get<double>());
+    case Shape::kAge:
+      return readable_age(found->get<double>());
     case Shape::kRatio:
       return fmt::format("{:.1f} %", found->get<double>() * 100);
     default:

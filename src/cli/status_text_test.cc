@@ -2,6 +2,7 @@
 // engine's version knows, and must not carry anybody's control characters to a terminal.
 #include "cli/status_text.h"
 
+#include <fmt/format.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
@@ -15,16 +16,26 @@ using testing::HasSubstr;
 TEST(StatusTextTest, PrintsTables) {
   const auto text = status_text(R"({"keeper":{"pid":1},"engine":{"pid":2,"uptime_s":3},
     "caches":[{"path":"/c","used_bytes":1536,"limit_bytes":1073741824,"objects":7,
-               "state":"online","trouble":"the disk is full","damage":"some"}],
+               "open_objects":2,"culled_last_hour":5,"oldest_s":86400,"state":"online","trouble":"the disk is full","damage":"some"}],
     "mounts":[{"mountpoint":"/m","source":"nfs://h/e","state":"served","hits":3,"misses":1,
                "hit_ratio":0.75,"bytes_from_cache":0,"bytes_from_server":42,"what":[]}]})");
   ASSERT_TRUE(text.has_value());
   EXPECT_THAT(*text, HasSubstr("keeper pid 1, engine pid 2, up 3 s\n"));
-  EXPECT_THAT(
-      *text,
-      HasSubstr("/c     1.5 KiB  1.0 GiB  7        online\n  ! the disk is full\n  ! some\n"));
+  EXPECT_THAT(*text,
+              HasSubstr("/c     1.5 KiB  1.0 GiB  7        2       5         24 h    online\n"
+                        "  ! the disk is full\n  ! some\n"));
   EXPECT_THAT(*text, HasSubstr("75.0 %"));
   EXPECT_THAT(*text, HasSubstr("42 B"));
+}
+
+TEST(StatusTextTest, TellsAgesInWhatPeopleCountThemBy) {
+  const auto age = [](const char* seconds) {
+    return status_text(fmt::format(R"({{"caches":[{{"oldest_s":{}}}]}})", seconds)).value();
+  };
+  EXPECT_THAT(age("0"), HasSubstr("-  "));
+  EXPECT_THAT(age("90"), HasSubstr("2 min"));
+  EXPECT_THAT(age("36000"), HasSubstr("10 h"));
+  EXPECT_THAT(age("864000"), HasSubstr("10 d"));
 }
 
 TEST(StatusTextTest, ToleratesWhatIsMissingOrOfAnotherKind) {

@@ -45,6 +45,9 @@ Json cache_json(const CacheBinder::Status& status) {
     json["culling"] = backend.culling;
     json["culled_objects"] = backend.culled_objects;
     json["culled_bytes"] = backend.culled_bytes;
+    json["culled_last_hour"] = backend.culled_last_hour;
+    json["oldest_s"] = backend.oldest_seconds;
+    json["open_objects"] = backend.open_objects;
     json["open_directories"] = backend.open_directories;
     json["corrupt_ranges"] = backend.corrupt_ranges;
     json["damaged_objects"] = backend.damaged_objects;

@@ -144,6 +144,9 @@ struct BackendStatus {
   std::string trouble;  // why nothing (new) is cached, as a sentence; "" when all is well
   std::uint64_t culled_objects = 0;
   std::uint64_t culled_bytes = 0;
+  std::uint64_t culled_last_hour = 0;  // objects
+  double oldest_seconds = 0;           // since the longest unused object was used; 0: never looked
+  std::uint64_t open_objects = 0;      // in use
   std::uint64_t open_directories = 0;  // kept open between uses
   std::uint64_t corrupt_ranges = 0;    // checksums that did not fit
   std::uint64_t damaged_objects = 0;   // labels, lengths, map logs or types that made no sense
