@@ -19,6 +19,7 @@ int main(int argc, char** argv) {
                                            .log_level = options.log_level,
                                            .cache = options.cache,
                                            .cache_size = options.cache_size,
+                                           .daemons = options.daemons,
                                            .on_started = std::move(started)});
       });
 }

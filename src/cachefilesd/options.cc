@@ -27,6 +27,8 @@ std::optional<Options> parse_options(int argc, char** argv, int& exit_code) {
   app.add_flag("-s", options.no_syslog, "log to stderr instead of syslog");
   app.add_flag("-n", options.foreground, "stay in the foreground");
   app.add_flag("-N", options.never_culls, "never cull");
+  app.add_flag("--with-parent", options.with_parent, "end when the process that started it ends")
+      ->needs("-n");
   app.add_option("-p", options.pid_file, "write the process's id to this file")
       ->type_name("PIDFILE");
   app.add_option("-f", options.config_path, "read this configuration")

@@ -15,6 +15,7 @@ struct Options {
   bool foreground = false;                   // -n
   bool never_culls = false;                  // -N
   bool shows_version = false;                // -v
+  bool with_parent = false;                  // ends when who started it does
   std::string pid_file;                      // -p; "": the default, in the background only
   std::string config_path = kDefaultConfig;  // -f
   // More than what the configuration says. "": not given.

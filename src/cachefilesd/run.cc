@@ -17,6 +17,8 @@
 
 #include <fcntl.h>
 #include <fmt/format.h>
+#include <signal.h>
+#include <sys/prctl.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -124,6 +126,7 @@ Result<UniqueFd> open_cache(const Config& config, const OtherEnd& end,
 // Holds the cache until told to stop. `started` is called once it is online.
 Result<> serve(const Options& options, const Config& config, const std::function<void()>& started) {
   ::umask(077);
+  const pid_t parent = ::getppid();
   Signals signals = TRY(Signals::watch());
   const OtherEnd end = TRY(find_other_end(config));
   const handover::EngineUser user = TRY(handover::find_engine_user());
@@ -138,6 +141,11 @@ Result<> serve(const Options& options, const Config& config, const std::function
   if (end.device.empty()) {
     TRY(become(user));
     confine(directory, options.config_path);
+  }
+  // A change of user would have cleared it.
+  if (options.with_parent &&
+      (::prctl(PR_SET_PDEATHSIG, SIGTERM, 0, 0, 0) != 0 || ::getppid() != parent)) {
+    return fail(Errc::kCancelled, "the process that started cachefilesd has ended");
   }
   give_way();
   const SteadyClock clock;

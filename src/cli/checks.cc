@@ -128,6 +128,17 @@ Result<std::string> check_mountpoint(const std::string& given,
   return real;
 }
 
+Result<std::string> check_configuration(const std::string& given) {
+  struct stat status{};
+  if (::stat(given.c_str(), &status) != 0 || !S_ISREG(status.st_mode)) {
+    return refuse(
+        fmt::format("the configuration {} of a cachefilesd is not there: see "
+                    "cachefilesd.conf(5) for what belongs into it",
+                    given));
+  }
+  return real_path(given);
+}
+
 Result<std::string> check_tag(const std::string& given) {
   const bool printable = std::ranges::all_of(given, [](char c) { return c > ' ' && c != 0x7f; });
   if (given.empty() || !printable) {

@@ -18,6 +18,9 @@ namespace larder::cli {
 [[nodiscard]] Result<std::string> check_mountpoint(const std::string& given,
                                                    const std::vector<MountEntry>& table);
 
+// The absolute path of a cachefilesd's configuration, which must be there.
+[[nodiscard]] Result<std::string> check_configuration(const std::string& given);
+
 // The name of a cache that a cachefilesd holds: not empty, printable.
 [[nodiscard]] Result<std::string> check_tag(const std::string& given);
 

@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <functional>
 #include <string>
+#include <vector>
 
 #include "base/result.h"
 
@@ -15,6 +16,7 @@ struct ServeOptions {
   std::string log_level = "info";
   std::string cache = {};  // as keeper::KeeperOptions
   std::uint64_t cache_size = 0;
+  std::vector<std::string> daemons = {};
 };
 
 // The keeper's main function, given by the program: calls `started` once it answers, returns when

@@ -61,6 +61,7 @@ struct Arguments {
   std::string options;
   std::string cache;
   std::string cache_size;
+  std::vector<std::string> daemons;
   bool foreground = false;
   bool json = false;
   bool lazily = false;
@@ -97,6 +98,9 @@ Result<> do_serve(Arguments& arguments, const Serve& serve) {
   }
   if (!arguments.cache_size.empty()) {
     arguments.keeper.cache_size = TRY(parse_cache_size("--cache-size", arguments.cache_size));
+  }
+  for (const std::string& configuration : arguments.daemons) {
+    arguments.keeper.daemons.push_back(TRY(check_configuration(configuration)));
   }
   if (!arguments.foreground) {
     return start_in_background(serve, arguments.keeper);
@@ -227,6 +231,11 @@ void add_process_commands(CLI::App& app, Arguments& arguments, Action& action) {
           ->type_name("DIR")
           ->take_last();
   add_cache_size(*serve, arguments)->needs(cache);
+  serve
+      ->add_option("--cachefilesd", arguments.daemons,
+                   "keep a cachefilesd running with this configuration; may be given again")
+      ->type_name("FILE")
+      ->allow_extra_args(false);
   serve->add_option("--engine", arguments.keeper.engine_program, "another engine program")
       ->group("");
   serve->callback([&action] { action = do_serve; });

@@ -156,6 +156,15 @@ std::string number_at(const Json& object, const char* part, const char* key) {
   return cell(*found, {"", key, Shape::kNumber});
 }
 
+std::string keeper_trouble(const Json& status) {
+  const auto keeper = status.find("keeper");
+  if (keeper == status.end() || !keeper->is_object()) {
+    return "";
+  }
+  const auto trouble = keeper->find("trouble");
+  return trouble != keeper->end() && trouble->is_string() ? trouble->get<std::string>() : "";
+}
+
 }  // namespace
 
 std::string readable_bytes(double bytes) {
@@ -179,6 +188,9 @@ Result<std::string> status_text(std::string_view json) {
   std::string text =
       fmt::format("keeper pid {}, engine pid {}, up {} s\n", number_at(status, "keeper", "pid"),
                   number_at(status, "engine", "pid"), number_at(status, "engine", "uptime_s"));
+  if (const std::string trouble = keeper_trouble(status); !trouble.empty()) {
+    text += fmt::format("  ! {}\n", printable(trouble));
+  }
   const Json none = Json::array();
   append_table(text, status.value("caches", none), kCacheColumns);
   append_table(text, status.value("mounts", none), kMountColumns);

@@ -28,6 +28,11 @@ TEST(StatusTextTest, PrintsTables) {
   EXPECT_THAT(*text, HasSubstr("42 B"));
 }
 
+TEST(StatusTextTest, TellsWhatIsWrongWithTheDaemons) {
+  EXPECT_THAT(status_text(R"({"keeper":{"pid":1,"trouble":"it keeps dying"}})").value(),
+              HasSubstr("up - s\n  ! it keeps dying\n"));
+}
+
 TEST(StatusTextTest, TellsAgesInWhatPeopleCountThemBy) {
   const auto age = [](const char* seconds) {
     return status_text(fmt::format(R"({{"caches":[{{"oldest_s":{}}}]}})", seconds)).value();

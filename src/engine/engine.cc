@@ -98,6 +98,11 @@ Result<> Engine::run() {
             stopping_ = true;
             changed_.notify_all();
           },
+      .trouble =
+          [this](std::string trouble) {
+            const MutexLock lock(mutex_);
+            keeper_trouble_ = std::move(trouble);
+          },
   });
   if (LogLevel level{}; parse_log_level(keeper_->hello().log_level, level)) {
     set_log_level(level);
@@ -321,8 +326,13 @@ std::string Engine::status_json() const {
   }
   const auto uptime =
       std::chrono::duration_cast<std::chrono::seconds>(executor_->clock().now() - started_);
-  return status_text({keeper_->hello(), uptime, caches_.status(), std::move(mount_status),
-                      nodes_.size(), journal_.unjournaled()});
+  std::string keeper_trouble;
+  {
+    const MutexLock lock(mutex_);
+    keeper_trouble = keeper_trouble_;
+  }
+  return status_text({keeper_->hello(), std::move(keeper_trouble), uptime, caches_.status(),
+                      std::move(mount_status), nodes_.size(), journal_.unjournaled()});
 }
 
 void Engine::shut_down() {

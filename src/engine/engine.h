@@ -71,6 +71,7 @@ class Engine {
   CondVar changed_;
   std::unordered_map<std::uint32_t, std::shared_ptr<Mount>> mounts_ GUARDED_BY(mutex_);
   bool stopping_ GUARDED_BY(mutex_) = false;
+  std::string keeper_trouble_ GUARDED_BY(mutex_);
 };
 
 }  // namespace larder::engine

@@ -98,6 +98,7 @@ std::string status_text(const EngineStatus& status) {
   Json json;
   json["version"] = LARDER_VERSION;
   json["keeper"]["pid"] = ::getppid();
+  json["keeper"]["trouble"] = status.keeper_trouble;
   json["engine"]["pid"] = ::getpid();
   json["engine"]["uptime_s"] = status.uptime.count();
   json["engine"]["nodes"] = status.nodes;

@@ -15,6 +15,7 @@ namespace larder::engine {
 
 struct EngineStatus {
   handover::Hello keeper;
+  std::string keeper_trouble;  // what the keeper says of its daemons; a sentence or ""
   std::chrono::seconds uptime{0};
   std::vector<CacheBinder::Status> caches;
   std::vector<MountStatus> mounts;

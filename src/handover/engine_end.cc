@@ -205,6 +205,11 @@ void EngineEnd::dispatch(Message message) {
         std::exchange(orders_.stop, nullptr)();
       }
       return;
+    case MessageKind::kTrouble:
+      if (orders_.trouble) {
+        orders_.trouble(std::move(message.text));
+      }
+      return;
     case MessageKind::kBackingOpened:
     case MessageKind::kCacheOpened:
       answer(std::move(message));

@@ -34,6 +34,8 @@ struct KeeperOrders {
   std::move_only_function<void(std::uint32_t mount_id)> release_mount;
   // Once at most: the keeper wants us to end, or is gone itself.
   std::move_only_function<void()> stop;
+  // What the keeper has to tell to whoever asks for the status; "": nothing any more.
+  std::move_only_function<void(std::string trouble)> trouble = {};
 };
 
 // Owned by the engine. Threads: any, unless said otherwise; calls may wait for room in the socket,

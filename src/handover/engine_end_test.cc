@@ -58,7 +58,8 @@ class EngineEndTest : public testing::Test {
   void start() {
     end_->start({.take_mount = [this](MountOrder order) { order_.set_value(std::move(order)); },
                  .release_mount = [this](std::uint32_t id) { released_.set_value(id); },
-                 .stop = [this] { stopped_.set_value(); }});
+                 .stop = [this] { stopped_.set_value(); },
+                 .trouble = [this](std::string trouble) { trouble_.set_value(trouble); }});
   }
 
   Message receive() {
@@ -83,6 +84,7 @@ class EngineEndTest : public testing::Test {
   std::promise<MountOrder> order_;
   std::promise<std::uint32_t> released_;
   std::promise<void> stopped_;
+  std::promise<std::string> trouble_;
   std::unique_ptr<EngineEnd> end_;  // after the promises: its thread fulfils them until it ends
 };
 
@@ -199,6 +201,13 @@ TEST_F(EngineEndTest, DestructionEndsQuestions) {
                      [&](auto result) { open.set_value(result.error().code()); });
   end_.reset();
   EXPECT_EQ(open.get_future().get(), Errc::kCancelled);
+}
+
+TEST_F(EngineEndTest, HearsWhatIsWrongWithTheDaemons) {
+  adopt();
+  start();
+  send(MessageKind::kTrouble, {}, "the daemon keeps dying");
+  EXPECT_EQ(trouble_.get_future().get(), "the daemon keeps dying");
 }
 
 }  // namespace

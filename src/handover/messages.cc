@@ -49,6 +49,7 @@ int descriptors_of(const MessageHead& head) {
       return head.error_number == 0 ? 1 : 0;
     case MessageKind::kReleaseMount:
     case MessageKind::kStop:
+    case MessageKind::kTrouble:
     case MessageKind::kBackingOpened:
     case MessageKind::kReady:
     case MessageKind::kFailed:

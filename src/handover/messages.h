@@ -82,6 +82,7 @@ enum class MessageKind : std::uint32_t {
   kStop = 4,          // answered by kStopping, then by the end of the process
   kBackingOpened = 5,  // request, error_number or backing_id
   kCacheOpened = 6,    // request, error_number and text, or one descriptor: the directory
+  kTrouble = 7,        // text: what is wrong with the daemons, for the status; "": nothing any more
 
   // Engine to keeper.
   kReady = 64,         // mount_id: its requests are being served

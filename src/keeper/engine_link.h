@@ -56,7 +56,7 @@ class EngineLink {
   void kill(const char* why);
 
   // Once the pidfd is readable: how it ended.
-  [[nodiscard]] std::string reap() { return keeper::reap(process_); }
+  [[nodiscard]] std::string reap() { return reap_process(process_.pidfd); }
 
  private:
   EngineLink(std::uint64_t number, EngineProcess process, UniqueFd channel, MonotonicTime now)

@@ -152,6 +152,10 @@ Result<EngineProcess> fork_engine(LaunchPlan& plan, const std::string& program) 
 }  // namespace
 
 Result<std::string> find_engine_program() {
+  return find_program("larder-engine", {"/larder-engine", "/../libexec/larder/larder-engine"});
+}
+
+Result<std::string> find_program(const char* name, std::initializer_list<const char*> places) {
   std::array<char, 4096> buffer{};
   const ssize_t length = ::readlink("/proc/self/exe", buffer.data(), buffer.size() - 1);
   if (length < 0) {
@@ -159,16 +163,15 @@ Result<std::string> find_engine_program() {
   }
   std::string directory(buffer.data(), static_cast<std::size_t>(length));
   directory.resize(directory.rfind('/'));
-  for (const char* const place : {"/larder-engine", "/../libexec/larder/larder-engine"}) {
+  for (const char* const place : places) {
     std::string program = directory + place;
     if (::access(program.c_str(), X_OK) == 0) {
       return program;
     }
   }
   return fail(Errc::kNotFound,
-              fmt::format("larder-engine is neither in {0} nor in {0}/../libexec/larder: "
-                          "install larder again",
-                          directory));
+              fmt::format("{0} is neither at {1}{2} nor at {1}{3}: install larder again", name,
+                          directory, *places.begin(), *(places.end() - 1)));
 }
 
 Result<EngineProcess> start_engine(const std::string& program, const handover::EngineUser& user,
@@ -194,9 +197,9 @@ Result<EngineProcess> start_engine(const std::string& program, const handover::E
   return fork_engine(plan, program);
 }
 
-std::string reap(const EngineProcess& engine) {
+std::string reap_process(const UniqueFd& pidfd) {
   siginfo_t info{};
-  if (::waitid(P_PIDFD, static_cast<id_t>(engine.pidfd.get()), &info,
+  if (::waitid(P_PIDFD, static_cast<id_t>(pidfd.get()), &info,
                WEXITED) != 0) {  // NOLINT(misc-include-cleaner): of <sys/wait.h>
     return "ended unseen";
   }

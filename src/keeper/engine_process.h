@@ -1,6 +1,7 @@
 // Starting the engine with the few rights that it needs, and hearing of its end.
 #pragma once
 
+#include <initializer_list>
 #include <string>
 #include <vector>
 
@@ -11,6 +12,10 @@
 #include "handover/engine_user.h"
 
 namespace larder::keeper {
+
+// The first of `places` that is a program; they are relative to the directory of this one.
+[[nodiscard]] Result<std::string> find_program(const char* name,
+                                               std::initializer_list<const char*> places);
 
 // larder-engine beside this program, or ../libexec/larder/larder-engine from there.
 [[nodiscard]] Result<std::string> find_engine_program();
@@ -30,6 +35,6 @@ struct EngineProcess {
                                                  const UniqueFd& channel);
 
 // Once the pidfd is readable: reaps, and says how it ended ("was killed by signal 11").
-[[nodiscard]] std::string reap(const EngineProcess& engine);
+[[nodiscard]] std::string reap_process(const UniqueFd& pidfd);
 
 }  // namespace larder::keeper

@@ -35,6 +35,7 @@
 #include "handover/table.h"
 #include "keeper/backing_ids.h"
 #include "keeper/clients.h"
+#include "keeper/daemons.h"
 #include "keeper/engine_link.h"
 #include "keeper/engine_process.h"
 #include "keeper/lanes.h"
@@ -73,13 +74,23 @@ bool is_fuse_device(const UniqueFd& descriptor) {
 class Keeper {
  public:
   Keeper(const KeeperOptions& options, RuntimeDirectory runtime, handover::EngineUser user,
-         std::string program, UniqueFd signals, UniqueFd wake)
+         std::string program, std::string daemon, UniqueFd signals, UniqueFd wake)
       : hello_{options.runtime_directory, options.log_level, options.cache, options.cache_size},
         program_(std::move(program)),
         user_(user),
         runtime_(std::move(runtime)),
         signals_(std::move(signals)),
-        wake_(std::move(wake)) {}
+        wake_(std::move(wake)),
+        daemons_(
+            options.daemons,
+            [this, daemon = std::move(daemon)](const std::string& configuration) {
+              return start_daemon(daemon, configuration, hello_.runtime_directory);
+            },
+            clock_,
+            [this](std::string trouble) {
+              trouble_ = std::move(trouble);
+              tell_trouble();
+            }) {}
 
   [[nodiscard]] Result<> start_engine();
   void run();
@@ -113,6 +124,7 @@ class Keeper {
   void reply(const Client& client, const Error* why, std::uint32_t mount_id = 0) const;
   void answer_mount(std::uint32_t mount_id, const Error* why);
   void send_mount(std::uint32_t mount_id);
+  void tell_trouble();
   void begin_stop(const char* why);
 
   [[nodiscard]] pid_t engine_pid() const { return engine_ ? engine_->pid() : 0; }
@@ -130,6 +142,8 @@ class Keeper {
   Clients clients_;
   std::vector<UniqueFd> tables_;        // in the order of their kinds
   std::unique_ptr<EngineLink> engine_;  // null: dead, or not started yet
+  Daemons daemons_;
+  std::string trouble_;  // of the daemons
   std::uint64_t engines_started_ = 0;
   milliseconds backoff_ = kFirstBackoff;
   MonotonicTime restart_at_;
@@ -160,6 +174,9 @@ Result<> Keeper::start_engine() {
     waiting.push_back(id);
   }
   std::ranges::for_each(waiting, [this](std::uint32_t id) { send_mount(id); });
+  if (!trouble_.empty()) {
+    tell_trouble();
+  }
   return {};
 }
 
@@ -180,6 +197,7 @@ void Keeper::turn() {
   if (engine_ && engine_->wants_to_send()) {
     polled[4].events |= POLLOUT;
   }
+  daemons_.append_to(polled);
   const std::size_t first_client = polled.size();
   clients_.append_to(polled);
   ::poll(polled.data(), polled.size(), poll_timeout());
@@ -206,6 +224,7 @@ void Keeper::turn() {
     on_engine_death();
   }
   restart_engine_if_due();
+  daemons_.turn();
   log_file_.bound();
 }
 
@@ -213,11 +232,16 @@ int Keeper::poll_timeout() const {
   if (lanes_->waiting() || stop_until_) {
     return 500;
   }
+  std::optional<MonotonicTime> due = daemons_.due();
   if (!engine_) {
-    const auto left = std::chrono::ceil<milliseconds>(restart_at_ - clock_.now());
-    return static_cast<int>(std::max<milliseconds::rep>(left.count(), 0));
+    due = std::min(due.value_or(restart_at_), restart_at_);
   }
-  return log_file_.ours() ? kLogInterval : -1;
+  const int most = log_file_.ours() ? kLogInterval : -1;
+  if (!due) {
+    return most;
+  }
+  const auto left = std::chrono::ceil<milliseconds>(*due - clock_.now());
+  return static_cast<int>(std::clamp<milliseconds::rep>(left.count(), 0, kLogInterval));
 }
 
 void Keeper::restart_engine_if_due() {
@@ -485,6 +509,15 @@ void Keeper::send_mount(std::uint32_t mount_id) {
   mounts_.remove(mount_id);
 }
 
+void Keeper::tell_trouble() {
+  if (engine_) {
+    Message message;
+    message.head.kind = MessageKind::kTrouble;
+    message.text = trouble_.substr(0, handover::kMostSpecBytes);
+    engine_->send(std::move(message));
+  }
+}
+
 bool Keeper::on_unmount(Client& client, std::uint32_t mount_id) {
   if (mounts_.find(mount_id) == nullptr) {
     const Error why(Errc::kNotFound, fmt::format("there is no mount {}", mount_id));
@@ -518,6 +551,7 @@ void Keeper::begin_stop(const char* why) {
   log_info("ending, because of {}", why);
   os::notify_service_manager("STOPPING=1");
   stop_until_ = clock_.now() + kStopPatience;
+  daemons_.end_all();
   if (engine_) {
     Message message;
     message.head.kind = MessageKind::kStop;
@@ -541,6 +575,7 @@ Result<> run_keeper(const KeeperOptions& options) {
   if (program.empty()) {
     program = TRY(find_engine_program());
   }
+  std::string daemon = options.daemons.empty() ? "" : TRY(find_daemon_program());
   const handover::EngineUser user = TRY(handover::find_engine_user());
   UniqueFd signals = TRY(watch_signals());
   UniqueFd wake(::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK));
@@ -548,8 +583,8 @@ Result<> run_keeper(const KeeperOptions& options) {
     return fail_errno(errno, "eventfd");
   }
   RuntimeDirectory runtime = TRY(RuntimeDirectory::claim(options.runtime_directory));
-  Keeper keeper(options, std::move(runtime), user, std::move(program), std::move(signals),
-                std::move(wake));
+  Keeper keeper(options, std::move(runtime), user, std::move(program), std::move(daemon),
+                std::move(signals), std::move(wake));
   TRY(keeper.start_engine());
   os::notify_service_manager("READY=1");
   if (options.on_started) {

@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <functional>
 #include <string>
+#include <vector>
 
 #include "base/result.h"
 #include "handover/paths.h"
@@ -16,6 +17,8 @@ struct KeeperOptions {
   std::string log_level = "info";
   std::string cache = {};        // absolute: brought online by each engine at its start; may be ""
   std::uint64_t cache_size = 0;  // bytes, 0: the default
+  // Absolute paths of configurations: a cachefilesd is kept running for each.
+  std::vector<std::string> daemons = {};
   std::function<void()> on_started = {};  // called once it answers; may be empty
 };
 
