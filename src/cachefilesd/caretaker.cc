@@ -1,6 +1,6 @@
 #include "cachefilesd/caretaker.h"
 
-#include <algorithm>
+#include <chrono>
 #include <cstdint>
 #include <optional>
 
@@ -8,6 +8,7 @@
 #include "base/error.h"
 #include "base/log.h"
 #include "base/result.h"
+#include "cachefilesd/config.h"
 #include "cachefilesd/waiter.h"
 #include "control/cache_protocol.h"
 #include "culling/large_objects.h"
@@ -20,6 +21,7 @@ using control::CacheState;
 
 constexpr double kStampSeconds = 60;
 constexpr int kPauseFactor = 10;
+constexpr std::chrono::milliseconds kLongestStep{20};  // in the graveyard
 
 bool has_same_limits(const CacheState& a, const CacheState& b) {
   return a.frun == b.frun && a.fcull == b.fcull && a.fstop == b.fstop && a.brun == b.brun &&
@@ -84,25 +86,24 @@ bool Caretaker::keep_going() {
   if (failure_ || parts_.waiter.told_to_stop()) {
     return false;
   }
-  Result<std::optional<CacheState>> news = parts_.channel.hear();
+  const Result<std::optional<CacheState>> news = parts_.channel.hear();
   if (!news) {
     failure_ = news.error();
     return false;
   }
-  if (*news) {
-    hear(**news);
+  if (const std::optional<CacheState>& line = *news) {
+    hear(*line);
   }
   return is_asked();
 }
 
 Result<culling::Share> Caretaker::share() {
   culling::Share share{state_.used_bytes, state_.objects, 0, 0};
-  if (parts_.channel.is_kernels()) {
-    if (!estimated_) {
-      estimated_ = TRY(parts_.tree.estimate());
-    }
-    share = *estimated_;
+  const bool counts = !parts_.channel.is_kernels();
+  if (!counts && !estimated_) {
+    estimated_ = TRY(parts_.tree.estimate());
   }
+  share = counts ? share : estimated_.value_or(share);
   share.free_bytes = state_.excess_bytes;
   share.free_files = state_.excess_files;
   return share;
@@ -149,9 +150,12 @@ Result<> Caretaker::cull() {
 
 Result<> Caretaker::reap() {
   const std::uint64_t before = parts_.graveyard.removed();
-  graves_ = parts_.graveyard.empty_some();
+  // Large files take long to remove.
+  const MonotonicTime until = parts_.clock.now() + kLongestStep;
+  graves_ = parts_.graveyard.empty_some(
+      [&] { return !parts_.waiter.told_to_stop() && parts_.clock.now() < until; });
   // Whoever keeps the cache sees for himself that nothing is left, and says what came meanwhile.
-  if (!graves_ && parts_.graveyard.removed() != before) {
+  if (!graves_ && parts_.graveyard.removed() != before && !parts_.waiter.told_to_stop()) {
     hear(TRY(parts_.channel.ask_state()));
   }
   return {};

@@ -7,6 +7,8 @@
 #include <cstddef>
 #include <cstdint>
 #include <fstream>
+#include <functional>
+#include <ios>
 #include <limits>
 #include <optional>
 #include <set>

@@ -4,7 +4,6 @@
 #include <chrono>
 #include <memory>
 #include <optional>
-#include <string>
 #include <string_view>
 #include <utility>
 
@@ -21,7 +20,6 @@
 #include "cachefilesd/config.h"
 #include "cachefilesd/graveyard.h"
 #include "cachefilesd/waiter.h"
-#include "control/cache_protocol.h"
 #include "os/filesystem.h"
 
 namespace larder::cachefilesd {

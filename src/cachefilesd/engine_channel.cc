@@ -72,6 +72,18 @@ Result<> wait_for(const UniqueFd& socket, Waiter& waiter) {
   return fail(Errc::kCancelled, "told to stop");
 }
 
+// To a line of the control socket's.
+Result<std::string> hear_reply(const UniqueFd& socket, Waiter& waiter) {
+  control::ReplyReader reader;
+  std::vector<std::byte> buffer(control::kMostPacketBytes);
+  for (bool is_complete = false; !is_complete;) {
+    TRY(wait_for(socket, waiter));
+    const std::optional<std::string> packet = TRY(receive_text(socket, buffer));
+    is_complete = packet && TRY(reader.add(*packet));
+  }
+  return reader.take();
+}
+
 // With the code that belongs to the kernel's errno; the sentence stays the engine's.
 Error refusal(const ChannelPacket& packet) {
   return {Error::from_errno(packet.error_number, {}).code(), packet.text};
@@ -99,16 +111,8 @@ Result<std::unique_ptr<CacheChannel>> EngineChannel::connect(const std::string& 
   }
   const std::string request = TRY(control::encode_line({"cache"}));
   TRY(send_text(*socket, request, -1));
-  control::ReplyReader reader;
-  std::vector<std::byte> buffer(control::kMostPacketBytes);
-  for (;;) {
-    TRY(wait_for(*socket, waiter));
-    const std::optional<std::string> packet = TRY(receive_text(*socket, buffer));
-    if (packet && TRY(reader.add(*packet))) {
-      TRY(reader.take());
-      return std::make_unique<EngineChannel>(std::move(*socket), waiter);
-    }
-  }
+  TRY(hear_reply(*socket, waiter));
+  return std::make_unique<EngineChannel>(std::move(*socket), waiter);
 }
 
 EngineChannel::EngineChannel(UniqueFd socket, Waiter& waiter)

@@ -29,8 +29,8 @@ Graveyard::Graveyard(std::unique_ptr<os::Directory> directory, std::function<os:
                      return age >= 0 && age < kSparedSeconds;
                    }}) {}
 
-bool Graveyard::empty_some() {
-  return graves_.empty_some(*directory_);
+bool Graveyard::empty_some(const std::function<bool()>& keep_going) {
+  return graves_.empty_some(*directory_, keep_going);
 }
 
 Result<> Graveyard::bury(os::Directory& parent, const std::string& name) {

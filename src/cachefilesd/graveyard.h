@@ -20,8 +20,9 @@ class Graveyard {
   // now, is spared: an engine that replaces an object's file has the new one there for a moment.
   Graveyard(std::unique_ptr<os::Directory> directory, std::function<os::FileTime()> now);
 
-  // Blocks for some 128 names. True: there is more to do.
-  bool empty_some();
+  // Blocks for some 128 names, or until `keep_going`, asked between them, says no. True: there is
+  // more to do.
+  bool empty_some(const std::function<bool()>& keep_going);
 
   // Names that went, ever.
   [[nodiscard]] std::uint64_t removed() const { return graves_.removed(); }

@@ -2,6 +2,7 @@
 
 #include <array>
 #include <cerrno>
+#include <cstddef>
 #include <cstdint>
 #include <memory>
 #include <optional>
@@ -25,6 +26,7 @@
 #include "cachefilesd/cache_channel.h"
 #include "cachefilesd/config.h"
 #include "cachefilesd/limits.h"
+#include "cachefilesd/waiter.h"
 #include "control/cache_protocol.h"
 #include "culling/candidate.h"
 #include "os/filesystem.h"
@@ -64,10 +66,11 @@ std::uint64_t missing(std::uint64_t wanted, std::uint64_t there) {
 
 }  // namespace
 
-Result<std::unique_ptr<CacheChannel>> KernelChannel::open(const std::string& device) {
+Result<std::unique_ptr<CacheChannel>> KernelChannel::open(const std::string& device,
+                                                          Waiter& waiter) {
   UniqueFd opened(::open(device.c_str(), O_RDWR | O_CLOEXEC));
   if (opened.valid()) {
-    return std::make_unique<KernelChannel>(std::move(opened));
+    return std::make_unique<KernelChannel>(std::move(opened), waiter);
   }
   switch (const int error_number = errno) {
     case EBUSY:
@@ -86,7 +89,8 @@ Result<std::unique_ptr<CacheChannel>> KernelChannel::open(const std::string& dev
   }
 }
 
-KernelChannel::KernelChannel(UniqueFd device) : device_(std::move(device)) {}
+KernelChannel::KernelChannel(UniqueFd device, Waiter& waiter)
+    : device_(std::move(device)), waiter_(waiter) {}
 
 Result<> KernelChannel::bind(const Config& config, int directory) {
   if (config.size_bytes) {
@@ -184,6 +188,9 @@ Result<std::vector<Result<std::uint64_t>>> KernelChannel::cull(
   }
   std::vector<Result<std::uint64_t>> answers;
   for (const culling::Candidate& object : objects) {
+    if (waiter_.told_to_stop()) {  // a large object takes the kernel a while
+      return fail(Errc::kCancelled, "told to stop");
+    }
     switch (const int error_number = write(fmt::format("cull {}", object.name))) {
       case 0:
         answers.emplace_back(object.bytes);

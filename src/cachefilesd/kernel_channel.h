@@ -13,6 +13,7 @@
 #include "base/unique_fd.h"
 #include "cachefilesd/cache_channel.h"
 #include "cachefilesd/config.h"
+#include "cachefilesd/waiter.h"
 #include "control/cache_protocol.h"
 #include "culling/candidate.h"
 #include "os/filesystem.h"
@@ -26,10 +27,12 @@ namespace larder::cachefilesd {
 class KernelChannel final : public CacheChannel {
  public:
   // Errors are sentences: no such device, or it is in other hands.
-  [[nodiscard]] static Result<std::unique_ptr<CacheChannel>> open(const std::string& device);
+  // `waiter` outlives the channel.
+  [[nodiscard]] static Result<std::unique_ptr<CacheChannel>> open(const std::string& device,
+                                                                  Waiter& waiter);
 
   // On an open device.
-  explicit KernelChannel(UniqueFd device);
+  KernelChannel(UniqueFd device, Waiter& waiter);
 
   [[nodiscard]] bool is_kernels() const override { return true; }
 
@@ -55,6 +58,7 @@ class KernelChannel final : public CacheChannel {
   [[nodiscard]] Result<> complete(control::CacheState& state);
 
   const UniqueFd device_;
+  Waiter& waiter_;
   UniqueFd graveyard_watch_;
   std::unique_ptr<os::Directory> root_;  // null: not bound
   bool graves_ = false;                  // something was buried since the last line

@@ -25,9 +25,11 @@
 #include "base/log.h"
 #include "base/unique_fd.h"
 #include "cachefilesd/config.h"
+#include "cachefilesd/daemon_fixture_test.h"
 #include "culling/candidate.h"
 #include "os/filesystem.h"
 #include "os/packet_socket.h"
+#include "testing/manual_clock.h"
 
 namespace larder::cachefilesd {
 namespace {
@@ -40,7 +42,7 @@ class KernelChannelTest : public ::testing::Test {
   KernelChannelTest() : KernelChannelTest(os::packet_socket_pair().value()) {}
 
   explicit KernelChannelTest(std::pair<UniqueFd, UniqueFd> ends)
-      : kernel_(std::move(ends.first)), channel_(std::move(ends.second)) {
+      : kernel_(std::move(ends.first)), channel_(std::move(ends.second), waiter_) {
     std::string pattern = ::testing::TempDir() + "kernel_channel_XXXXXX";
     EXPECT_NE(::mkdtemp(pattern.data()), nullptr);
     top_ = std::filesystem::canonical(pattern);
@@ -83,6 +85,8 @@ class KernelChannelTest : public ::testing::Test {
     return false;
   }
 
+  testing::ManualClock clock_;
+  FakeWaiter waiter_{clock_};
   UniqueFd kernel_;
   KernelChannel channel_;
   std::filesystem::path top_;
@@ -157,6 +161,14 @@ TEST_F(KernelChannelTest, CullsByNameInTheObjectsDirectory) {
   EXPECT_EQ(std::filesystem::current_path(), top_ / "there");
 }
 
+TEST_F(KernelChannelTest, StopsBetweenTwoCulls) {
+  std::vector<culling::Candidate> objects(2);
+  const auto root = os::make_posix_filesystem()->open_root(top_).value();
+  waiter_.stop_ = true;
+  EXPECT_EQ(channel_.cull({"Iv/@00", *root}, objects).error().code(), Errc::kCancelled);
+  EXPECT_THAT(written(), ElementsAre());
+}
+
 TEST_F(KernelChannelTest, HearsOfItsGraveyard) {
   ASSERT_TRUE(channel_.bind(config_, directory_.get()).has_value());
   (void)written();
@@ -181,7 +193,9 @@ TEST_F(KernelChannelTest, LimitsOfABoundCacheAreGivenAndToldToWait) {
 }
 
 TEST(KernelChannelOpenTest, SaysWhatIsMissing) {
-  const auto channel = KernelChannel::open("/nowhere/cachefiles");
+  testing::ManualClock clock;
+  FakeWaiter waiter(clock);
+  const auto channel = KernelChannel::open("/nowhere/cachefiles", waiter);
   ASSERT_FALSE(channel.has_value());
   EXPECT_EQ(channel.error().code(), Errc::kNotFound);
   EXPECT_THAT(channel.error().message(), HasSubstr("`modprobe cachefiles`"));
@@ -189,7 +203,9 @@ TEST(KernelChannelOpenTest, SaysWhatIsMissing) {
 
 // A device that fails in every way: what is read from a directory, what is written to a full one.
 TEST(KernelChannelOpenTest, ErrorsOfTheDeviceAreSentences) {
-  KernelChannel full(UniqueFd(::open("/dev/full", O_RDWR | O_CLOEXEC)));
+  testing::ManualClock clock;
+  FakeWaiter waiter(clock);
+  KernelChannel full(UniqueFd(::open("/dev/full", O_RDWR | O_CLOEXEC)), waiter);
   Config config;
   config.directory = "/tmp";
   const UniqueFd directory(::open("/tmp", O_PATH | O_DIRECTORY | O_CLOEXEC));
@@ -197,7 +213,7 @@ TEST(KernelChannelOpenTest, ErrorsOfTheDeviceAreSentences) {
   ASSERT_FALSE(bound.has_value());
   EXPECT_THAT(bound.error().message(), HasSubstr("the kernel refuses `dir /tmp`"));
   EXPECT_EQ(bound.error().error_number(), ENOSPC);
-  KernelChannel unreadable(UniqueFd(::open("/tmp", O_RDONLY | O_CLOEXEC)));
+  KernelChannel unreadable(UniqueFd(::open("/tmp", O_RDONLY | O_CLOEXEC)), waiter);
   EXPECT_EQ(unreadable.ask_state().error().error_number(), EISDIR);
 }
 

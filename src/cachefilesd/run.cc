@@ -127,7 +127,7 @@ Result<UniqueFd> open_cache(const Config& config, const OtherEnd& end,
 Result<> serve(const Options& options, const Config& config, const std::function<void()>& started) {
   ::umask(077);
   const pid_t parent = ::getppid();
-  Signals signals = TRY(Signals::watch());
+  const std::unique_ptr<Signals> signals = TRY(Signals::watch());
   const OtherEnd end = TRY(find_other_end(config));
   const handover::EngineUser user = TRY(handover::find_engine_user());
   std::optional<PidFile> pid_file;
@@ -151,12 +151,12 @@ Result<> serve(const Options& options, const Config& config, const std::function
   const SteadyClock clock;
   const auto filesystem = os::make_posix_filesystem();
   Daemon daemon(
-      {.waiter = signals,
+      {.waiter = *signals,
        .clock = clock,
        .now = file_time_now,
        .open_channel = [&]() -> Result<std::unique_ptr<CacheChannel>> {
-         return end.device.empty() ? connect_to_engine(end.runtime_directory, runtime, signals)
-                                   : KernelChannel::open(end.device);
+         return end.device.empty() ? connect_to_engine(end.runtime_directory, runtime, *signals)
+                                   : KernelChannel::open(end.device, *signals);
        },
        .directory = directory,
        .open_root = [&]() -> Result<std::unique_ptr<os::Directory>> {
@@ -235,7 +235,11 @@ int run(int argc, char** argv) {
     log_info("{}", note);
   }
   if (options->foreground) {
-    return finish(serve(*options, *config, [] {}));
+    const Result<> served = serve(*options, *config, [] {});
+    if (!served && !options->no_syslog) {
+      log_error("{}", served.error().message());
+    }
+    return finish(served);
   }
   return finish(run_in_background(
       options->debug > 0 || options->no_syslog,

@@ -5,6 +5,7 @@
 #include <chrono>
 #include <cstdint>
 #include <limits>
+#include <memory>
 #include <optional>
 #include <span>
 #include <utility>
@@ -18,6 +19,7 @@
 #include "base/clock.h"
 #include "base/result.h"
 #include "base/unique_fd.h"
+#include "cachefilesd/waiter.h"
 
 namespace larder::cachefilesd {
 namespace {
@@ -33,7 +35,7 @@ int milliseconds_of(std::optional<Duration> at_most) {
 
 }  // namespace
 
-Result<Signals> Signals::watch() {
+Result<std::unique_ptr<Signals>> Signals::watch() {
   sigset_t watched;
   ::sigemptyset(&watched);
   for (const int number : {SIGTERM, SIGINT, SIGHUP}) {
@@ -46,7 +48,7 @@ Result<Signals> Signals::watch() {
   if (!descriptor.valid()) {
     return fail_errno(errno, "signalfd");
   }
-  return Signals(std::move(descriptor));
+  return std::unique_ptr<Signals>(new Signals(std::move(descriptor)));
 }
 
 Waiter::Woken Signals::wait(std::span<const int> descriptors, std::optional<Duration> at_most) {

@@ -1,6 +1,7 @@
 // Signals: what the daemon is told from outside: to stop, to read its configuration again.
 #pragma once
 
+#include <memory>
 #include <optional>
 #include <span>
 #include <utility>
@@ -15,9 +16,7 @@ namespace larder::cachefilesd {
 // SIGTERM and SIGINT: stop; SIGHUP: reload. SIGPIPE is ignored from then on. Life: one a process.
 class Signals final : public Waiter {
  public:
-  [[nodiscard]] static Result<Signals> watch();
-
-  Signals(Signals&& other) noexcept : descriptor_(std::move(other.descriptor_)) {}
+  [[nodiscard]] static Result<std::unique_ptr<Signals>> watch();
 
   Woken wait(std::span<const int> descriptors, std::optional<Duration> at_most) override;
   bool told_to_stop() override;
@@ -29,7 +28,7 @@ class Signals final : public Waiter {
   // True: there were some.
   bool take_signals();
 
-  UniqueFd descriptor_;
+  const UniqueFd descriptor_;
   bool stop_ = false;
   bool reload_ = false;
 };

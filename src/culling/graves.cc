@@ -16,17 +16,18 @@ constexpr std::size_t kMostStuck = 1024;
 
 }  // namespace
 
-bool Graves::empty_some(os::Directory& graveyard) {
+bool Graves::empty_some(os::Directory& graveyard, const KeepGoing& keep_going) {
   if (stuck_.size() >= kMostStuck) {
     return false;
   }
-  for (std::size_t left = kMostNames; left > 0;) {
+  Step step{kMostNames, keep_going};
+  do {
     const std::string next = next_grave(graveyard);
     if (next.empty()) {
       return false;
     }
-    --left;
-    const Result<bool> gone = open_grave(graveyard, next, left);
+    --step.left;
+    const Result<bool> gone = open_grave(graveyard, next, step);
     if (!gone) {
       log_warning("the cache: graveyard/{} cannot be removed: {}", next, gone.error().message());
       stuck_.insert(next);
@@ -36,7 +37,7 @@ bool Graves::empty_some(os::Directory& graveyard) {
     } else if (!*gone) {
       break;
     }
-  }
+  } while (!step.is_over());
   return true;
 }
 
@@ -57,14 +58,13 @@ bool Graves::is_spared(os::Directory& graveyard, const os::DirectoryEntry& entry
   return !stat || (stat->type != os::NodeType::kDirectory && rules_.spares(*stat));
 }
 
-Result<bool> Graves::open_grave(os::Directory& graveyard, const std::string& name,
-                                std::size_t& left) {
+Result<bool> Graves::open_grave(os::Directory& graveyard, const std::string& name, Step& step) {
   if (TRY(graveyard.stat(name)).type != os::NodeType::kDirectory) {
     TRY(graveyard.unlink(name));
     ++removed_;
     return true;
   }
-  if (!TRY(empty_grave(graveyard, name, left))) {
+  if (!TRY(empty_grave(graveyard, name, step))) {
     return false;
   }
   TRY(graveyard.remove_directory(name));
@@ -72,19 +72,18 @@ Result<bool> Graves::open_grave(os::Directory& graveyard, const std::string& nam
   return true;
 }
 
-Result<bool> Graves::empty_grave(os::Directory& graveyard, const std::string& name,
-                                 std::size_t& left) {
+Result<bool> Graves::empty_grave(os::Directory& graveyard, const std::string& name, Step& step) {
   const auto grave = TRY(graveyard.open_directory(name));
   std::vector<os::DirectoryEntry> entries;
   TRY(grave->list([&](const os::DirectoryEntry& entry) {
     entries.push_back(entry);
-    return entries.size() <= left;
+    return entries.size() <= step.left;
   }));
   for (const os::DirectoryEntry& entry : entries) {
-    if (left == 0) {
+    if (step.is_over()) {
       return false;
     }
-    --left;
+    --step.left;
     TRY(take_out(graveyard, *grave, entry));
   }
   return true;

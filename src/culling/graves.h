@@ -28,9 +28,11 @@ class Graves {
 
   explicit Graves(Rules rules) : rules_(std::move(rules)) {}
 
-  // Of one and the same `graveyard` in all calls. Blocks for some 128 names. True: there is more to
-  // do.
-  bool empty_some(os::Directory& graveyard);
+  using KeepGoing = std::function<bool()>;
+
+  // Of one and the same `graveyard` in all calls. Blocks for some 128 names, or until `keep_going`,
+  // asked between them, says no. True: there is more to do.
+  bool empty_some(os::Directory& graveyard, const KeepGoing& keep_going = [] { return true; });
 
   // Names that went, ever.
   [[nodiscard]] std::uint64_t removed() const { return removed_; }
@@ -38,12 +40,21 @@ class Graves {
  private:
   // The next that is neither stuck nor spared; "" when there is none.
   [[nodiscard]] std::string next_grave(os::Directory& graveyard) const;
+
+  // What a step may still do.
+  struct Step {
+    std::size_t left = 0;  // names
+    const KeepGoing& keep_going;
+
+    [[nodiscard]] bool is_over() const { return left == 0 || !keep_going(); }
+  };
+
   // False: there is more in it.
   [[nodiscard]] Result<bool> open_grave(os::Directory& graveyard, const std::string& name,
-                                        std::size_t& left);
-  // False: `left` names were taken out, and there are more.
+                                        Step& step);
+  // False: the step is over, and there are more.
   [[nodiscard]] Result<bool> empty_grave(os::Directory& graveyard, const std::string& name,
-                                         std::size_t& left);
+                                         Step& step);
   [[nodiscard]] Result<> take_out(os::Directory& graveyard, os::Directory& grave,
                                   const os::DirectoryEntry& entry);
   [[nodiscard]] bool is_spared(os::Directory& graveyard, const os::DirectoryEntry& entry) const;

@@ -34,5 +34,21 @@ TEST(GravesTest, FilesThatAreSparedStayAndHoldUpNothing) {
   EXPECT_EQ(left, std::set<std::string>{"a young file"});
 }
 
+TEST(GravesTest, AStepEndsWhenItIsTold) {
+  testing::FakeFilesystem filesystem;
+  const auto graveyard = filesystem.open_root("/").value();
+  ASSERT_TRUE(graveyard->make_directory("grave", 0700));
+  const auto grave = graveyard->open_directory("grave").value();
+  for (int i = 0; i < 50; ++i) {
+    ASSERT_TRUE(grave->create_file("dead" + std::to_string(i), 0600));
+  }
+  Graves graves({.new_name = [] { return std::string("another"); }, .spares = nullptr});
+  int asked = 0;
+  EXPECT_TRUE(graves.empty_some(*graveyard, [&] { return ++asked < 10; }));
+  EXPECT_EQ(graves.removed(), 9U);
+  EXPECT_FALSE(graves.empty_some(*graveyard));
+  EXPECT_EQ(graves.removed(), 51U);
+}
+
 }  // namespace
 }  // namespace larder::culling

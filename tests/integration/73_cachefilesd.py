@@ -3,6 +3,7 @@
 import os
 import pathlib
 import random
+import signal
 import subprocess
 import sys
 import threading
@@ -14,7 +15,7 @@ from harness import larder, loopfs, paths, trees
 from harness.cachefilesd import Cachefilesd
 from harness.case import Case, main
 from harness.mounted_case import MountedCase
-from harness.processes import cpu_seconds, wait_until
+from harness.processes import cpu_seconds, descendants, is_running, wait_until
 
 _KIB = 1 << 10
 _MIB = 1 << 20
@@ -153,6 +154,58 @@ class Life(DaemonCase):
         self.assertNotEqual(second.process.wait(20), 0)
         self.assertRegex(second.log_text(), r"in use")
         self.assertEqual(self.cache()["state"], "active")
+
+
+class Supervised(DaemonCase):
+    """`larder serve` keeps the daemon running."""
+
+    def serve_with(self, *lines):
+        config = self.directory / "served.conf"
+        config.write_text("".join(f"{line}\n" for line in (f"dir {self.place}", f"tag {_TAG}", *lines)))
+        self.larder.restart()
+        self.larder.run("serve", "--cachefilesd", config)
+        self.mount()
+        return config
+
+    def daemons(self):
+        return [pid for pid in descendants(self.larder.keeper_pid())
+                if os.path.basename(os.readlink(f"/proc/{pid}/exe")) == "cachefilesd"]
+
+    def test_it_is_started_and_started_again(self):
+        self.serve_with("size 100M")
+        self.wait_for_state("active")
+        self.read_until_warm()
+        for _ in range(2):
+            [pid] = self.daemons()
+            os.kill(pid, signal.SIGKILL)
+            wait_until(lambda pid=pid: self.daemons() not in ([], [pid]), 20, "the next daemon")
+            self.wait_for_state("active")
+        self.read_until_warm()
+        self.assertEqual(self.larder.status()["keeper"]["trouble"], "")
+
+    def test_it_ends_with_the_keeper(self):
+        self.serve_with()
+        self.wait_for_state("active")
+        [pid] = self.daemons()
+        self.larder.kill_keeper()
+        wait_until(lambda: not is_running(pid), 10, "the daemon to end")
+        self.larder.forget_dead_mounts()
+
+    def test_one_that_keeps_dying_is_reported_and_the_mount_works(self):
+        config = self.serve_with("nonsense")
+        wait_until(lambda: self.larder.status()["keeper"]["trouble"], 20, "the report")
+        self.assertIn(str(config), self.larder.status()["keeper"]["trouble"])
+        self.assertIn(str(config), self.larder.run("status"))
+        self.read_all(self.names[:3])
+        config.write_text(f"dir {self.place}\ntag {_TAG}\nsize 100M\n")
+        self.wait_for_state("active", 30)
+        self.read_until_warm(self.names[:3])
+
+    def test_a_configuration_that_is_not_there_is_refused(self):
+        self.larder.restart()
+        told = self.larder.refusal("serve", "--cachefilesd", self.directory / "none.conf")
+        self.assertIn("none.conf", told)
+        self.mount()
 
 
 class Culling(DaemonCase):
