@@ -30,7 +30,7 @@ build = cmake --preset $(1) $(unity-$(1)) >build/configure-$(1).log || { cat bui
         cmake --build --preset $(1) -j $(JOBS) $(if $(2),--target $(2))
 
 .PHONY: all help dependencies test unit check format layers docs tidy clang check-all asan tsan asan-short \
-        tsan-short asan-build tsan-build tidy-short soak-short bench-short demo-short fuzz sim golden demo bench soak install clean
+        tsan-short asan-build tsan-build tidy-short soak-short bench-short demo-short fuzz sim cull-sim golden demo bench soak install clean
 
 all: | build  ## the programs, optimised, in build/release/programs
 	$(INSTALL_DEPENDENCIES) build
@@ -72,7 +72,7 @@ clang: | build  ## everything with clang 19, whose thread-safety analysis reads 
 tidy: | build  ## clang-tidy on all sources that are not known to be clean as they are
 	tools/tidy.py
 
-check-all: test check asan tsan sim fuzz demo soak bench  ## all of it in full: some hours
+check-all: test check asan tsan sim cull-sim fuzz demo soak bench  ## all of it in full: some hours
 
 asan: | build  ## all tests under AddressSanitizer and UBSan
 	@$(call build,asan)
@@ -89,7 +89,7 @@ tsan: | build  ## all tests with threads under ThreadSanitizer
 
 # What fits into a run of CI.
 asan-build: | build
-	@$(call build,asan,unit_tests sim_test cache_crash_test)
+	@$(call build,asan,unit_tests sim_test larder_cull_sim cache_crash_test)
 
 asan-short: asan-build
 	tools/sanitized.sh build/asan -j $(JOBS) -L 'unit|sim|crash'
@@ -118,6 +118,10 @@ tidy-short: | build
 sim: | build  ## SIM_RUNS simulations from seeds never run before
 	@$(call build,release,sim_test)
 	LARDER_SIM_RUNS=$(SIM_RUNS) build/release/tests/sim/sim_test
+
+cull-sim: | build  ## what culling keeps, against an exact LRU, on made loads
+	@$(call build,release,larder_cull_sim)
+	build/release/tests/cull_sim/larder_cull_sim
 
 golden: | build  ## the bytes on disk against docs/on-disk-format.md
 	@$(call build,dev,on_disk_format_test)

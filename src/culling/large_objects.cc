@@ -8,7 +8,7 @@
 namespace larder::culling {
 namespace {
 
-constexpr std::uint64_t kLargePart = 4096;
+constexpr std::uint64_t kLargePart = 256;
 
 }  // namespace
 

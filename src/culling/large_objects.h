@@ -10,7 +10,8 @@
 
 namespace larder::culling {
 
-// The objects that hold more than 1/4096 of the cache each, so at most 4096 of them.
+// The objects that hold more than 1/256 of the cache each, as much as all of a sample, so
+// at most 256 of them.
 // Threads: one.
 class LargeObjects {
  public:

@@ -19,10 +19,12 @@
 namespace larder::culling {
 namespace {
 
-constexpr std::size_t kSlicePart = 8;   // an eighth of the samples
-constexpr double kMostOfASample = 4.0;  // a quarter
+// Why these: docs/decisions/0012-how-culling-chooses.md
+constexpr double kOfASample = 0.24;  // is asked for
+constexpr double kMostOfASample = 0.25;
 constexpr std::uint64_t kSmallCacheObjects = 16384;
-constexpr std::uint64_t kAskEvery = 256;  // objects looked at, between two questions
+constexpr std::uint64_t kLeastTogether = 1024;  // objects that are judged together
+constexpr std::uint64_t kAskEvery = 256;        // objects looked at, between two questions
 
 struct Scored {
   double score = 0;
@@ -123,7 +125,7 @@ void Rotation::Slice::consider(std::size_t directory, Candidate&& candidate) {
   } else if (fan_out_.in_use(directory, candidate.name)) {
     ++outcome_.in_use;
   } else {
-    const double value = score(candidate.stat, now_, stamp_seconds_);
+    const double value = score(candidate, now_, stamp_seconds_);
     candidates_.push_back({value, directory, std::move(candidate)});
   }
 }
@@ -234,14 +236,21 @@ Result<> Rotation::Slice::cull_samples(std::size_t begin, std::size_t count,
 }
 
 std::size_t slice_of(std::size_t samples, const Share& share) {
-  if (share.objects <= kSmallCacheObjects) {
+  if (share.objects <= kSmallCacheObjects || samples == 0) {
     return samples;
   }
   const double fraction = std::max(part_of(share.free_bytes, share.used_bytes),
                                    part_of(share.free_files, share.objects));
   const auto needed =
-      static_cast<std::size_t>(std::ceil(fraction * kMostOfASample * static_cast<double>(samples)));
-  return std::clamp(needed, (samples + kSlicePart - 1) / kSlicePart, samples);
+      static_cast<std::size_t>(std::ceil(fraction / kOfASample * static_cast<double>(samples)));
+  return std::clamp(needed, std::size_t{1}, samples);
+}
+
+std::size_t together_of(std::size_t samples, std::uint64_t objects) {
+  if (objects <= kSmallCacheObjects) {
+    return samples;
+  }
+  return std::max<std::size_t>(1, kLeastTogether * samples / objects);
 }
 
 Result<Outcome> Rotation::cull_slice(FanOut& fan_out, LargeObjects& large, const Share& share,
@@ -262,18 +271,20 @@ Result<Outcome> Rotation::cull_slice(FanOut& fan_out, LargeObjects& large, const
 
   const std::size_t samples = std::min(fan_out.directories(), kSamples);
   const std::size_t width = slice_of(samples, share);
-  const std::size_t group = small ? samples : 1;
+  const std::size_t together = together_of(samples, share.objects);
   // What the large ones overpaid is not asked of the others.
   const double bytes = free_bytes - static_cast<double>(of_large.bytes);
   const double files = free_files - static_cast<double>(of_large.files);
   slice.forgive();
-  for (std::size_t done = 0; done < width && !slice.outcome().stopped; done += group) {
-    const double part = static_cast<double>(group) / static_cast<double>(width);
+  std::size_t count = 0;
+  for (std::size_t done = 0; done < width && !slice.outcome().stopped; done += count) {
+    count = std::min(together, width - done);
+    const double part = static_cast<double>(count) / static_cast<double>(width);
     slice.owe(bytes * part, files * part);
     if (!slice.due().anything()) {
       continue;  // those before gave more than their share: the next keep their turn
     }
-    TRY(slice.cull_samples(cursor_ % samples, group, from, small ? 1.0 : 1 / kMostOfASample));
+    TRY(slice.cull_samples(cursor_ % samples, count, from, small ? 1.0 : kMostOfASample));
   }
   return finish(slice.outcome(), of_large, large_part, samples);
 }

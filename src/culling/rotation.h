@@ -4,7 +4,8 @@
 // are a random sample of the cache. To free something, the next samples in rotation each give their
 // share of it, those with the highest score first. Large objects are few, but hold much: they are
 // known one by one.
-// Pure: stat results in, decisions out. Memory: the candidates of one sample, or of a small cache.
+// Pure: stat results in, decisions out. Memory: the candidates of one sample, of some
+// that are small, or of a small cache.
 #pragma once
 
 #include <cstddef>
@@ -77,7 +78,11 @@ class Rotation {
   std::uint64_t looked_at_ = 0;
 };
 
-// How many of `samples` one slice takes.
+// How many of `samples` one slice takes: as many as it needs to free the share, if each gives a
+// little less than the quarter that it may lose; all of a small cache.
 [[nodiscard]] std::size_t slice_of(std::size_t samples, const Share& share);
+
+// How many of `samples` are judged as one, where each alone holds too few to be like the others.
+[[nodiscard]] std::size_t together_of(std::size_t samples, std::uint64_t objects);
 
 }  // namespace larder::culling

@@ -1,15 +1,19 @@
 #include "culling/score.h"
 
 #include <algorithm>
+#include <cmath>
 #include <cstdint>
 
+#include "culling/candidate.h"
 #include "os/filesystem.h"
 
 namespace larder::culling {
 namespace {
 
 constexpr std::uint32_t kStickyBit = 01000;
-constexpr double kNeverUsedAgain = 4.0;
+constexpr double kNeverUsedAgain = 4;
+constexpr double kSizePower = 1.0 / 16;
+constexpr double kBlock = 4096;
 constexpr double kStampPart = 64;
 constexpr double kMostStampSeconds = 86400;
 
@@ -28,11 +32,13 @@ bool is_pinned(const os::FileStat& stat) {
   return (stat.mode & kStickyBit) != 0;
 }
 
-double score(const os::FileStat& stat, os::FileTime now, double stamp_seconds) {
-  const double unused = std::max(0.0, seconds_unused(stat, now));
+double score(const Candidate& candidate, os::FileTime now, double stamp_seconds) {
+  const os::FileStat& stat = candidate.stat;
   const bool used_again = seconds_between(stat.modified, stat.accessed) >= stamp_seconds &&
                           stat.accessed > stat.modified;
-  return used_again ? unused : unused * kNeverUsedAgain;
+  const double blocks = std::max(1.0, static_cast<double>(candidate.bytes) / kBlock);
+  return std::max(0.0, seconds_unused(stat, now)) * (used_again ? 1 : kNeverUsedAgain) *
+         std::pow(blocks, kSizePower);
 }
 
 double stamp_after(double oldest_seconds, double least) {

@@ -4,25 +4,33 @@
 
 #include <gtest/gtest.h>
 
-#include "os/filesystem.h"
+#include "culling/candidate.h"
 
 namespace larder::culling {
 namespace {
 
 constexpr double kLeastSeconds = 60;
 
-os::FileStat stat_of(std::int64_t modified, std::int64_t accessed) {
-  os::FileStat stat;
-  stat.modified = {modified, 0};
-  stat.accessed = {accessed, 0};
-  return stat;
+double score_of(std::int64_t modified, std::int64_t accessed, std::uint64_t bytes = 4096) {
+  Candidate candidate;
+  candidate.stat.modified = {modified, 0};
+  candidate.stat.accessed = {accessed, 0};
+  candidate.bytes = bytes;
+  return score(candidate, {1100, 0}, kLeastSeconds);
 }
 
 TEST(ScoreTest, WhatWasNeverUsedAgainCountsFourTimes) {
-  EXPECT_DOUBLE_EQ(score(stat_of(0, 1000), {1100, 0}, kLeastSeconds), 100);
-  EXPECT_DOUBLE_EQ(score(stat_of(1000, 1000), {1100, 0}, kLeastSeconds), 400);
-  EXPECT_DOUBLE_EQ(score(stat_of(1000, 1059), {1100, 0}, kLeastSeconds), 4 * 41);
-  EXPECT_DOUBLE_EQ(score(stat_of(0, 2000), {1100, 0}, kLeastSeconds), 0);  // clock set back
+  EXPECT_DOUBLE_EQ(score_of(0, 1000), 100);
+  EXPECT_DOUBLE_EQ(score_of(1000, 1000), 400);
+  EXPECT_DOUBLE_EQ(score_of(1000, 1059), 4 * 41);
+  EXPECT_DOUBLE_EQ(score_of(0, 2000), 0);  // clock set back
+}
+
+// A miss of a large object costs little more than one of a small one, for the room of many.
+TEST(ScoreTest, SizeCountsALittle) {
+  EXPECT_DOUBLE_EQ(score_of(0, 1000, 0), 100);
+  EXPECT_DOUBLE_EQ(score_of(0, 1000, 512), 100);
+  EXPECT_DOUBLE_EQ(score_of(0, 1000, std::uint64_t{4096} << 16U), 200);
 }
 
 TEST(ScoreTest, AStampIsDueAfterA64thOfTheOldestAge) {
