@@ -4,7 +4,6 @@
 #include <cstddef>
 #include <cstdint>
 #include <functional>
-#include <iterator>
 #include <memory>
 #include <optional>
 #include <set>
@@ -73,6 +72,14 @@ Result<std::unique_ptr<CacheTree>> CacheTree::open(os::Directory& root, CacheCha
 Result<bool> CacheTree::find_volumes() {
   opened_.reset();
   opened_number_.reset();
+  const bool anew = number_volumes(TRY(list_volumes()));
+  for (std::size_t i = 0; graveyard_ != nullptr && i < volumes_.size(); ++i) {
+    TRY(tidy_volume(volumes_[i].name));
+  }
+  return anew;
+}
+
+Result<std::set<std::string>> CacheTree::list_volumes() {
   std::set<std::string> names;
   std::vector<std::string> unexpected;
   TRY(cache_->list([&](const os::DirectoryEntry& entry) {
@@ -84,9 +91,12 @@ Result<bool> CacheTree::find_volumes() {
     return true;
   }));
   bury(*cache_, unexpected);
-  const bool anew =
-      static_cast<std::size_t>(std::ranges::count(volumes_, false, &Volume::there)) > kMostGone;
-  if (anew) {
+  return names;
+}
+
+bool CacheTree::number_volumes(std::set<std::string> names) {
+  const auto gone = static_cast<std::size_t>(std::ranges::count(volumes_, false, &Volume::there));
+  if (gone > kMostGone) {
     volumes_.clear();
   }
   for (Volume& volume : volumes_) {
@@ -95,12 +105,7 @@ Result<bool> CacheTree::find_volumes() {
   for (const std::string& name : names) {
     volumes_.push_back({name});
   }
-  if (graveyard_ != nullptr) {
-    for (const Volume& volume : volumes_) {
-      TRY(tidy_volume(volume.name));
-    }
-  }
-  return anew;
+  return gone > kMostGone;
 }
 
 Result<> CacheTree::tidy_volume(const std::string& name) {
@@ -136,23 +141,26 @@ void CacheTree::bury(os::Directory& parent, const std::vector<std::string>& name
 }
 
 Result<> CacheTree::find_large(culling::LargeObjects& large, std::uint64_t large_from) {
-  for (std::size_t directory = 0; maps_ != nullptr && directory < directories(); ++directory) {
-    const std::unique_ptr<os::Directory> maps = TRY(open_in(*maps_, directory));
-    if (!keep_going()) {
-      return {};
-    }
-    if (maps == nullptr) {
-      continue;
-    }
-    TRY(maps->list([&](const os::DirectoryEntry& entry) {
-      const Result<culling::Candidate> object = look_at(directory, entry.name);
-      if (object && object->bytes >= large_from) {
-        large.add(directory, entry.name, object->bytes);
-      }
-      return true;
-    }));
+  for (std::size_t directory = 0; maps_ != nullptr && directory < directories() && keep_going();
+       ++directory) {
+    TRY(find_large_in(directory, large, large_from));
   }
   return {};
+}
+
+Result<> CacheTree::find_large_in(std::size_t directory, culling::LargeObjects& large,
+                                  std::uint64_t large_from) {
+  const std::unique_ptr<os::Directory> maps = TRY(open_in(*maps_, directory));
+  if (maps == nullptr) {
+    return {};
+  }
+  return maps->list([&](const os::DirectoryEntry& entry) {
+    const Result<culling::Candidate> object = look_at(directory, entry.name);
+    if (object && object->bytes >= large_from) {
+      large.add(directory, entry.name, object->bytes);
+    }
+    return true;
+  });
 }
 
 Result<culling::Share> CacheTree::estimate() {

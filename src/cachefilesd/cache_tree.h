@@ -6,6 +6,7 @@
 #include <functional>
 #include <memory>
 #include <optional>
+#include <set>
 #include <span>
 #include <string>
 #include <string_view>
@@ -72,6 +73,11 @@ class CacheTree final : public culling::FanOut {
         channel_(channel),
         graveyard_(graveyard) {}
 
+  [[nodiscard]] Result<std::set<std::string>> list_volumes();
+  // True: all have other numbers than before.
+  bool number_volumes(std::set<std::string> names);
+  [[nodiscard]] Result<> find_large_in(std::size_t directory, culling::LargeObjects& large,
+                                       std::uint64_t large_from);
   // Below `top`, which is cache/ or maps/. nullptr: it is not there, or is none.
   [[nodiscard]] Result<std::unique_ptr<os::Directory>> open_in(os::Directory& top,
                                                                std::size_t directory);

@@ -29,7 +29,7 @@ class DaemonTest : public DaemonFixture {
  protected:
   DaemonTest() { set_log_level(LogLevel::kError); }
 
-  ~DaemonTest() override { set_log_level(LogLevel::kInfo); }
+  void TearDown() override { set_log_level(LogLevel::kInfo); }
 
   std::size_t graves() {
     std::size_t count = 0;

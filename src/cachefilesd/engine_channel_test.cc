@@ -123,7 +123,7 @@ TEST_F(EngineChannelTest, BindsWithWhatTheConfigurationSays) {
 }
 
 TEST_F(EngineChannelTest, GivesOnlyWhatHasChanged) {
-  Config before;
+  const Config before;
   Config after;
   after.debug_mask = 1;
   after.limits.fstop = 2;

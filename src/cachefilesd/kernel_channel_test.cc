@@ -52,7 +52,7 @@ class KernelChannelTest : public ::testing::Test {
     space_ = os::make_posix_filesystem()->open_root(top_).value()->space().value();
   }
 
-  ~KernelChannelTest() override {
+  void TearDown() override {
     std::filesystem::current_path("/");
     std::filesystem::remove_all(top_);
   }

@@ -3,6 +3,7 @@
 #include "cachefilesd/rights.h"
 
 #include <cerrno>
+#include <cstdio>
 #include <cstdlib>
 #include <filesystem>
 #include <fstream>
