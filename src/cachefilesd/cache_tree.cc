@@ -38,9 +38,10 @@ std::uint8_t fan_out_of(std::size_t directory) {
   return static_cast<std::uint8_t>(directory % culling::kSamples);
 }
 
-// Where there is nothing to see, or nothing that may be entered.
+// Where there is nothing to see, or nothing that we may enter: no reason to give the cache up.
 bool is_no_directory(const Error& error) {
-  return error.code() == Errc::kNotFound || error.code() == Errc::kInvalid;
+  return error.code() == Errc::kNotFound || error.code() == Errc::kInvalid ||
+         error.code() == Errc::kPermission;
 }
 
 // A name that cannot stand in a command is none that an object has.

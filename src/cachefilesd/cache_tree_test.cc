@@ -2,6 +2,7 @@
 // while volumes come and go.
 #include "cachefilesd/cache_tree.h"
 
+#include <cerrno>
 #include <cstddef>
 #include <cstdint>
 #include <cstdlib>
@@ -25,6 +26,7 @@
 #include "culling/fan_out.h"
 #include "culling/large_objects.h"
 #include "os/filesystem.h"
+#include "testing/faulty_filesystem.h"
 
 namespace larder::cachefilesd {
 namespace {
@@ -172,6 +174,18 @@ TEST_F(CacheTreeTest, NumbersStayUntilTooManyVolumesAreGone) {
   EXPECT_EQ(renumbered, 2);
   EXPECT_LT(tree->directories(), 300U * 256U);
   EXPECT_THAT(names(*tree), UnorderedElementsAre("Da", "Db"));
+}
+
+TEST_F(CacheTreeTest, WhatMayNotBeEnteredIsPassedByAndADiskThatFailsIsTold) {
+  cache_.add("Da", 1);
+  testing::FaultyFilesystem faulty(cache_.filesystem);
+  const auto root = faulty.open_root("/").value();
+  const auto tree = CacheTree::open(*root, channel_, nullptr).value();
+  ASSERT_TRUE(tree->find_volumes().has_value());
+  faulty.faults().fail_all(testing::FileCall::kOpen, EACCES);
+  EXPECT_THAT(names(*tree), IsEmpty());
+  faulty.faults().fail_all(testing::FileCall::kOpen, EIO);
+  EXPECT_EQ(tree->list(1, [](culling::Candidate&&) { return true; }).error().code(), Errc::kIo);
 }
 
 // On a real disk: links that lead elsewhere are not followed, whoever made them.
