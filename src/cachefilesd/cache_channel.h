@@ -48,6 +48,10 @@ class CacheChannel {
   // The state, if it came unasked since the last line. Never waits.
   [[nodiscard]] virtual Result<std::optional<control::CacheState>> hear() = 0;
 
+  // For how long the object has been unused, in seconds, that is unused longest of those that stay.
+  // A kernel does not want to know.
+  [[nodiscard]] virtual Result<> tell_oldest(double seconds) = 0;
+
   // Takes objects out of the cache, and answers for each: the bytes that it gave back, or why not.
   // kBusy: it is in use; kNotFound: it is gone.
   [[nodiscard]] virtual Result<std::vector<Result<std::uint64_t>>> cull(

@@ -144,6 +144,9 @@ Result<> Caretaker::cull() {
   }
   if (!parts_.waiter.told_to_stop()) {
     hear(TRY(parts_.channel.ask_state()));
+    if (!is_asked() && rotation_.oldest_seconds() > 0) {
+      TRY(parts_.channel.tell_oldest(rotation_.oldest_seconds()));
+    }
   }
   return {};
 }

@@ -157,6 +157,7 @@ struct FakeCache {
   std::vector<std::string> given;  // commands of reconfigure()
   int binds = 0;
   bool kernels = false;
+  std::vector<double> told_oldest;
   std::optional<Error> broken;  // what every call says
   std::function<void()> on_cull;
 };
@@ -191,6 +192,12 @@ class FakeChannel final : public CacheChannel {
   Result<std::optional<control::CacheState>> hear() override {
     TRY(look());
     return std::exchange(cache_.pushed, std::nullopt);
+  }
+
+  Result<> tell_oldest(double seconds) override {
+    TRY(look());
+    cache_.told_oldest.push_back(seconds);
+    return {};
   }
 
   Result<std::vector<Result<std::uint64_t>>> cull(

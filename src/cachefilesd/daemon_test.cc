@@ -60,6 +60,14 @@ TEST_F(DaemonTest, CullsTheOldestUntilItIsEnough) {
   EXPECT_EQ(started_, 1);
 }
 
+TEST_F(DaemonTest, TellsTheAgeOfTheOldestThatStaysOnceARoundIsOver) {
+  cache_.add_many(50);
+  cache_.size = 40;
+  ASSERT_TRUE(run().has_value());
+  ASSERT_EQ(cache_.told_oldest.size(), 1U);
+  EXPECT_DOUBLE_EQ(cache_.told_oldest.front(), static_cast<double>(now_.seconds - 10'010));
+}
+
 TEST_F(DaemonTest, SleepsUntilALineSaysThatSomethingIsToGo) {
   cache_.add_many(10);
   waiter_.then([&] {

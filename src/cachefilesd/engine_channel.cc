@@ -159,6 +159,11 @@ Result<CacheState> EngineChannel::ask_state() {
   return state;
 }
 
+Result<> EngineChannel::tell_oldest(double seconds) {
+  TRY(give(CacheVerb::kOldest, fmt::format("{:.0f}", seconds)));
+  return {};
+}
+
 Result<std::optional<CacheState>> EngineChannel::hear() {
   for (;;) {
     const std::optional<std::string> text = TRY(receive_text(socket_, buffer_));

@@ -45,6 +45,9 @@ class KernelChannel final : public CacheChannel {
   Result<> reconfigure(const Config& from, const Config& to) override;
   Result<control::CacheState> ask_state() override;
   Result<std::optional<control::CacheState>> hear() override;
+
+  Result<> tell_oldest(double /*seconds*/) override { return {}; }
+
   Result<std::vector<Result<std::uint64_t>>> cull(
       const ObjectPlace& place, std::span<const culling::Candidate> objects) override;
 

@@ -218,6 +218,7 @@ class Culling(DaemonCase):
         self.wait_until_culled(12 * _MIB * 93 // 100)
         self.assertGreater(self.cache()["culled_objects"], 0)
         self.assertGreater(self.cache()["used_bytes"], 8 * _MIB, "more than was asked")
+        wait_until(lambda: self.cache()["oldest_s"] > 0, 10, "the daemon to tell what it saw")
 
     def test_new_limits_hold_at_once(self):
         self.start_daemon()
