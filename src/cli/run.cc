@@ -18,6 +18,7 @@
 #include "base/error.h"
 #include "base/log.h"
 #include "base/result.h"
+#include "cli/cache_command.h"
 #include "cli/checks.h"
 #include "cli/keeper_start.h"
 #include "cli/mount_command.h"
@@ -37,6 +38,8 @@ constexpr int kExitUsage = 2;
 constexpr int kHelperFailed = 32;  // as mount(8) documents it
 constexpr int kHelperUsage = 1;
 constexpr std::chrono::seconds kPatience{30};
+// For files that were closed a moment ago.
+constexpr std::chrono::seconds kDetachPatience{15};
 
 void print(std::string_view text) {
   std::fwrite(text.data(), 1, text.size(), stdout);
@@ -177,6 +180,19 @@ Result<> do_flush(Arguments& arguments, const Serve& /*serve*/) {
   return {};
 }
 
+Result<> do_detach(Arguments& arguments, const Serve& /*serve*/) {
+  const AskEngine ask = [&arguments](const std::vector<std::string>& words) {
+    return ask_engine(arguments, words);
+  };
+  print(TRY(detach_cache(ask, arguments.cache, kDetachPatience)));
+  return {};
+}
+
+Result<> do_attach(Arguments& arguments, const Serve& /*serve*/) {
+  TRY(ask_engine(arguments, {"attach", arguments.cache}));
+  return {};
+}
+
 Result<> do_log(Arguments& arguments, const Serve& /*serve*/) {
   print(TRY(ask_engine(arguments, {"log"})));
   return {};
@@ -245,6 +261,18 @@ void add_process_commands(CLI::App& app, Arguments& arguments, Action& action) {
   stop->callback([&action] { action = do_stop; });
 }
 
+void add_cache_commands(CLI::App& app, Arguments& arguments, Action& action) {
+  CLI::App* const cache = app.add_subcommand("cache", "Take a cache offline, or let it come back");
+  cache->require_subcommand(1);
+  CLI::App* const detach =
+      cache->add_subcommand("detach", "Take it offline and free its disk; say who keeps it");
+  detach->add_option("cache", arguments.cache, "its directory or its tag")->required();
+  detach->callback([&action] { action = do_detach; });
+  CLI::App* const attach = cache->add_subcommand("attach", "Let it be brought online again");
+  attach->add_option("cache", arguments.cache, "its directory or its tag")->required();
+  attach->callback([&action] { action = do_attach; });
+}
+
 void add_question_commands(CLI::App& app, Arguments& arguments, Action& action) {
   CLI::App* const status = app.add_subcommand("status", "Show caches and mounts");
   status->add_flag("--json", arguments.json, "as JSON");
@@ -290,6 +318,7 @@ int run_commands(int argc, char** argv, const Serve& serve) {
       ->capture_default_str();
   add_mount_commands(app, arguments, action);
   add_process_commands(app, arguments, action);
+  add_cache_commands(app, arguments, action);
   add_question_commands(app, arguments, action);
   try {
     app.parse(argc, argv);

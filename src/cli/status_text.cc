@@ -55,13 +55,6 @@ constexpr auto kMountColumns = std::to_array<Column>({
 constexpr auto kTroubleKeys =
     std::to_array<const char*>({"trouble", "damage", "passthrough_trouble"});
 
-// What comes from elsewhere must not steer a terminal.
-std::string printable(std::string text) {
-  std::ranges::replace_if(
-      text, [](char c) { return static_cast<unsigned char>(c) < 0x20 || c == 0x7f; }, '?');
-  return text;
-}
-
 std::string readable_age(double seconds) {
   constexpr double kMinute = 60;
   constexpr double kHour = 60 * kMinute;
@@ -176,6 +169,12 @@ std::string readable_bytes(double bytes) {
   }
   return unit == 0 ? fmt::format("{:.0f} B", bytes)
                    : fmt::format("{:.1f} {}", bytes, kUnits.at(unit));
+}
+
+std::string printable(std::string text) {
+  std::ranges::replace_if(
+      text, [](char c) { return static_cast<unsigned char>(c) < 0x20 || c == 0x7f; }, '?');
+  return text;
 }
 
 Result<std::string> status_text(std::string_view json) {

@@ -9,6 +9,9 @@
 namespace larder::cli {
 
 // `json` is what the control command status says; unknown keys are ignored, missing ones shown as
+// What comes from elsewhere must not steer a terminal: control characters become '?'.
+[[nodiscard]] std::string printable(std::string text);
+
 // "-". kCorrupt: it is not JSON.
 [[nodiscard]] Result<std::string> status_text(std::string_view json);
 

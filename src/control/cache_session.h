@@ -24,6 +24,8 @@ class StatePusher {
 
   // Who does not read gets the newest only.
   void push(const CacheState& state) const;
+  // Ends the connection, from our side.
+  void hang_up() const;
 
  private:
   std::shared_ptr<Responder::Mailbox> mailbox_;

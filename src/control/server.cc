@@ -91,6 +91,7 @@ class Responder::Mailbox {
     std::uint64_t connection = 0;
     std::vector<std::string> packets;
     bool is_reply = true;  // else unasked: a newer one takes its place
+    bool closes = false;   // the connection is over
   };
 
   void put(Letter letter) EXCLUDES(mutex_) {
@@ -147,13 +148,18 @@ void Responder::answer(Result<std::string> body) {
       ->put({connection_,
              dialect_ == Dialect::kText ? encode_reply(body)
                                         : std::vector{encode_channel_packet(channel_reply(body))},
-             true});
+             true, false});
+}
+
+void StatePusher::hang_up() const {
+  mailbox_->put({connection_, {}, false, true});
 }
 
 void StatePusher::push(const CacheState& state) const {
   mailbox_->put(
       {connection_,
        {encode_channel_packet({ChannelPacket::Kind::kState, 0, encode_cache_state(state)})},
+       false,
        false});
 }
 
@@ -407,8 +413,9 @@ void PacketServer::deliver() {
     if (connection == connections_.end()) {
       continue;  // it hung up
     }
+    const bool over = letter.closes;
     post(*connection, std::move(letter));
-    if (!flush(*connection)) {
+    if (over || !flush(*connection)) {
       connections_.erase(connection);
     }
   }
@@ -416,6 +423,9 @@ void PacketServer::deliver() {
 
 // What is sent tells the order in which it was true.
 void PacketServer::post(Connection& connection, Responder::Mailbox::Letter letter) {
+  if (letter.closes) {
+    return;
+  }
   if (!letter.is_reply && !connection.outgoing.empty()) {
     connection.state = std::move(letter.packets.front());
     return;

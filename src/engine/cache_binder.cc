@@ -45,6 +45,13 @@ std::string sentence_for(const Error& error) {
   return fmt::format("nothing is cached, the cache cannot be used: {}", error.message());
 }
 
+Error detached_error(const std::string& tag) {
+  return {Errc::kBusy,
+          fmt::format("the cache {0} is detached: `larder cache attach {0}` lets it be "
+                      "used again",
+                      tag)};
+}
+
 }  // namespace
 
 CacheBinder::CacheBinder(Executor& executor, handover::EngineEnd& keeper)
@@ -68,7 +75,7 @@ void CacheBinder::bring_online(const std::string& path, std::uint64_t size, Read
   const bool absent =
       state == fscache::CacheState::kNotPresent || state == fscache::CacheState::kWithdrawn;
   bool begins = false;
-  if (absent && !is_held(path)) {
+  if (absent && may_bring_online(path)) {
     const MutexLock lock(mutex_);
     Binding& binding = bindings_[path];
     begins = !std::exchange(binding.trying, true);
@@ -118,15 +125,22 @@ void CacheBinder::hold(HeldSettings settings, UniqueFd directory, Held done) {
   auto hold = std::make_shared<Hold>(Hold{std::move(settings), std::move(directory),
                                           std::move(done), clock_.now() + kClosingPatience});
   bool busy = false;
+  bool detached = false;
   {
     const MutexLock lock(mutex_);
     Binding& binding = bindings_[hold->settings.tag];
     busy = !binding.holder.empty() || binding.trying;
-    if (!busy) {
+    detached = binding.detached;
+    if (!busy && !detached) {
       binding.holder = hold->settings.holder;
+      binding.on_detach = std::move(hold->settings.detached);
       binding.path = hold->settings.path;
       binding.trouble.clear();
     }
+  }
+  if (detached) {
+    hold->done(fail(detached_error(hold->settings.tag)));
+    return;
   }
   if (busy) {
     hold->done(fail(Errc::kBusy, fmt::format("the cache {} is held by another channel, or is just "
@@ -149,6 +163,7 @@ void CacheBinder::try_hold(std::shared_ptr<Hold> hold) {
     const MutexLock lock(mutex_);
     Binding& binding = bindings_[hold->settings.tag];
     binding.holder.clear();
+    binding.on_detach = nullptr;
     binding.trouble = sentence_for(held.error());
   }
   hold->done(std::move(held));
@@ -226,9 +241,12 @@ Result<HeldBackend> CacheBinder::add(const std::string& tag, const os::FileStat&
 
 void CacheBinder::let_go(const std::string& tag) {
   std::string holder;
+  std::move_only_function<void()> forgotten;
   {
     const MutexLock lock(mutex_);
-    holder = std::exchange(bindings_[tag].holder, {});
+    Binding& binding = bindings_[tag];
+    holder = std::exchange(binding.holder, {});
+    forgotten = std::exchange(binding.on_detach, nullptr);
   }
   find(tag)->withdraw(
       [] {}, fmt::format("the cache was taken offline: {} ended; it comes back with the next one",
@@ -306,10 +324,48 @@ Result<> CacheBinder::bind(const std::string& path, UniqueFd directory) {
   return {};
 }
 
-bool CacheBinder::is_held(const std::string& tag) const {
+Result<> CacheBinder::detach(const std::string& tag) {
+  std::move_only_function<void()> tell;
+  {
+    const MutexLock lock(mutex_);
+    const auto found = bindings_.find(tag);
+    if (found == bindings_.end()) {
+      return fail(Errc::kNotFound,
+                  fmt::format("there is no cache {}: `larder status` shows the caches, name one by "
+                              "its directory or its tag",
+                              tag));
+    }
+    found->second.detached = true;
+    found->second.trouble = detached_error(tag).context();
+    tell = std::exchange(found->second.on_detach, nullptr);
+  }
+  find(tag)->withdraw([] {}, detached_error(tag).context());
+  if (tell) {
+    tell();
+  }
+  return {};
+}
+
+Result<> CacheBinder::attach(const std::string& tag) {
+  {
+    const MutexLock lock(mutex_);
+    const auto found = bindings_.find(tag);
+    if (found == bindings_.end() || !found->second.detached) {
+      return fail(Errc::kNotFound, fmt::format("the cache {} is not detached", tag));
+    }
+    found->second.detached = false;
+    found->second.trouble.clear();
+  }
+  if (tag.starts_with('/')) {
+    bring_online(tag, 0, [](const Result<>&) {});
+  }
+  return {};
+}
+
+bool CacheBinder::may_bring_online(const std::string& tag) const {
   const MutexLock lock(mutex_);
   const auto found = bindings_.find(tag);
-  return found != bindings_.end() && !found->second.holder.empty();
+  return found == bindings_.end() || (found->second.holder.empty() && !found->second.detached);
 }
 
 void CacheBinder::finish(const std::string& path, const Result<>& result) {

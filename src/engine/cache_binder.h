@@ -35,6 +35,8 @@ struct HeldSettings {
   std::string tag, path, holder;
   cachefiles::Limits limits;
   std::move_only_function<void()> changed;  // DirectoryCache::set_caretaker
+  // The administrator takes the cache away: let go of the backend. Must not wait.
+  std::move_only_function<void()> detached;
 };
 
 // A cache given by its directory has the path as its tag. The size of whoever brought it online
@@ -77,6 +79,11 @@ class CacheBinder {
   // The channel is over: the cache is withdrawn.
   void let_go(const std::string& tag) EXCLUDES(mutex_);
 
+  // Takes the cache offline and keeps it so, whoever holds or names it, until attach(). The
+  // backend is gone when its last open file is. kNotFound: there is none of that tag.
+  [[nodiscard]] Result<> detach(const std::string& tag) EXCLUDES(mutex_);
+  [[nodiscard]] Result<> attach(const std::string& tag) EXCLUDES(mutex_);
+
   // Where what channels ask for is done: it blocks.
   [[nodiscard]] Pool& pool() { return *pool_; }
 
@@ -102,6 +109,8 @@ class CacheBinder {
     std::vector<Ready> waiting;
     std::string path;    // of a channel's
     std::string holder;  // "" when no channel has it
+    std::move_only_function<void()> on_detach;
+    bool detached = false;
     // What was last online. Another with the same numbers is the same directory.
     std::weak_ptr<fscache::OnlineBackend> online;
     cachefiles::DirectoryCache* directory = nullptr;
@@ -117,7 +126,8 @@ class CacheBinder {
   [[nodiscard]] Result<HeldBackend> add(const std::string& tag, const os::FileStat& root,
                                         std::unique_ptr<cachefiles::DirectoryCache> backend)
       EXCLUDES(mutex_);
-  [[nodiscard]] bool is_held(const std::string& tag) const EXCLUDES(mutex_);
+  // No channel holds it, and nobody has detached it.
+  [[nodiscard]] bool may_bring_online(const std::string& tag) const EXCLUDES(mutex_);
   void try_hold(std::shared_ptr<Hold> hold);
   [[nodiscard]] Result<HeldBackend> hold_now(Hold& hold) EXCLUDES(mutex_);
   [[nodiscard]] Result<std::optional<HeldBackend>> take_over(Hold& hold) EXCLUDES(mutex_);

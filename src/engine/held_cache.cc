@@ -294,7 +294,12 @@ void HeldCache::on_directory(Result<UniqueFd> directory, Responder responder) {
     binding_ = false;
     return responder.answer(fail(directory.error()));
   }
-  HeldSettings settings{tag_.empty() ? path_ : tag_, path_, holder_, limits_, {}};
+  HeldSettings settings{tag_.empty() ? path_ : tag_, path_, holder_, limits_, {}, {}};
+  settings.detached = [weak = weak_from_this()] {
+    if (const auto self = weak.lock()) {
+      self->push_.hang_up();  // which comes back as hang_up()
+    }
+  };
   settings.changed = [weak = weak_from_this()] {
     if (const auto self = weak.lock()) {
       self->note_change();

@@ -34,6 +34,7 @@ Json cache_json(const CacheBinder::Status& status) {
   json["tag"] = status.cache.tag;
   json["path"] = status.path;
   json["holder"] = status.holder;
+  json["disk_in_use"] = status.cache.present;
   json["state"] = fscache::name_of(status.cache.state);
   json["trouble"] = status.cache.trouble.empty() ? status.bind_trouble : status.cache.trouble;
   if (status.cache.backend) {

@@ -189,7 +189,7 @@ CacheStatus Cache::status() const {
   std::shared_ptr<OnlineBackend> online;
   {
     const MutexLock lock(mutex_);
-    status = {tag_, state_, trouble_, std::nullopt};
+    status = {tag_, state_, trouble_, std::nullopt, present_};
     online = online_ != nullptr ? online_ : leaving_.lock();
   }
   if (online != nullptr) {

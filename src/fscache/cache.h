@@ -38,6 +38,7 @@ struct CacheStatus {
   CacheState state = CacheState::kNotPresent;
   std::string trouble;  // why nothing is cached, as a sentence; "" when all is well
   std::optional<BackendStatus> backend;
+  bool present = false;  // its disk is in use still
 };
 
 // A backend from add to withdrawal: volumes and objects hold it, and withdrawal waits for the last

@@ -178,6 +178,49 @@ class Life(ChannelCase):
         self.assertEqual(second.state()["objects"], 0)
 
 
+class Detach(ChannelCase):
+
+    def test_detaching_frees_the_disk_until_it_is_attached(self):
+        channel = self.hold()
+        self.read_until_warm()
+        self.assertIn("disk is free", self.larder.run("cache", "detach", _TAG))
+        with self.assertRaises((EOFError, ConnectionError)):
+            channel.state()
+        self.assertIn("larder cache attach", self.cache()["trouble"])
+        self.assertEqual(self.engines_files_in(self.place), [])
+        self.assertGreater(self.read_all_cold(), 12 * _MIB)
+        with self.assertRaises(Refused) as refused:
+            self.hold()
+        self.assertEqual(refused.exception.name, "EBUSY")
+        self.larder.run("cache", "attach", _TAG)
+        self.hold()
+        self.read_until_warm()
+
+    def engines_files_in(self, place):
+        found = []
+        for name in os.listdir(f"/proc/{self.larder.engine_pid()}/fd"):
+            try:
+                path = os.readlink(f"/proc/{self.larder.engine_pid()}/fd/{name}")
+            except FileNotFoundError:
+                continue
+            if path.startswith(str(place)):
+                found.append(path)
+        return found
+
+    def test_who_keeps_it_is_named(self):
+        self.hold()
+        self.read_until_warm()
+        with open(self.mounted / "large0", "rb") as held:
+            told = self.larder.run("cache", "detach", _TAG)
+            self.assertIn(f"process {os.getpid()} ", told)
+            self.assertIn(str(self.mounted / "large0"), told)
+            self.assertEqual(held.read(), (self.export / "large0").read_bytes())
+
+    def test_what_is_not_there_is_refused(self):
+        self.assertIn("no cache nobody", self.larder.refusal("cache", "detach", "nobody"))
+        self.assertIn("not detached", self.larder.refusal("cache", "attach", _TAG))
+
+
 class Commands(ChannelCase):
 
     def refused(self, channel, command):

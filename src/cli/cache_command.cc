@@ -1,0 +1,138 @@
+#include "cli/cache_command.h"
+
+#include <algorithm>
+#include <chrono>
+#include <filesystem>
+#include <fstream>
+#include <string>
+#include <string_view>
+#include <system_error>
+#include <vector>
+
+#include <fmt/format.h>
+#include <nlohmann/json.hpp>
+#include <poll.h>
+
+#include "base/result.h"
+#include "cli/status_text.h"
+
+namespace larder::cli {
+
+namespace {
+
+namespace fs = std::filesystem;
+
+constexpr int kPauseMilliseconds = 200;
+
+bool is_below(std::string_view path, const std::vector<std::string>& directories) {
+  return std::ranges::any_of(directories, [path](const std::string& directory) {
+    return path == directory ||
+           (path.starts_with(directory) && path.substr(directory.size()).starts_with('/'));
+  });
+}
+
+std::string first_line(const fs::path& path) {
+  std::ifstream file(path);
+  std::string line;
+  std::getline(file, line);
+  return line;
+}
+
+// The targets of the links in a directory of /proc/PID.
+void add_links(const fs::path& directory, std::vector<std::string>& paths) {
+  std::error_code error;
+  for (fs::directory_iterator at(directory, error); !error && at != fs::directory_iterator();
+       at.increment(error)) {
+    std::error_code gone;
+    if (const fs::path target = fs::read_symlink(at->path(), gone); !gone) {
+      paths.push_back(target);
+    }
+  }
+}
+
+bool is_process(std::string_view name) {
+  return !name.empty() && name.find_first_not_of("0123456789") == std::string_view::npos;
+}
+
+nlohmann::json rows_of(std::string_view status, const char* which) {
+  const nlohmann::json parsed = nlohmann::json::parse(status, nullptr, false);
+  if (!parsed.is_object() || !parsed.contains(which) || !parsed[which].is_array()) {
+    return nlohmann::json::array();
+  }
+  return parsed[which];
+}
+
+std::string text_at(const nlohmann::json& row, const char* key) {
+  const auto found = row.is_object() ? row.find(key) : row.end();
+  return row.is_object() && found != row.end() && found->is_string() ? found->get<std::string>()
+                                                                     : std::string();
+}
+
+}  // namespace
+
+std::vector<FileHolder> file_holders(const std::string& proc,
+                                     const std::vector<std::string>& directories) {
+  std::vector<FileHolder> holders;
+  std::error_code error;
+  for (fs::directory_iterator at(proc, error); !error && at != fs::directory_iterator();
+       at.increment(error)) {
+    const std::string pid = at->path().filename();
+    if (!is_process(pid)) {
+      continue;
+    }
+    std::vector<std::string> paths;
+    add_links(at->path() / "fd", paths);
+    add_links(at->path() / "map_files", paths);
+    std::ranges::sort(paths);
+    const auto repeated = std::ranges::unique(paths);
+    paths.erase(repeated.begin(), repeated.end());
+    for (const std::string& path : paths) {
+      if (is_below(path, directories)) {
+        holders.push_back({pid, first_line(at->path() / "comm"), path});
+      }
+    }
+  }
+  return holders;
+}
+
+std::vector<std::string> mountpoints_of(std::string_view status, const std::string& tag) {
+  std::vector<std::string> mountpoints;
+  for (const auto& mount : rows_of(status, "mounts")) {
+    if (text_at(mount, "cache") == tag) {
+      mountpoints.push_back(text_at(mount, "mountpoint"));
+    }
+  }
+  return mountpoints;
+}
+
+bool is_let_go(std::string_view status, const std::string& tag) {
+  const auto caches = rows_of(status, "caches");
+  return std::ranges::none_of(caches, [&tag](const auto& cache) {
+    return text_at(cache, "tag") == tag && cache.value("disk_in_use", false);
+  });
+}
+
+Result<std::string> detach_cache(const AskEngine& ask, const std::string& tag,
+                                 std::chrono::seconds patience) {
+  TRY(ask({"detach", tag}));
+  const auto until = std::chrono::steady_clock::now() + patience;
+  std::string status = TRY(ask({"status"}));
+  while (!is_let_go(status, tag) && std::chrono::steady_clock::now() < until) {
+    ::poll(nullptr, 0, kPauseMilliseconds);
+    status = TRY(ask({"status"}));
+  }
+  if (is_let_go(status, tag)) {
+    return fmt::format("the cache {} is offline and its disk is free\n", tag);
+  }
+  std::string text = fmt::format(
+      "the cache {} is offline, but files of it are still open; its disk is free when these are "
+      "closed:\n",
+      tag);
+  for (const FileHolder& holder : file_holders("/proc", mountpoints_of(status, tag))) {
+    text += fmt::format("  process {} ({}): {}\n", holder.pid, printable(holder.command),
+                        printable(holder.path));
+  }
+  return text;
+}
+
+}  // namespace larder::cli
