@@ -1,6 +1,7 @@
 // Who keeps a cache's disk busy, as /proc and the engine tell it.
 #include "cli/cache_command.h"
 
+#include <chrono>
 #include <filesystem>
 #include <fstream>
 #include <string>
@@ -24,6 +25,9 @@ class HoldersTest : public ::testing::Test {
     std::string pattern = ::testing::TempDir() + "larder-holders-XXXXXX";
     proc_ = ::mkdtemp(pattern.data());
   }
+
+  HoldersTest(const HoldersTest&) = delete;
+  HoldersTest& operator=(const HoldersTest&) = delete;
 
   ~HoldersTest() override { fs::remove_all(proc_); }
 

@@ -178,6 +178,12 @@ struct Connection {
   [[nodiscard]] bool has_time_limit() const { return !busy && session == nullptr; }
 };
 
+void send_state_next(Connection& connection) {
+  if (std::optional<std::string> state = std::exchange(connection.state, std::nullopt)) {
+    connection.outgoing.push_back(std::move(*state));
+  }
+}
+
 class PacketServer final : public Server {
  public:
   PacketServer(UniqueFd listener, UniqueFd wake, Handlers handlers, const Clock& clock,
@@ -400,8 +406,8 @@ bool PacketServer::flush(Connection& connection) {
     }
     connection.outgoing.pop_front();
     extend(connection);
-    if (connection.outgoing.empty() && connection.state) {
-      connection.outgoing.push_back(*std::exchange(connection.state, std::nullopt));
+    if (connection.outgoing.empty()) {
+      send_state_next(connection);
     }
   }
   return true;
@@ -430,9 +436,7 @@ void PacketServer::post(Connection& connection, Responder::Mailbox::Letter lette
     connection.state = std::move(letter.packets.front());
     return;
   }
-  if (connection.state) {
-    connection.outgoing.push_back(*std::exchange(connection.state, std::nullopt));
-  }
+  send_state_next(connection);
   std::ranges::move(letter.packets, std::back_inserter(connection.outgoing));
   if (letter.is_reply) {
     connection.busy = false;

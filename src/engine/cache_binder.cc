@@ -4,6 +4,7 @@
 #include <chrono>
 #include <cstddef>
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <optional>
 #include <string>
@@ -151,7 +152,7 @@ void CacheBinder::hold(HeldSettings settings, UniqueFd directory, Held done) {
   pool_->post([this, hold] { try_hold(hold); });
 }
 
-void CacheBinder::try_hold(std::shared_ptr<Hold> hold) {
+void CacheBinder::try_hold(const std::shared_ptr<Hold>& hold) {
   Result<HeldBackend> held = hold_now(*hold);
   const bool closing = !held && held.error().code() == Errc::kBusy && clock_.now() < hold->until;
   if (closing) {
@@ -189,7 +190,7 @@ Result<HeldBackend> CacheBinder::hold_now(Hold& hold) {
   const os::FileStat stat = TRY(root->stat_self());
   std::unique_ptr<cachefiles::DirectoryCache> backend =
       TRY(cachefiles::bind_cache(std::move(root), *filesystem_, options, clock_));
-  backend->set_caretaker(std::move(hold.settings.changed));
+  backend->set_caretaker(settings.changed);
   return add(settings.tag, stat, std::move(backend));
 }
 
@@ -218,7 +219,7 @@ Result<std::optional<HeldBackend>> CacheBinder::take_over(Hold& hold) {
                             settings.tag));
   }
   TRY(held.directory->set_limits(settings.limits));
-  held.directory->set_caretaker(std::move(hold.settings.changed));
+  held.directory->set_caretaker(settings.changed);
   const std::shared_ptr<fscache::Cache> cache = find(settings.tag);
   if (cache->leaving() == held.online) {
     TRY(cache->readmit(held.online));

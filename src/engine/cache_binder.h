@@ -34,7 +34,7 @@ struct HeldBackend {
 struct HeldSettings {
   std::string tag, path, holder;
   cachefiles::Limits limits;
-  std::move_only_function<void()> changed;  // DirectoryCache::set_caretaker
+  std::function<void()> changed;  // DirectoryCache::set_caretaker
   // The administrator takes the cache away: let go of the backend. Must not wait.
   std::move_only_function<void()> detached;
 };
@@ -128,7 +128,7 @@ class CacheBinder {
       EXCLUDES(mutex_);
   // No channel holds it, and nobody has detached it.
   [[nodiscard]] bool may_bring_online(const std::string& tag) const EXCLUDES(mutex_);
-  void try_hold(std::shared_ptr<Hold> hold);
+  void try_hold(const std::shared_ptr<Hold>& hold);
   [[nodiscard]] Result<HeldBackend> hold_now(Hold& hold) EXCLUDES(mutex_);
   [[nodiscard]] Result<std::optional<HeldBackend>> take_over(Hold& hold) EXCLUDES(mutex_);
   [[nodiscard]] Result<> check_size(const std::string& path, std::uint64_t size);

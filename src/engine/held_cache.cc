@@ -30,6 +30,7 @@
 #include "control/cache_session.h"
 #include "control/server.h"
 #include "engine/cache_binder.h"
+#include "engine/serial_queue.h"
 #include "handover/engine_end.h"
 #include "os/packet_socket.h"
 
@@ -128,16 +129,16 @@ void HeldCache::execute(CacheCommand command, std::vector<UniqueFd> descriptors,
 void HeldCache::hang_up() {
   queue_->post([self = shared_from_this()] {
     self->hung_up_ = true;
-    if (self->held_) {
-      self->held_.reset();
+    if (self->is_bound()) {
+      self->held_ = {};
       self->binder_.let_go(self->tag_);
     }
   });
 }
 
 Result<> HeldCache::check_time(CacheVerb verb) const {
-  const bool bound = held_ || binding_;
-  if (control::time_of(verb) == control::CommandTime::kAfterBind && !held_) {
+  const bool bound = is_bound() || binding_;
+  if (control::time_of(verb) == control::CommandTime::kAfterBind && !is_bound()) {
     return fail(Errc::kIo, fmt::format("{} before bind: there is no cache yet", name_of(verb)));
   }
   if (control::time_of(verb) == control::CommandTime::kBeforeBind && bound) {
@@ -244,8 +245,8 @@ HeldCache::Answer HeldCache::set_size(std::string_view argument) {
 }
 
 HeldCache::Answer HeldCache::apply_limits(const cachefiles::Limits& limits) {
-  if (held_) {
-    TRY(held_->directory->set_limits(limits));
+  if (is_bound()) {
+    TRY(held_.directory->set_limits(limits));
     note_change();
   }
   limits_ = limits;
@@ -259,7 +260,7 @@ HeldCache::Answer HeldCache::set_oldest(std::string_view argument) {
   if (error != std::errc() || end != argument.data() + argument.size() || !(seconds >= 0)) {
     return fail(Errc::kInvalid, fmt::format("oldest \"{}\": give seconds", argument));
   }
-  held_->directory->set_oldest(seconds);
+  held_.directory->set_oldest(seconds);
   return "";
 }
 
@@ -339,7 +340,7 @@ std::vector<ObjectOutcome> HeldCache::cull_some(std::span<const ObjectPath> obje
     names.push_back(object.name);
   }
   const Result<std::vector<cachefiles::Culled>> culled =
-      held_->directory->cull(objects.front().directory, names);
+      held_.directory->cull(objects.front().directory, names);
   std::vector<ObjectOutcome> outcomes;
   for (std::size_t i = 0; i < objects.size(); ++i) {
     if (!culled) {
@@ -372,7 +373,7 @@ HeldCache::Answer HeldCache::look_in_use(const CacheCommand& command) {
   const std::vector<ObjectPath> objects = TRY(control::objects_of(command));
   std::vector<ObjectOutcome> outcomes;
   for (const ObjectPath& object : objects) {
-    const Result<bool> used = held_->directory->in_use(object.directory, object.name);
+    const Result<bool> used = held_.directory->in_use(object.directory, object.name);
     outcomes.push_back({!used ? used.error().error_number() : *used ? EBUSY : 0, 0});
   }
   if (objects.size() == 1 && outcomes.front().error_number != 0) {
@@ -382,12 +383,12 @@ HeldCache::Answer HeldCache::look_in_use(const CacheCommand& command) {
 }
 
 Result<CacheState> HeldCache::look() {
-  return state_of(TRY(held_->directory->care_state()));
+  return state_of(TRY(held_.directory->care_state()));
 }
 
 HeldCache::Answer HeldCache::tell_state() {
   CacheState state = TRY(look());
-  const cachefiles::Released released = held_->directory->take_released();
+  const cachefiles::Released released = held_.directory->take_released();
   state.released_files = released.objects;
   state.released_blocks = released.bytes / kKernelBlock;
   told_ = state;
@@ -403,10 +404,10 @@ void HeldCache::note_change() {
 
 void HeldCache::push_news() {
   looking_ = false;
-  if (!held_) {
+  if (!is_bound()) {
     return;
   }
-  const Result<cachefiles::CareState> care = held_->directory->care_state();
+  const Result<cachefiles::CareState> care = held_.directory->care_state();
   if (!care) {
     return;  // the cache's own trouble; the next command says so
   }

@@ -6,7 +6,6 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
-#include <optional>
 #include <span>
 #include <string>
 #include <string_view>
@@ -45,6 +44,9 @@ class HeldCache : public std::enable_shared_from_this<HeldCache> {
 
   [[nodiscard]] Answer obey(const control::CacheCommand& command,
                             std::vector<UniqueFd> descriptors);
+
+  [[nodiscard]] bool is_bound() const { return held_.directory != nullptr; }
+
   [[nodiscard]] Result<> check_time(control::CacheVerb verb) const;
   [[nodiscard]] Answer set_directory(std::string_view path, std::vector<UniqueFd> descriptors);
   [[nodiscard]] Answer set_tag(std::string_view tag);
@@ -80,7 +82,7 @@ class HeldCache : public std::enable_shared_from_this<HeldCache> {
   cachefiles::Limits limits_;
   bool binding_ = false;
   bool hung_up_ = false;
-  std::optional<HeldBackend> held_;
+  HeldBackend held_;  // its directory null: not bound
   control::CacheState told_;
 };
 
