@@ -1,11 +1,9 @@
 #include "cachefilesd/run.h"
 
 #include <cerrno>
-#include <chrono>
 #include <cstdint>
 #include <cstdio>
 #include <cstdlib>
-#include <ctime>
 #include <filesystem>
 #include <functional>
 #include <memory>
@@ -20,6 +18,7 @@
 #include <signal.h>
 #include <sys/prctl.h>
 #include <sys/stat.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "base/clock.h"
@@ -123,6 +122,16 @@ Result<UniqueFd> open_cache(const Config& config, const OtherEnd& end,
   return directory->duplicate_descriptor();
 }
 
+// The cache is online. What the engine's cache takes was given up before.
+Result<> begin_work(const OtherEnd& end, const std::function<void()>& started) {
+  if (!end.device.empty()) {
+    TRY(drop_capabilities());
+  }
+  os::notify_service_manager("READY=1");
+  started();
+  return {};
+}
+
 // Holds the cache until told to stop. `started` is called once it is online.
 Result<> serve(const Options& options, const Config& config, const std::function<void()>& started) {
   ::umask(077);
@@ -166,14 +175,7 @@ Result<> serve(const Options& options, const Config& config, const std::function
                     : Result<std::unique_ptr<os::Directory>>(fail_errno(errno, config.directory));
        },
        .read_config = [&] { return read_whole_config(options); },
-       .on_started = [&]() -> Result<> {
-         if (!end.device.empty()) {
-           TRY(drop_capabilities());
-         }
-         os::notify_service_manager("READY=1");
-         started();
-         return {};
-       },
+       .on_started = [&] { return begin_work(end, started); },
        .on_status =
            [](std::string_view status) {
              os::notify_service_manager(fmt::format("STATUS={}", status));
