@@ -1,7 +1,6 @@
 // EngineChannel: the cache of an engine, over its control socket (docs/protocol.md).
 #pragma once
 
-#include <cstddef>
 #include <cstdint>
 #include <memory>
 #include <optional>
@@ -10,11 +9,11 @@
 #include <vector>
 
 #include "base/result.h"
-#include "base/unique_fd.h"
 #include "cachefilesd/cache_channel.h"
 #include "cachefilesd/config.h"
 #include "cachefilesd/waiter.h"
 #include "control/cache_protocol.h"
+#include "control/channel_client.h"
 #include "culling/candidate.h"
 
 namespace larder::cachefilesd {
@@ -26,12 +25,12 @@ class EngineChannel final : public CacheChannel {
   [[nodiscard]] static Result<std::unique_ptr<CacheChannel>> connect(
       const std::string& runtime_directory, Waiter& waiter);
 
-  // On a connection that is a cache channel already.
-  EngineChannel(UniqueFd socket, Waiter& waiter);
+  // On a cache channel that is open already.
+  EngineChannel(control::ChannelClient client, Waiter& waiter);
 
   [[nodiscard]] bool is_kernels() const override { return false; }
 
-  [[nodiscard]] std::vector<int> descriptors() const override { return {socket_.get()}; }
+  [[nodiscard]] std::vector<int> descriptors() const override { return {client_.descriptor()}; }
 
   Result<> bind(const Config& config, int directory) override;
   Result<> reconfigure(const Config& from, const Config& to) override;
@@ -46,14 +45,9 @@ class EngineChannel final : public CacheChannel {
   // before that is kept for hear().
   Result<std::string> give(const control::CacheCommand& command, int descriptor = -1);
   Result<std::string> give(control::CacheVerb verb, std::string argument, int descriptor = -1);
-  // nullopt: a state line, kept; or nothing there.
-  Result<std::optional<Result<std::string>>> receive();
-  Result<> keep(const std::string& line);
 
-  const UniqueFd socket_;
+  control::ChannelClient client_;
   Waiter& waiter_;
-  std::vector<std::byte> buffer_;
-  std::optional<control::CacheState> pushed_;
 };
 
 }  // namespace larder::cachefilesd

@@ -10,6 +10,7 @@
 #include <utility>
 #include <vector>
 
+#include <fcntl.h>
 #include <fmt/format.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
@@ -101,10 +102,14 @@ Result<UniqueFd> listen_for_packets(const std::string& path, mode_t mode) {
   return listener;
 }
 
-Result<UniqueFd> connect_for_packets(const std::string& path) {
+Result<UniqueFd> connect_for_packets(const std::string& path, Wait wait) {
   const sockaddr_un address = TRY(address_of(path));
-  UniqueFd socket = TRY(make_socket(0));
+  UniqueFd socket = TRY(make_socket(wait == Wait::kNo ? SOCK_NONBLOCK : 0));
   if (::connect(socket.get(), generic(address), sizeof address) != 0) {
+    return fail_errno(errno, fmt::format("connect to {}", path));
+  }
+  // Each send and receive says whether it waits.
+  if (wait == Wait::kNo && ::fcntl(socket.get(), F_SETFL, 0) != 0) {
     return fail_errno(errno, fmt::format("connect to {}", path));
   }
   return socket;

@@ -38,7 +38,8 @@ struct PeerCredentials {
 // Binds `path` (what stands there is replaced) with mode bits `mode`, and listens. kInvalid: the
 // path is too long for a socket.
 [[nodiscard]] Result<UniqueFd> listen_for_packets(const std::string& path, mode_t mode);
-[[nodiscard]] Result<UniqueFd> connect_for_packets(const std::string& path);
+// kBusy: would have had to wait, for those who wait for the listener already.
+[[nodiscard]] Result<UniqueFd> connect_for_packets(const std::string& path, Wait wait = Wait::kYes);
 // kBusy: nobody is waiting (listeners do not block).
 [[nodiscard]] Result<UniqueFd> accept_for_packets(const UniqueFd& listener);
 [[nodiscard]] Result<std::pair<UniqueFd, UniqueFd>> packet_socket_pair();
