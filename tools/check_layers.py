@@ -76,7 +76,6 @@ FILE_CALLS_ALLOWED = {
     "os": "the door",
     "base": "below the door: its own log and descriptors",
     "adapters/localdir": "plays the server with files of this machine, which are not the cache's",
-    "fuse/signals.cc": "/proc/PID/status tells of a caller",
     "handover/table.cc": "the memory that keeper and engine share",
     "handover/cache_directory.cc": "prepares a cache directory as root, to be passed on",
     "keeper": "prepares the runtime directory as root and passes descriptors on",

@@ -15,8 +15,8 @@
 
 #include "base/clock.h"
 #include "base/mutex.h"
-#include "fuse/signals.h"
 #include "netfs/attributes.h"
+#include "os/ending.h"
 
 namespace larder::fuse {
 
@@ -82,7 +82,7 @@ std::optional<std::uint64_t> parse_start_time(const std::string& text) {
   return code == std::errc{} ? std::optional(start) : std::nullopt;
 }
 
-CallerTable::CallerTable(const Clock& clock) : CallerTable(clock, read_proc_file) {}
+CallerTable::CallerTable(const Clock& clock) : CallerTable(clock, os::read_proc_file) {}
 
 netfs::CredentialRef CallerTable::credential(std::uint32_t uid, std::uint32_t gid,
                                              std::uint32_t pid) {

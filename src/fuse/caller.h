@@ -17,8 +17,8 @@
 #include "base/clock.h"
 #include "base/mutex.h"
 #include "base/thread_annotations.h"
-#include "fuse/signals.h"
 #include "netfs/attributes.h"
+#include "os/ending.h"
 
 namespace larder::fuse {
 
@@ -39,7 +39,7 @@ class CallerTable {
  public:
   explicit CallerTable(const Clock& clock);
 
-  CallerTable(const Clock& clock, ReadProc read_proc)
+  CallerTable(const Clock& clock, os::ReadProc read_proc)
       : clock_(clock), read_proc_(std::move(read_proc)) {}
 
   // Call it while the request is unanswered: until then the process waits, and its pid is its own.
@@ -57,7 +57,7 @@ class CallerTable {
   };
 
   const Clock& clock_;
-  const ReadProc read_proc_;
+  const os::ReadProc read_proc_;
   Mutex mutex_{LockRank::kStats};
   std::unordered_map<std::uint32_t, Entry> entries_ GUARDED_BY(mutex_);
 };

@@ -27,8 +27,8 @@
 #include "base/result.h"
 #include "fuse/protocol.h"
 #include "fuse/request.h"
-#include "fuse/signals.h"
 #include "netfs/call_scope.h"
+#include "os/ending.h"
 #include "os/fuse_device.h"
 
 namespace larder::fuse {
@@ -251,7 +251,7 @@ void Session::interrupt(const RequestRef& request) {
   }
   // A lock is waited for as on a local disk: the kernel makes of our EINTR what the signal's
   // handler wants, which may be to begin again.
-  if (!waiting->any_signal_ends && !is_thread_ending(options_.read_proc, waiting->pid)) {
+  if (!waiting->any_signal_ends && !os::is_thread_ending(options_.read_proc, waiting->pid)) {
     // Only a signal that the program handles, once we have answered. It sends no second INTERRUPT
     // by itself when it is killed later.
     ask_again_later(request);

@@ -21,7 +21,7 @@
 #include "base/thread_annotations.h"
 #include "fuse/protocol.h"
 #include "fuse/request.h"
-#include "fuse/signals.h"
+#include "os/ending.h"
 #include "os/fuse_device.h"
 
 namespace larder::fuse {
@@ -62,7 +62,7 @@ struct SessionOptions {
   unsigned threads = 2;  // that read requests
   bool passthrough = true;
   bool locks = true;
-  ReadProc read_proc = read_proc_file;  // tests put their own here
+  os::ReadProc read_proc = os::read_proc_file;  // tests put their own here
 };
 
 // Threads: its own readers call the handler; answers and notifications come from any thread.

@@ -1,4 +1,4 @@
-#include "fuse/signals.h"
+#include "os/ending.h"
 
 #include <array>
 #include <charconv>
@@ -18,7 +18,7 @@
 
 #include "base/unique_fd.h"
 
-namespace larder::fuse {
+namespace larder::os {
 
 namespace {
 
@@ -95,4 +95,4 @@ bool is_thread_ending(const ReadProc& read_proc, std::uint32_t pid) {
   return !status || is_ending(*status);
 }
 
-}  // namespace larder::fuse
+}  // namespace larder::os

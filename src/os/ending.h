@@ -10,7 +10,7 @@
 #include <optional>
 #include <string>
 
-namespace larder::fuse {
+namespace larder::os {
 
 // Reads a small file of /proc/PID; nullopt if it cannot. The tests put their own here.
 using ReadProc = std::function<std::optional<std::string>(std::uint32_t pid, const char* file)>;
@@ -26,4 +26,4 @@ using ReadProc = std::function<std::optional<std::string>(std::uint32_t pid, con
 // The same of a thread; true if nothing can be known of it.
 [[nodiscard]] bool is_thread_ending(const ReadProc& read_proc, std::uint32_t pid);
 
-}  // namespace larder::fuse
+}  // namespace larder::os
