@@ -34,7 +34,7 @@ build = cmake --preset $(1) $(unity-$(1)) >build/configure-$(1).log || { cat bui
 
 all: | build  ## the programs, optimised, in build/release/programs
 	$(INSTALL_DEPENDENCIES) build
-	@$(call build,release,larder larder-engine cachefilesd)
+	@$(call build,release,larder larder-engine cachefilesd larder-device)
 
 help:  ## this text
 	@echo "make, or make TARGET:"
@@ -95,7 +95,7 @@ asan-short: asan-build
 	tools/sanitized.sh build/asan -j $(JOBS) -L 'unit|sim|crash'
 
 tsan-build: | build
-	@$(call build,tsan,unit_tests larder larder-engine cachefilesd larder_rpc_proxy larder_norpcb)
+	@$(call build,tsan,unit_tests larder larder-engine cachefilesd larder-device larder_rpc_proxy larder_norpcb)
 
 tsan-short: tsan-build
 	tools/sanitized.sh build/tsan -j $(JOBS) -R '^(unit\.|integration.40_warm)'
@@ -145,7 +145,7 @@ install: | build  ## programs, man page, unit, mount.larder; makes the user lard
 	$(INSTALL_DEPENDENCIES) build
 	@cmake --preset release -DCMAKE_INSTALL_PREFIX=$(PREFIX) >build/configure-release.log || \
 	  { cat build/configure-release.log; exit 1; }
-	cmake --build --preset release -j $(JOBS) --target larder larder-engine cachefilesd
+	cmake --build --preset release -j $(JOBS) --target larder larder-engine cachefilesd larder-device
 	cmake --install build/release
 ifeq ($(DESTDIR),)
 	getent passwd larder >/dev/null || \

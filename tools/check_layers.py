@@ -17,12 +17,14 @@ ROOT = pathlib.Path(__file__).resolve().parents[1]
 # folder: (what it may include, from top to bottom; one word on what it is). A name that ends in .h
 # allows that header only, not the rest of its folder.
 LAYERS = {
-    "programs": (["engine", "keeper", "cachefilesd", "cli", "handover", "base"], "parse arguments, call run(), nothing else"),
+    "programs": (["engine", "keeper", "cachefilesd", "device", "cli", "handover", "base"], "parse arguments, call run(), nothing else"),
     "engine": (["fuse", "adapters/localdir", "adapters/nfs", "cachefiles", "netfs", "fscache",
                 "control", "handover", "os", "base"], "puts the parts together"),
     "keeper": (["handover", "os", "base"], "outlives the engine, holds what must"),
     "cachefilesd": (["control", "handover", "culling", "cachefiles/layout.h", "os", "base"],
                     "the other end of a cache channel: brings a cache up, culls, reaps"),
+    "device": (["control", "handover", "os", "base"],
+               "a file like the kernel's /dev/cachefiles, at the other end of a cache channel"),
     "cli": (["control", "handover", "os", "base"], "the user's commands"),
     "fuse": (["netfs", "handover", "os", "base"], "kernel requests in, replies out"),
     "adapters/localdir": (["netfs/adapter.h", "netfs/attributes.h", "netfs/changes.h", "os", "base"],
@@ -51,6 +53,7 @@ TEST_EXTRA = {
 # header: folders where it may stand.
 SPECIAL_HEADERS = {
     "linux/fuse.h": ["fuse", "testing", "keeper/testing"],
+    "fuse3/": ["device/fuse_file.cc"],  # no data path: docs/decisions/0013
     "nfsc/": [],  # libnfs: an opponent in tests/tools, never part of the product
     "thread": ["base", "keeper/testing"],
     "condition_variable": ["base"],
@@ -81,6 +84,8 @@ FILE_CALLS_ALLOWED = {
     "keeper": "prepares the runtime directory as root and passes descriptors on",
     "cli": "opens /dev/fuse, examines mount points, starts the keeper",
     "control/server.cc": "the socket's own name",
+    "device/run.cc": "the file that is mounted over",
+    "device/working_directory.cc": "/proc/PID/cwd, which is no file of a cache's",
     "cachefilesd/background.cc": "/dev/null",
     "cachefilesd/kernel_channel.cc": "the kernel's device",
     "cachefilesd/pid_file.cc": "the pid file, as root",

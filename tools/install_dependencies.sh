@@ -9,12 +9,13 @@ set -euo pipefail
 # PACKAGE, or PACKAGE=PROGRAM: the package is missing only if the program is not there either.
 build_packages=(
   g++=g++ cmake=cmake ninja-build=ninja pkg-config=pkg-config
-  libfmt-dev libcli11-dev nlohmann-json3-dev libisal-dev nettle-dev
+  libfmt-dev libcli11-dev nlohmann-json3-dev libisal-dev nettle-dev libfuse3-dev
   libgtest-dev libgmock-dev  # a build tree is configured with its tests unless LARDER_TESTS is OFF
 )
 test_packages=(
   python3=python3 libnfs-dev
   nfs-ganesha nfs-ganesha-vfs nfs-ganesha-mem
+  cachefilesd  # the stock daemon, which tests/integration/74_stock_daemon.py runs over larder-device
   git=git rsync=rsync  # workloads of tests/integration/91_workloads.py
   iproute2=ip mount=mount util-linux=setpriv e2fsprogs=mkfs.ext4 xfsprogs=mkfs.xfs
 )
@@ -61,7 +62,7 @@ without_starting_servers() {
 
 install_packages() {
   local server new_servers=()
-  for server in nfs-ganesha rpcbind; do
+  for server in nfs-ganesha rpcbind cachefilesd; do
     is_installed "$server" || new_servers+=("$server")
   done
   without_starting_servers as_root apt-get install -y --no-install-recommends \

@@ -58,7 +58,8 @@ class Installed(MountedCase):
                  "sbin/cachefilesd": 0o755,
                  "lib/systemd/system/larder.service": 0o644, "share/man/man8/larder.8": 0o644,
                  "lib/systemd/system/larder-cachefilesd@.service": 0o644,
-                 "share/man/man8/cachefilesd.8": 0o644, "share/man/man5/cachefilesd.conf.5": 0o644}
+                 "share/man/man8/cachefilesd.8": 0o644, "share/man/man5/cachefilesd.conf.5": 0o644,
+                 "sbin/larder-device": 0o755, "share/man/man8/larder-device.8": 0o644}
         for name, mode in modes.items():
             with self.subTest(name):
                 self.assertEqual(stat.S_IMODE(os.stat(f"{self.root}{_PREFIX}/{name}").st_mode), mode)
