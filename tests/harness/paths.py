@@ -14,6 +14,8 @@ NO_PORTMAPPER = BUILD / "tests/harness/liblarder_norpcb.so"
 LARDER = BUILD / "programs/larder"
 ENGINE = BUILD / "programs/larder-engine"
 CACHEFILESD = BUILD / "programs/cachefilesd"
+DEVICE = BUILD / "programs/larder-device"
+STOCK_DAEMON = pathlib.Path("/sbin/cachefilesd")  # of Debian, not ours
 
 _root = None
 

@@ -10,36 +10,17 @@ sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
 from harness import larder, trees
 from harness.cache_channel import CacheChannel, Refused
 from harness.case import main
-from harness.mounted_case import MountedCase
+from harness.held_case import HeldCase
 from harness.processes import wait_until
 
-_KIB = 1 << 10
 _MIB = 1 << 20
 _TAG = "farm"
 
 
-class ChannelCase(MountedCase):
+class ChannelCase(HeldCase):
     """The mount names a cache by its tag, which is not there yet."""
 
-    def fill(self):
-        trees.small_files(self.export / "small", 60, sizes=(1, 60_000), seed=self.seed)
-        for number in range(6):
-            trees.write_file(self.export / f"large{number}", 2 * _MIB + number, self.seed + number)
-
-    def cache_directory(self):
-        return _TAG
-
-    def setUp(self):
-        super().setUp()
-        self.place = self.directory / "place"
-        self.make_place(self.place)
-        self.settle()
-
-    def make_place(self, place):
-        """A directory that belongs to the engine's user, as cachefilesd makes it."""
-        place.mkdir(mode=0o700)
-        user = os.stat(f"/proc/{self.larder.engine_pid()}")
-        os.chown(place, user.st_uid, user.st_gid)
+    tag = _TAG
 
     def open_channel(self):
         return self.begin(CacheChannel(self.larder.runtime_directory))
@@ -49,42 +30,9 @@ class ChannelCase(MountedCase):
         channel.bind(self.place, f"tag {_TAG}", *settings)
         return channel
 
-    def cache(self):
-        return next(cache for cache in self.larder.status()["caches"] if cache["tag"] == _TAG)
-
-    def wait_for_state(self, state):
-        wait_until(lambda: self.cache()["state"] == state, 20, f"the cache to be {state}")
-
     def hang_up(self, channel):
         channel.stop()
         self.wait_for_state("withdrawn")
-
-    def read_all(self):
-        """Returns the bytes that came from the server."""
-        before = self.from_server()
-        self.assert_same_tree(self.export, self.mounted)
-        return self.from_server() - before
-
-    def read_all_cold(self):
-        larder.drop_page_cache()
-        return self.read_all()
-
-    def from_server(self):
-        return self.larder.status()["mounts"][0]["bytes_from_server"]
-
-    def read_until_warm(self):
-        """Large files take a moment until the disk has them; then nothing comes from the server."""
-        self.read_all_cold()
-        wait_until(lambda: self.read_all_cold() == 0, 30, "everything to come from the cache")
-
-    def objects(self):
-        """Paths below cache/, as far as they have names."""
-        below = self.place / "cache"
-        return [str(path.relative_to(below)) for path in below.rglob("*") if path.is_file()]
-
-    def wait_for_objects(self):
-        wait_until(lambda: len(self.objects()) >= 66, 30, "all objects to have names")
-        return self.objects()
 
 
 class Life(ChannelCase):

@@ -1,0 +1,73 @@
+"""HeldCase: a MountedCase whose mount names a cache by a tag; somebody else brings it online."""
+
+import os
+
+from harness import larder, trees
+from harness.mounted_case import MountedCase
+from harness.processes import wait_until
+
+_MIB = 1 << 20
+_SMALL_FILES = 60
+_LARGE_FILES = 6
+
+
+class HeldCase(MountedCase):
+    """`self.place` is where the cache is to be, of which nothing is there yet."""
+
+    tag = "farm"
+
+    def fill(self):
+        trees.small_files(self.export / "small", _SMALL_FILES, sizes=(1, 60_000), seed=self.seed)
+        for number in range(_LARGE_FILES):
+            trees.write_file(self.export / f"large{number}", 2 * _MIB + number, self.seed + number)
+
+    def cache_directory(self):
+        return self.tag
+
+    def setUp(self):
+        super().setUp()
+        self.place = self.place_of_cache()
+        self.make_place(self.place)
+        self.settle()
+
+    def place_of_cache(self):
+        return self.directory / "place"
+
+    def make_place(self, place):
+        """A directory that belongs to the engine's user, as cachefilesd makes it."""
+        place.mkdir(mode=0o700)
+        user = os.stat(f"/proc/{self.larder.engine_pid()}")
+        os.chown(place, user.st_uid, user.st_gid)
+
+    def cache(self):
+        return next(cache for cache in self.larder.status()["caches"] if cache["tag"] == self.tag)
+
+    def wait_for_state(self, state):
+        wait_until(lambda: self.cache()["state"] == state, 20, f"the cache to be {state}")
+
+    def read_all(self):
+        """Returns the bytes that came from the server."""
+        before = self.from_server()
+        self.assert_same_tree(self.export, self.mounted)
+        return self.from_server() - before
+
+    def read_all_cold(self):
+        larder.drop_page_cache()
+        return self.read_all()
+
+    def from_server(self):
+        return self.larder.status()["mounts"][0]["bytes_from_server"]
+
+    def read_until_warm(self):
+        """Large files take a moment until the disk has them; then nothing comes from the server."""
+        self.read_all_cold()
+        wait_until(lambda: self.read_all_cold() == 0, 30, "everything to come from the cache")
+
+    def objects(self):
+        """Paths below cache/, as far as they have names."""
+        below = self.place / "cache"
+        return [str(path.relative_to(below)) for path in below.rglob("*") if path.is_file()]
+
+    def wait_for_objects(self):
+        wait_until(lambda: len(self.objects()) >= _SMALL_FILES + _LARGE_FILES, 30, "all objects to have names")
+        return self.objects()
