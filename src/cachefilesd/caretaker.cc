@@ -111,6 +111,7 @@ Result<culling::Share> Caretaker::share() {
 
 Result<> Caretaker::cull() {
   const MonotonicTime begin = parts_.clock.now();
+  const std::uint64_t looked_at = rotation_.looked_at();
   round_began_ = round_began_.value_or(begin);
   if (TRY(parts_.tree.find_volumes())) {
     large_ = {};
@@ -126,8 +127,9 @@ Result<> Caretaker::cull() {
   if (failure_) {
     return fail(*failure_);
   }
-  log_debug("a slice gave {} bytes, {} objects; {} in use, {} pinned", outcome.freed.bytes,
-            outcome.freed.files, outcome.in_use, outcome.pinned);
+  log_debug("a slice looked at {} objects and gave {} bytes, {} objects; {} in use, {} pinned",
+            rotation_.looked_at() - looked_at, outcome.freed.bytes, outcome.freed.files,
+            outcome.in_use, outcome.pinned);
   const MonotonicTime end = parts_.clock.now();
   if (outcome.freed.files > 0) {
     round_began_ = end;

@@ -17,7 +17,7 @@ from harness.loopfs import LoopFs
 from harness.rpc_proxy import RpcProxy
 
 # A new filesystem's inode tables are not to be zeroed in the background while we measure.
-_MOUNT_OPTIONS = "noatime,noinit_itable"
+MOUNT_OPTIONS = "noatime,noinit_itable"
 
 
 class Stage:
@@ -37,7 +37,7 @@ class Stage:
         whatever this machine's is, and gone in a moment, however many files it holds."""
         return self.begin(LoopFs(self.directory / name, size_bytes,
                                  mkfs_options=("-N", str(inodes)) if inodes else (),
-                                 mount_options=_MOUNT_OPTIONS)).mountpoint
+                                 mount_options=MOUNT_OPTIONS)).mountpoint
 
     def disk_if_possible(self, name, size_bytes):
         """The same; where there are no loop devices a plain directory."""

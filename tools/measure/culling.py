@@ -1,0 +1,206 @@
+"""culling: the benchmark's part that lets cachefilesd cull full caches, against a bare loop of fstatat and unlinkat.
+
+Import this only after entry.prepare().
+"""
+
+import json
+import os
+import pathlib
+import re
+import shutil
+import subprocess
+import threading
+import time
+
+from harness.cachefilesd import Cachefilesd
+from harness.loopfs import LoopFs
+from harness.processes import wait_until
+from measure.stage import MOUNT_OPTIONS
+
+_OBJECT_BYTES = 4096
+# Of a filesystem, for its journal and directories, and so that room in it is no reason to cull.
+_BESIDE_BYTES = 512 << 20
+_BESIDE_INODES = 65536
+_NICE = 10                    # as the daemon makes itself
+_RUN_PERCENT, _CULL_PERCENT = 10, 9
+_LOOK_SECONDS = 0.001
+_QUIET_SECONDS = 0.3
+_FIRST_MS = 100
+_MOST_MIB = 32
+_TAG = "bench"
+# What must go, how often in a round, and how fast it is to be against the bare loop.
+_PRESSES = ((3, 3, 0.4), (50, 1, 0.7))
+
+
+def _process_seconds(pid):
+    """CPU time of a process and all of its threads, in nanoseconds' steps."""
+    return time.clock_gettime((~pid << 3) | 2)
+
+
+def _peak_mib(pid):
+    for line in pathlib.Path(f"/proc/{pid}/status").read_text().splitlines():
+        if line.startswith("VmHWM:"):
+            return int(line.split()[1]) / 1024
+    raise AssertionError(f"process {pid} has no memory")
+
+
+class _Watch:
+    """When objects left a filesystem, seen by its free inodes. Is called quiet by a journal that stalls, too."""
+
+    def __init__(self, mountpoint):
+        self._mountpoint = mountpoint
+        self.before = self._free()
+        self.begin = time.monotonic()
+        self.first = self.last = None
+        self.gone = 0
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=self._look)
+        self._thread.start()
+
+    def _free(self):
+        return os.statvfs(self._mountpoint).f_ffree
+
+    def _look(self):
+        while not self._over.wait(_LOOK_SECONDS):
+            gone = self._free() - self.before
+            if gone != self.gone:
+                self.last = time.monotonic()
+                self.first = self.first or self.last
+                self.gone = gone
+
+    def is_quiet(self):
+        return self.last is not None and time.monotonic() - self.last > _QUIET_SECONDS
+
+    def stop(self):
+        self._over.set()
+        self._thread.join()
+
+
+class Culling:
+    """Of one Bench: its stage, its sizes, its comparisons."""
+
+    def __init__(self, bench):
+        self.bench = bench
+        self.rounds = 0
+
+    def culling(self):
+        for count, rounds in self.bench.sizes.culled_caches:
+            kept = self.comparisons(count)
+            for _ in range(rounds):
+                self.round(count, kept)
+
+    def comparisons(self, count):
+        bench, loop, made = self.bench, "fstatat + unlinkat", {}
+        for percent, _, aim in _PRESSES:
+            name = f"cull {percent} % of {count}"
+            made[percent] = {
+                "speed": bench.comparison(name, loop, "objects/s", aim=aim),
+                "cpu": bench.comparison(f"{name}, CPU", loop, "us/object", cost=True),
+                "first": bench.figure(f"{name}, until the first is gone", "ms", aim=_FIRST_MS, cost=True),
+                "looks": bench.figure(f"{name}, looked at for one", "objects", cost=True),
+            }
+        made["memory"] = bench.figure(f"cull of {count}, cachefilesd's memory", "MiB", aim=_MOST_MIB, cost=True)
+        return made
+
+    def round(self, count, kept):
+        """On a filesystem of its own, with two trees alike: ours, and the bare loop's."""
+        self.rounds += 1
+        directory = self.bench.stage.directory / f"cull{self.rounds}"
+        with LoopFs(directory, count * _OBJECT_BYTES * 4 + _BESIDE_BYTES,
+                    mkfs_options=("-N", str(count * 4 + _BESIDE_INODES)), mount_options=MOUNT_OPTIONS) as disk:
+            for tree in ("ours", "bare"):
+                self.objects("fill", disk.mountpoint / tree, count, _OBJECT_BYTES)
+            larder = self.bench.stage.larder(disk.mountpoint / "none", f"cull{self.rounds}-larder")
+            larder.run("serve")
+            try:
+                Round(self, disk.mountpoint, larder, count).play(kept)
+            finally:
+                larder.stop()
+        shutil.rmtree(directory)
+
+    def objects(self, *words, prefix=()):
+        done = subprocess.run([*prefix, self.bench.build / "tools/measure/bench_objects", *map(str, words)],
+                              check=True, stdout=subprocess.PIPE)
+        return json.loads(done.stdout)
+
+
+class Round:
+    """One daemon with one full cache, which is pressed again and again until half is gone."""
+
+    def __init__(self, culling, mountpoint, larder, count):
+        self.culling = culling
+        self.mountpoint = mountpoint
+        self.larder = larder
+        self.count = count
+        self.daemon = Cachefilesd(larder.directory / "daemon", larder.runtime_directory, *self.lines(0))
+
+    def lines(self, size):
+        """Of the configuration; without a size the cache has room for all."""
+        size = size or self.count * _OBJECT_BYTES * 2 + _BESIDE_BYTES // 2
+        return (self.mountpoint / "ours", f"tag {_TAG}", f"size {size}", f"brun {_RUN_PERCENT}%",
+                f"bcull {_CULL_PERCENT}%")
+
+    def play(self, kept):
+        try:
+            self.wait_until_counted()
+            left, turn = self.count, 0
+            for percent, times, _ in _PRESSES:
+                for _ in range(times):
+                    ours, bare = self.pair(percent, left, turn)
+                    self.add(kept[percent], ours, bare)
+                    left -= bare["objects"]
+                    turn += 1
+            kept["memory"].add(_peak_mib(self.daemon.pid))
+        finally:
+            self.daemon.stop()
+
+    def cache(self):
+        return next((cache for cache in self.larder.status()["caches"] if cache["tag"] == _TAG), {})
+
+    def wait_until_counted(self):
+        """So that culling is measured, and not the count of a cache that nobody knows."""
+        wait_until(lambda: self.cache().get("objects_exact"), 600, "the cache to be counted")
+        found = self.cache()["objects"]
+        if found != self.count:
+            raise AssertionError(f"the cache has {found} objects instead of {self.count}")
+
+    def pair(self, percent, left, turn):
+        def ours():
+            return self.press(percent)
+
+        def bare():
+            # As nice as the daemon is: where others compute, both have as little of the processors.
+            return self.culling.objects("remove", self.mountpoint / "bare", left * percent // 100,
+                                        prefix=("nice", "-n", str(_NICE)))
+
+        done = {}
+        for work in (ours, bare) if turn % 2 else (bare, ours):
+            subprocess.run(["sync", "--file-system", self.mountpoint], check=True)
+            done[work] = work()
+        return done[ours], done[bare]
+
+    def press(self, percent):
+        """A size by which so much is too much; returns when it is gone."""
+        before = self.cache()
+        pids = self.daemon.pid, self.larder.engine_pid()
+        told = len(self.daemon.log_text())
+        goal = before["used_bytes"] * (100 - percent) // 100
+        self.daemon.write_config(f"dir {self.lines(0)[0]}", *self.lines(goal * 100 // (100 - _RUN_PERCENT))[1:])
+        cpu = sum(map(_process_seconds, pids))
+        watch = _Watch(self.mountpoint)
+        try:
+            self.daemon.reload()
+            wait_until(lambda: watch.is_quiet() and self.cache()["used_bytes"] <= goal, 600, "the daemon to cull")
+        finally:
+            watch.stop()
+        cpu = sum(map(_process_seconds, pids)) - cpu
+        looks = sum(map(int, re.findall(r"looked at (\d+)", self.daemon.log_text()[told:])))
+        return {"seconds": watch.last - watch.begin, "first": watch.first - watch.begin, "cpu": cpu,
+                "objects": watch.gone, "looks": looks}
+
+    @staticmethod
+    def add(kept, ours, bare):
+        kept["speed"].add(*(each["objects"] / each["seconds"] for each in (ours, bare)))
+        kept["cpu"].add(*(each["cpu"] * 1e6 / each["objects"] for each in (ours, bare)))
+        kept["first"].add(ours["first"] * 1e3)
+        kept["looks"].add(ours["looks"] / ours["objects"])
