@@ -189,16 +189,20 @@ Result<std::uint64_t> CacheFanOut::cull_name(const Place& place, std::string_vie
 }
 
 Result<std::vector<Result<culling::Freed>>> CacheFanOut::cull(
-    std::size_t directory, std::span<const culling::Candidate> objects) {
-  const Place place = TRY(open_place(directory));
+    std::span<const culling::Placed> objects) {
   std::vector<Result<culling::Freed>> answers;
   answers.reserve(objects.size());
-  for (const culling::Candidate& object : objects) {
-    answers.push_back(cull_one(place, object));
-    if (!answers.back() && (answers.back().error().code() == Errc::kIo ||
-                            answers.back().error().code() == Errc::kCacheDead)) {
-      return fail(answers.back().error());
+  while (!objects.empty()) {
+    const std::size_t run = culling::run_of(objects);
+    const Place place = TRY(open_place(objects.front().directory));
+    for (const culling::Placed& object : objects.first(run)) {
+      answers.push_back(cull_one(place, object.candidate));
+      if (!answers.back() && (answers.back().error().code() == Errc::kIo ||
+                              answers.back().error().code() == Errc::kCacheDead)) {
+        return fail(answers.back().error());
+      }
     }
+    objects = objects.subspan(run);
   }
   return answers;
 }

@@ -48,7 +48,7 @@ class CacheFanOut final : public culling::FanOut {
                 const std::function<bool(culling::Candidate&&)>& visit) override;
   bool in_use(std::size_t directory, std::string_view name) override;
   Result<std::vector<Result<culling::Freed>>> cull(
-      std::size_t directory, std::span<const culling::Candidate> objects) override;
+      std::span<const culling::Placed> objects) override;
   Result<culling::Candidate> look_at(std::size_t directory, std::string_view name) override;
   // Until enough is free, or the cache was given up.
   bool keep_going() override;

@@ -4,6 +4,7 @@
 #pragma once
 
 #include <cstdint>
+#include <memory>
 #include <optional>
 #include <span>
 #include <string>
@@ -17,10 +18,11 @@
 
 namespace larder::cachefilesd {
 
-// Where objects lie that are culled together.
-struct ObjectPlace {
-  std::string path;          // below cache/, "Ikey/@3f"
-  os::Directory& directory;  // the same, open
+// Objects of one directory, to be culled.
+struct ObjectGroup {
+  std::string path;                          // of the directory below cache/, "Ikey/@3f"
+  std::shared_ptr<os::Directory> directory;  // the same, open
+  std::vector<culling::Candidate> objects;
 };
 
 // Threads: the daemon's one. Everything but hear() may wait for the other end. Errors of all:
@@ -52,10 +54,10 @@ class CacheChannel {
   // A kernel does not want to know.
   [[nodiscard]] virtual Result<> tell_oldest(double seconds) = 0;
 
-  // Takes objects out of the cache, and answers for each: the bytes that it gave back, or why not.
-  // kBusy: it is in use; kNotFound: it is gone.
+  // Takes objects out of the cache, and answers for each, in the order of groups and objects: the
+  // bytes that it gave back, or why not. kBusy: it is in use; kNotFound: it is gone.
   [[nodiscard]] virtual Result<std::vector<Result<std::uint64_t>>> cull(
-      const ObjectPlace& place, std::span<const culling::Candidate> objects) = 0;
+      std::span<const ObjectGroup> groups) = 0;
 };
 
 }  // namespace larder::cachefilesd

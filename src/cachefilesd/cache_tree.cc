@@ -181,7 +181,7 @@ Result<culling::Share> CacheTree::estimate() {
 
 Result<> CacheTree::list(std::size_t directory,
                          const std::function<bool(culling::Candidate&&)>& visit) {
-  os::Directory* const listed = TRY(opened(directory));
+  const std::shared_ptr<os::Directory> listed = TRY(opened(directory));
   if (listed == nullptr) {
     return {};
   }
@@ -204,7 +204,7 @@ Result<> CacheTree::list(std::size_t directory,
 }
 
 Result<culling::Candidate> CacheTree::look_at(std::size_t directory, std::string_view name) {
-  os::Directory* const parent = TRY(opened(directory));
+  const std::shared_ptr<os::Directory> parent = TRY(opened(directory));
   if (parent == nullptr) {
     return fail(Errc::kNotFound, std::string(name));
   }
@@ -216,11 +216,39 @@ Result<culling::Candidate> CacheTree::look_at(std::size_t directory, std::string
 }
 
 Result<std::vector<Result<culling::Freed>>> CacheTree::cull(
-    std::size_t directory, std::span<const culling::Candidate> objects) {
+    std::span<const culling::Placed> objects) {
   std::vector<Result<culling::Freed>> answers;
-  std::vector<culling::Candidate> unused;
-  std::vector<std::size_t> places;  // of those in `answers`
-  for (const culling::Candidate& object : objects) {
+  std::vector<std::size_t> places;  // in `answers`, of those that are asked for
+  std::vector<ObjectGroup> groups;
+  for (std::span<const culling::Placed> left = objects; !left.empty();) {
+    const std::size_t run = culling::run_of(left);
+    ObjectGroup group;
+    TRY(sort_out(left.first(run), group, answers, places));
+    if (!group.objects.empty()) {
+      groups.push_back(std::move(group));
+    }
+    left = left.subspan(run);
+  }
+  if (groups.empty()) {
+    return answers;
+  }
+  const std::vector<Result<std::uint64_t>> culled = TRY(channel_.cull(groups));
+  for (std::size_t i = 0; i < places.size() && i < culled.size(); ++i) {
+    answers[places[i]] =
+        culled[i] ? Result<culling::Freed>({*culled[i], 1}) : fail(culled[i].error());
+  }
+  return answers;
+}
+
+Result<> CacheTree::sort_out(std::span<const culling::Placed> objects, ObjectGroup& group,
+                             std::vector<Result<culling::Freed>>& answers,
+                             std::vector<std::size_t>& places) {
+  const std::size_t directory = objects.front().directory;
+  group.directory = TRY(opened(directory));
+  group.path = fmt::format("{}/{}", volumes_[directory / culling::kSamples].name,
+                           cachefiles::fan_out_directory(fan_out_of(directory)));
+  for (const culling::Placed& placed : objects) {
+    const culling::Candidate& object = placed.candidate;
     const Result<culling::Candidate> now = look_at(directory, object.name);
     if (!now) {
       answers.emplace_back(fail(now.error()));
@@ -228,22 +256,11 @@ Result<std::vector<Result<culling::Freed>>> CacheTree::cull(
       answers.emplace_back(fail(Errc::kBusy, object.name));  // used in the meantime
     } else {
       places.push_back(answers.size());
-      unused.push_back(object);
+      group.objects.push_back(object);
       answers.emplace_back();
     }
   }
-  os::Directory* const parent = TRY(opened(directory));
-  if (unused.empty() || parent == nullptr) {
-    return answers;
-  }
-  const std::string path = fmt::format("{}/{}", volumes_[directory / culling::kSamples].name,
-                                       cachefiles::fan_out_directory(fan_out_of(directory)));
-  const std::vector<Result<std::uint64_t>> culled = TRY(channel_.cull({path, *parent}, unused));
-  for (std::size_t i = 0; i < places.size() && i < culled.size(); ++i) {
-    answers[places[i]] =
-        culled[i] ? Result<culling::Freed>({*culled[i], 1}) : fail(culled[i].error());
-  }
-  return answers;
+  return {};
 }
 
 Result<std::unique_ptr<os::Directory>> CacheTree::open_in(os::Directory& top,
@@ -260,13 +277,13 @@ Result<std::unique_ptr<os::Directory>> CacheTree::open_in(os::Directory& top,
                                                       : Result<std::unique_ptr<os::Directory>>();
 }
 
-Result<os::Directory*> CacheTree::opened(std::size_t directory) {
+Result<std::shared_ptr<os::Directory>> CacheTree::opened(std::size_t directory) {
   if (opened_number_ != directory) {
     opened_number_.reset();
     opened_ = TRY(open_in(*cache_, directory));
     opened_number_ = directory;
   }
-  return opened_.get();
+  return opened_;
 }
 
 }  // namespace larder::cachefilesd

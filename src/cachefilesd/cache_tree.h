@@ -25,8 +25,8 @@
 namespace larder::cachefilesd {
 
 // Names are looked at, never followed; what has no business there is left to the engine, or buried
-// where the cache is a kernel's. Holds a few descriptors, however many directories there are.
-// Threads: one. Life: from a bind to the release.
+// where the cache is a kernel's. Holds a few descriptors, however many directories there are; while
+// it culls, one for each directory of a batch. Threads: one. Life: from a bind to the release.
 class CacheTree final : public culling::FanOut {
  public:
   // `root`: the cache's directory, bound, so that cache/ is there. All outlive the tree.
@@ -55,7 +55,7 @@ class CacheTree final : public culling::FanOut {
   bool in_use(std::size_t /*directory*/, std::string_view /*name*/) override { return false; }
 
   Result<std::vector<Result<culling::Freed>>> cull(
-      std::size_t directory, std::span<const culling::Candidate> objects) override;
+      std::span<const culling::Placed> objects) override;
   Result<culling::Candidate> look_at(std::size_t directory, std::string_view name) override;
 
   bool keep_going() override { return !keep_going_ || keep_going_(); }
@@ -82,7 +82,12 @@ class CacheTree final : public culling::FanOut {
   [[nodiscard]] Result<std::unique_ptr<os::Directory>> open_in(os::Directory& top,
                                                                std::size_t directory);
   // The same below cache/, kept open until the next one is asked for.
-  [[nodiscard]] Result<os::Directory*> opened(std::size_t directory);
+  [[nodiscard]] Result<std::shared_ptr<os::Directory>> opened(std::size_t directory);
+  // Answers for those of one directory that are not as they were; the others come into `group`, and
+  // their answers' places into `places`.
+  [[nodiscard]] Result<> sort_out(std::span<const culling::Placed> objects, ObjectGroup& group,
+                                  std::vector<Result<culling::Freed>>& answers,
+                                  std::vector<std::size_t>& places);
   [[nodiscard]] Result<> tidy_volume(const std::string& name);
   void bury(os::Directory& parent, const std::vector<std::string>& names);
 
@@ -92,7 +97,7 @@ class CacheTree final : public culling::FanOut {
   Graveyard* const graveyard_;
   std::function<bool()> keep_going_;
   std::vector<Volume> volumes_;
-  std::unique_ptr<os::Directory> opened_;
+  std::shared_ptr<os::Directory> opened_;
   std::optional<std::size_t> opened_number_;
 };
 

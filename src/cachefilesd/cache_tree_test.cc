@@ -101,13 +101,11 @@ TEST_F(CacheTreeTest, WhatWasUsedSinceItWasListedStays) {
                         ->open_file("Da", os::OpenMode::kReadWrite)
                         .value();
   ASSERT_TRUE(used->set_times(os::FileTime{500, 0}, std::nullopt));
-  const auto answers = tree->cull(directory, std::vector{before}).value();
+  const auto answers = tree->cull(std::vector{culling::Placed{directory, before}}).value();
   EXPECT_EQ(answers.at(0).error().code(), Errc::kBusy);
   EXPECT_THAT(cache_.asked, IsEmpty());
-  EXPECT_TRUE(tree->cull(directory, std::vector{tree->look_at(directory, "Da").value()})
-                  .value()
-                  .at(0)
-                  .has_value());
+  const culling::Placed now{directory, tree->look_at(directory, "Da").value()};
+  EXPECT_TRUE(tree->cull(std::vector{now}).value().at(0).has_value());
 }
 
 TEST_F(CacheTreeTest, AnswersInTheOrderInWhichItWasAsked) {
@@ -116,16 +114,35 @@ TEST_F(CacheTreeTest, AnswersInTheOrderInWhichItWasAsked) {
   cache_.in_use = {"Da"};
   const auto tree = open();
   const std::size_t directory = number_of(*tree, "Da");
-  std::vector<culling::Candidate> objects(3);
-  objects[0].name = "Dgone";
-  objects[1] = tree->look_at(directory, "Da").value();
+  std::vector<culling::Placed> objects(3, {directory, {}});
+  objects[0].candidate.name = "Dgone";
+  objects[1].candidate = tree->look_at(directory, "Da").value();
   objects[2] = objects[1];
-  objects[2].stat.inode = 77777;
-  const auto answers = tree->cull(directory, objects).value();
+  objects[2].candidate.stat.inode = 77777;
+  const auto answers = tree->cull(objects).value();
   EXPECT_EQ(answers.at(0).error().code(), Errc::kNotFound);
   EXPECT_EQ(answers.at(1).error().code(), Errc::kBusy);
   EXPECT_EQ(answers.at(2).error().code(), Errc::kBusy);
   EXPECT_THAT(cache_.asked, ElementsAre("Da"));
+}
+
+TEST_F(CacheTreeTest, AsksForThoseOfSeveralDirectoriesTogether) {
+  cache_.add_many(20);
+  const auto tree = open();
+  std::vector<culling::Placed> objects;
+  for (std::size_t directory = 0; directory < tree->directories(); ++directory) {
+    ASSERT_TRUE(tree->list(directory, [&](culling::Candidate&& candidate) {
+      objects.push_back({directory, std::move(candidate)});
+      return true;
+    }));
+  }
+  int calls = 0;
+  cache_.on_cull = [&] { ++calls; };
+  const auto answers = tree->cull(objects).value();
+  EXPECT_EQ(answers.size(), 20U);
+  EXPECT_TRUE(std::ranges::all_of(answers, [](const auto& answer) { return answer.has_value(); }));
+  EXPECT_EQ(calls, 1);
+  EXPECT_TRUE(cache_.objects.empty());
 }
 
 TEST_F(CacheTreeTest, LargeObjectsAreFoundByTheirMapLogs) {

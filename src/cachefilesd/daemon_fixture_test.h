@@ -200,12 +200,13 @@ class FakeChannel final : public CacheChannel {
     return {};
   }
 
-  Result<std::vector<Result<std::uint64_t>>> cull(
-      const ObjectPlace& place, std::span<const culling::Candidate> objects) override {
+  Result<std::vector<Result<std::uint64_t>>> cull(std::span<const ObjectGroup> groups) override {
     TRY(look());
     std::vector<Result<std::uint64_t>> answers;
-    for (const culling::Candidate& object : objects) {
-      answers.push_back(cache_.cull(place.directory, object.name));
+    for (const ObjectGroup& group : groups) {
+      for (const culling::Candidate& object : group.objects) {
+        answers.push_back(cache_.cull(*group.directory, object.name));
+      }
     }
     if (cache_.on_cull) {
       cache_.on_cull();

@@ -97,11 +97,12 @@ Result<std::optional<CacheState>> EngineChannel::hear() {
 }
 
 Result<std::vector<Result<std::uint64_t>>> EngineChannel::cull(
-    const ObjectPlace& place, std::span<const culling::Candidate> objects) {
+    std::span<const ObjectGroup> groups) {
   std::vector<control::ObjectPath> paths;
-  paths.reserve(objects.size());
-  for (const culling::Candidate& object : objects) {
-    paths.push_back({place.path, object.name});
+  for (const ObjectGroup& group : groups) {
+    for (const culling::Candidate& object : group.objects) {
+      paths.push_back({group.path, object.name});
+    }
   }
   std::vector<Result<std::uint64_t>> answers;
   for (std::span<const control::ObjectPath> left(paths); !left.empty();) {

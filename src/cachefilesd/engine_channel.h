@@ -37,8 +37,7 @@ class EngineChannel final : public CacheChannel {
   Result<control::CacheState> ask_state() override;
   Result<std::optional<control::CacheState>> hear() override;
   Result<> tell_oldest(double seconds) override;
-  Result<std::vector<Result<std::uint64_t>>> cull(
-      const ObjectPlace& place, std::span<const culling::Candidate> objects) override;
+  Result<std::vector<Result<std::uint64_t>>> cull(std::span<const ObjectGroup> groups) override;
 
  private:
   // Sends the one, with a descriptor or -1, and waits for the body of its answer. What is pushed

@@ -100,11 +100,11 @@ class EngineChannelTest : public ::testing::Test {
     for (std::size_t i = 0; i < count; ++i) {
       objects[i].name = "D" + std::to_string(i);
     }
-    return channel_.cull({"Ivolume/@3f", *directory_}, objects);
+    return channel_.cull(std::vector{ObjectGroup{"Ivolume/@3f", directory_, objects}});
   }
 
   testing::FakeFilesystem filesystem_;
-  std::unique_ptr<os::Directory> directory_ = filesystem_.open_root("/").value();
+  std::shared_ptr<os::Directory> directory_ = filesystem_.open_root("/").value();
   ScriptedEngine engine_;
   EngineChannel channel_;
 };

@@ -181,34 +181,37 @@ Result<std::optional<CacheState>> KernelChannel::hear() {
 }
 
 Result<std::vector<Result<std::uint64_t>>> KernelChannel::cull(
-    const ObjectPlace& place, std::span<const culling::Candidate> objects) {
-  const UniqueFd directory = TRY(place.directory.duplicate_descriptor());
-  if (::fchdir(directory.get()) != 0) {
-    return fail_errno(errno, place.path);
-  }
+    std::span<const ObjectGroup> groups) {
   std::vector<Result<std::uint64_t>> answers;
-  for (const culling::Candidate& object : objects) {
-    if (waiter_.told_to_stop()) {  // a large object takes the kernel a while
-      return fail(Errc::kCancelled, "told to stop");
+  for (const ObjectGroup& group : groups) {
+    const UniqueFd directory = TRY(group.directory->duplicate_descriptor());
+    if (::fchdir(directory.get()) != 0) {
+      return fail_errno(errno, group.path);
     }
-    switch (const int error_number = write(fmt::format("cull {}", object.name))) {
-      case 0:
-        answers.emplace_back(object.bytes);
-        break;
-      case ENOENT:
-      case ESTALE:  // it was retired meanwhile
-        answers.emplace_back(fail(Errc::kNotFound, object.name));
-        break;
-      case EBUSY:
-        answers.emplace_back(fail(Errc::kBusy, object.name));
-        break;
-      default:
-        return fail_errno(error_number,
-                          fmt::format("the kernel's cull of {}/{}{}", place.path, object.name,
-                                      advice(CacheVerb::kCull, error_number)));
+    for (const culling::Candidate& object : group.objects) {
+      if (waiter_.told_to_stop()) {  // a large object takes the kernel a while
+        return fail(Errc::kCancelled, "told to stop");
+      }
+      answers.push_back(TRY(cull(group.path, object)));
     }
   }
   return answers;
+}
+
+Result<Result<std::uint64_t>> KernelChannel::cull(const std::string& path,
+                                                  const culling::Candidate& object) const {
+  switch (const int error_number = write(fmt::format("cull {}", object.name))) {
+    case 0:
+      return object.bytes;
+    case ENOENT:
+    case ESTALE:  // it was retired meanwhile
+      return Result<std::uint64_t>(fail(Errc::kNotFound, object.name));
+    case EBUSY:
+      return Result<std::uint64_t>(fail(Errc::kBusy, object.name));
+    default:
+      return fail_errno(error_number, fmt::format("the kernel's cull of {}/{}{}", path, object.name,
+                                                  advice(CacheVerb::kCull, error_number)));
+  }
 }
 
 int KernelChannel::write(std::string_view command) const {

@@ -48,10 +48,12 @@ class KernelChannel final : public CacheChannel {
 
   Result<> tell_oldest(double /*seconds*/) override { return {}; }
 
-  Result<std::vector<Result<std::uint64_t>>> cull(
-      const ObjectPlace& place, std::span<const culling::Candidate> objects) override;
+  Result<std::vector<Result<std::uint64_t>>> cull(std::span<const ObjectGroup> groups) override;
 
  private:
+  // The answer for one object, in the working directory, which is `path`.
+  [[nodiscard]] Result<Result<std::uint64_t>> cull(const std::string& path,
+                                                   const culling::Candidate& object) const;
   // 0, or the errno.
   [[nodiscard]] int write(std::string_view command) const;
   [[nodiscard]] Result<> give(const control::CacheCommand& command) const;

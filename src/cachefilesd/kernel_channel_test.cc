@@ -147,14 +147,14 @@ TEST_F(KernelChannelTest, CullsOnUntilALittleMoreIsFree) {
 
 TEST_F(KernelChannelTest, CullsByNameInTheObjectsDirectory) {
   std::filesystem::create_directory(top_ / "there");
-  const auto there =
+  const std::shared_ptr<os::Directory> there =
       os::make_posix_filesystem()->open_root(top_).value()->open_directory("there").value();
   std::vector<culling::Candidate> objects(2);
   objects[0].name = "D a";
   objects[0].bytes = 10;
   objects[1].name = "E0";
   objects[1].bytes = 20;
-  const auto answers = channel_.cull({"Iv/@00", *there}, objects);
+  const auto answers = channel_.cull(std::vector{ObjectGroup{"Iv/@00", there, objects}});
   ASSERT_TRUE(answers.has_value());
   EXPECT_THAT(written(), ElementsAre("cull D a", "cull E0"));
   EXPECT_EQ(answers->at(1).value(), 20U);
@@ -163,9 +163,10 @@ TEST_F(KernelChannelTest, CullsByNameInTheObjectsDirectory) {
 
 TEST_F(KernelChannelTest, StopsBetweenTwoCulls) {
   std::vector<culling::Candidate> objects(2);
-  const auto root = os::make_posix_filesystem()->open_root(top_).value();
+  const std::shared_ptr<os::Directory> root = os::make_posix_filesystem()->open_root(top_).value();
   waiter_.stop_ = true;
-  EXPECT_EQ(channel_.cull({"Iv/@00", *root}, objects).error().code(), Errc::kCancelled);
+  EXPECT_EQ(channel_.cull(std::vector{ObjectGroup{"Iv/@00", root, objects}}).error().code(),
+            Errc::kCancelled);
   EXPECT_THAT(written(), ElementsAre());
 }
 

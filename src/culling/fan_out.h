@@ -15,6 +15,12 @@ namespace larder::culling {
 // Over so many directories each volume spreads its objects, by a hash of their keys.
 inline constexpr std::size_t kSamples = 256;
 
+// An object that might be culled, and the directory that it is in.
+struct Placed {
+  std::size_t directory = 0;
+  Candidate candidate;
+};
+
 // The directories of all volumes: directory d is number d % kSamples of volume d / kSamples, and
 // new volumes come at the end. Those with one number, of all volumes, hold a random sample of the
 // cache. Threads: the caller's. All but keep_going() may block, on a disk or on who owns the cache.
@@ -35,11 +41,11 @@ class FanOut {
   // A hint that spares asking for its cull. False where it is not known: cull() decides.
   [[nodiscard]] virtual bool in_use(std::size_t directory, std::string_view name) = 0;
 
-  // Takes objects of one directory out of the cache, and answers for each, in their order: what it
-  // gave back, or why not. kBusy: it is in use, or was used since it was listed; kNotFound: it is
-  // gone. Errors: nothing more can be culled here, now.
+  // Takes objects out of the cache, and answers for each, in their order: what it gave back, or why
+  // not. Those of one directory stand together. kBusy: it is in use, or was used since it was
+  // listed; kNotFound: it is gone. Errors: nothing more can be culled, now.
   [[nodiscard]] virtual Result<std::vector<Result<Freed>>> cull(
-      std::size_t directory, std::span<const Candidate> objects) = 0;
+      std::span<const Placed> objects) = 0;
 
   // As stat now; kNotFound when it is gone.
   [[nodiscard]] virtual Result<Candidate> look_at(std::size_t directory, std::string_view name) = 0;
@@ -48,5 +54,14 @@ class FanOut {
   // cull(), and a few times in a large directory; cheap, and does not block.
   [[nodiscard]] virtual bool keep_going() = 0;
 };
+
+// How many of `objects`, from the first on, are in one directory.
+[[nodiscard]] inline std::size_t run_of(std::span<const Placed> objects) {
+  std::size_t count = 0;
+  while (count < objects.size() && objects[count].directory == objects[0].directory) {
+    ++count;
+  }
+  return count;
+}
 
 }  // namespace larder::culling

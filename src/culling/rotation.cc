@@ -4,6 +4,7 @@
 #include <cmath>
 #include <cstddef>
 #include <cstdint>
+#include <span>
 #include <utility>
 #include <vector>
 
@@ -25,11 +26,11 @@ constexpr double kMostOfASample = 0.25;
 constexpr std::uint64_t kSmallCacheObjects = 16384;
 constexpr std::uint64_t kLeastTogether = 1024;  // objects that are judged together
 constexpr std::uint64_t kAskEvery = 256;        // objects looked at, between two questions
+constexpr std::size_t kMostSorted = 4096;       // objects that go, brought into order at once
 
 struct Scored {
   double score = 0;
-  std::size_t directory = 0;
-  Candidate candidate;
+  Placed object;
 };
 
 // What is still owed.
@@ -50,17 +51,17 @@ double part_of(std::uint64_t part, std::uint64_t whole) {
 }
 
 // The next of a heap of candidates, as many as are due by what they hold themselves; those of one
-// directory together.
-std::vector<Scored> take_batch(std::vector<Scored>& heap, std::size_t most, Due due) {
-  std::vector<Scored> batch;
-  while (due.anything() && !heap.empty() && batch.size() < most) {
+// directory together, since a directory is worth being opened for many.
+std::vector<Placed> take_due(std::vector<Scored>& heap, std::size_t most, Due due) {
+  std::vector<Placed> taken;
+  while (due.anything() && !heap.empty() && taken.size() < most) {
     std::ranges::pop_heap(heap, std::ranges::less(), &Scored::score);
-    due.pay({heap.back().candidate.bytes, 1});
-    batch.push_back(std::move(heap.back()));
+    due.pay({heap.back().object.candidate.bytes, 1});
+    taken.push_back(std::move(heap.back().object));
     heap.pop_back();
   }
-  std::ranges::stable_sort(batch, std::ranges::less(), &Scored::directory);
-  return batch;
+  std::ranges::stable_sort(taken, std::ranges::less(), &Placed::directory);
+  return taken;
 }
 
 }  // namespace
@@ -107,7 +108,7 @@ class Rotation::Slice {
   Result<> list(std::size_t directory, std::uint64_t large_from);
   Result<> list_sample(std::size_t number, std::uint64_t large_from);
   Result<> cull_best(std::size_t most);
-  Result<std::size_t> cull_batch(std::vector<Scored> batch);
+  Result<std::size_t> cull_batch(std::span<const Placed> batch);
 
   Rotation& rotation_;
   FanOut& fan_out_;
@@ -126,7 +127,7 @@ void Rotation::Slice::consider(std::size_t directory, Candidate&& candidate) {
     ++outcome_.in_use;
   } else {
     const double value = score(candidate, now_, stamp_seconds_);
-    candidates_.push_back({value, directory, std::move(candidate)});
+    candidates_.push_back({value, {directory, std::move(candidate)}});
   }
 }
 
@@ -142,30 +143,21 @@ Result<> Rotation::Slice::list(std::size_t directory, std::uint64_t large_from) 
 }
 
 // Returns how many went.
-Result<std::size_t> Rotation::Slice::cull_batch(std::vector<Scored> batch) {
+Result<std::size_t> Rotation::Slice::cull_batch(std::span<const Placed> batch) {
   std::size_t went = 0;
-  std::vector<Candidate> objects;
-  for (std::size_t i = 0; i < batch.size(); ++i) {
-    const std::size_t directory = batch[i].directory;
-    objects.push_back(std::move(batch[i].candidate));
-    if (i + 1 < batch.size() && batch[i + 1].directory == directory) {
-      continue;
+  const std::vector<Result<Freed>> answers = TRY(fan_out_.cull(batch));
+  CHECK(answers.size() == batch.size());
+  for (std::size_t i = 0; i < answers.size(); ++i) {
+    if (answers[i]) {
+      ++went;
+      outcome_.freed += *answers[i];
+      due_.pay(*answers[i]);
+    } else if (answers[i].error().code() == Errc::kBusy) {
+      ++outcome_.in_use;
     }
-    const std::vector<Result<Freed>> answers = TRY(fan_out_.cull(directory, objects));
-    CHECK(answers.size() == objects.size());
-    for (std::size_t j = 0; j < answers.size(); ++j) {
-      if (answers[j]) {
-        ++went;
-        outcome_.freed += *answers[j];
-        due_.pay(*answers[j]);
-      } else if (answers[j].error().code() == Errc::kBusy) {
-        ++outcome_.in_use;
-      }
-      if (answers[j] || answers[j].error().code() == Errc::kNotFound) {
-        large_.remove(directory, objects[j].name);
-      }
+    if (answers[i] || answers[i].error().code() == Errc::kNotFound) {
+      large_.remove(batch[i].directory, batch[i].candidate.name);
     }
-    objects.clear();
   }
   return went;
 }
@@ -174,7 +166,16 @@ Result<std::size_t> Rotation::Slice::cull_batch(std::vector<Scored> batch) {
 Result<> Rotation::Slice::cull_best(std::size_t most) {
   std::ranges::make_heap(candidates_, std::ranges::less(), &Scored::score);
   while (due_.anything() && !candidates_.empty() && most > 0 && may_go_on()) {
-    most -= TRY(cull_batch(take_batch(candidates_, std::min(most, kMostInBatch), due_)));
+    std::vector<Placed> taken = take_due(candidates_, std::min(most, kMostSorted), due_);
+    std::span<Placed> left(taken);
+    while (due_.anything() && !left.empty() && may_go_on()) {
+      const std::size_t count = std::min(left.size(), kMostInBatch);
+      most -= TRY(cull_batch(left.first(count)));
+      left = left.subspan(count);
+    }
+    for (Placed& stays : left) {  // more was freed than it said, or we are to stop
+      candidates_.push_back({0, std::move(stays)});
+    }
   }
   return {};
 }
@@ -229,7 +230,7 @@ Result<> Rotation::Slice::cull_samples(std::size_t begin, std::size_t count,
   }
   double oldest = rotation_.oldest_seconds_ * 0.99;
   for (const Scored& left : candidates_) {
-    oldest = std::max(oldest, seconds_unused(left.candidate.stat, now_));
+    oldest = std::max(oldest, seconds_unused(left.object.candidate.stat, now_));
   }
   rotation_.oldest_seconds_ = oldest;
   return {};

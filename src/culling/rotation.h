@@ -19,8 +19,8 @@
 
 namespace larder::culling {
 
-// No more objects than these are culled at once: the one who culls them answers for all of them
-// together.
+// No more objects than these are culled at once, of one directory or of several: the one who culls
+// them answers for all of them together.
 inline constexpr std::size_t kMostInBatch = 256;
 
 // How much there is and how much of it must go.

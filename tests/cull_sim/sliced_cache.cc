@@ -89,10 +89,10 @@ class SlicedCache final : public culling::FanOut {
   bool in_use(std::size_t, std::string_view) override { return false; }
 
   Result<std::vector<Result<culling::Freed>>> cull(
-      std::size_t directory, std::span<const culling::Candidate> objects) override {
+      std::span<const culling::Placed> objects) override {
     std::vector<Result<culling::Freed>> answers;
     answers.reserve(objects.size());
-    for (const culling::Candidate& object : objects) {
+    for (const auto& [directory, object] : objects) {
       remove(directory, object_of(object.name));
       answers.emplace_back(culling::Freed{object.bytes, 1});
     }
