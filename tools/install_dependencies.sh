@@ -19,6 +19,8 @@ test_packages=(
   git=git rsync=rsync  # workloads of tests/integration/91_workloads.py
   iproute2=ip mount=mount util-linux=setpriv e2fsprogs=mkfs.ext4 xfsprogs=mkfs.xfs
 )
+# The kernel of tests/integration/77_kernel_cache.py; there is none for other architectures.
+[[ $(uname -m) == x86_64 ]] && test_packages+=(user-mode-linux=linux.uml)
 check_packages=(
   python3=python3 clang-19 clang-tidy-19 clang-format-19 libclang-rt-19-dev
 )

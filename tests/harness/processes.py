@@ -125,7 +125,7 @@ def cpu_seconds(pid):
 class Process:
     """A child process. It dies with the test, and its output goes to `log`."""
 
-    def __init__(self, command, log, env=None, cwd=None, namespace=None):
+    def __init__(self, command, log, env=None, cwd=None, namespace=None, pass_fds=()):
         self.command = [os.fspath(word) for word in command]
         if namespace is not None:
             self.command = namespace.command(self.command)
@@ -133,7 +133,7 @@ class Process:
         with open(self.log, "ab") as output:
             self._child = subprocess.Popen(
                 self.command, stdin=subprocess.DEVNULL, stdout=output, stderr=output, cwd=cwd,
-                env={**os.environ, **(env or {})}, preexec_fn=_die_with_parent,
+                env={**os.environ, **(env or {})}, preexec_fn=_die_with_parent, pass_fds=pass_fds,
                 start_new_session=True)  # ^C is for the test alone, which ends them in order
 
     @property
