@@ -71,7 +71,8 @@ class KernelGuest:
             # process cannot abort itself.
             ["unshare", "--pid", "--fork", "--kill-child", "sh", "-c", '"$@"; exit $?', "sh",
              kernel, f"mem={_MEMORY_BYTES >> 20}M", "root=/dev/root", "rootfstype=hostfs", "rootflags=/",
-             "ro", f"ubda={disk}", f"uml_dir={directory}", "quiet", "console=tty0", "con=null", "con0=null,fd:1", "ssl=null", f"ssl0=fd:{to_guest},fd:{from_guest}",
+             "ro", f"ubda={disk}", f"uml_dir={directory}", "quiet", "console=tty0", "con=null",
+             "con0=null,fd:1", "ssl=null", f"ssl0=fd:{to_guest},fd:{from_guest}",
              f"init={os.path.realpath(sys.executable)}", "--", _GUEST,
              kernel.parents[1] / "lib/uml/modules", paths.CACHEFILESD],
             self.log, env={"TMPDIR": str(_place_for_memory(directory))}, pass_fds=(to_guest, from_guest))

@@ -111,14 +111,23 @@ class Life(KernelCase):
         self.assertEqual(second["status"], 1)
         self.assertIn("/dev/cachefiles is in other hands", second["said"])
 
-        before = self.guest.call("state_line")
-        self.assertRegex(before, r"^cull=0 frun=[0-9a-f]+ .*brun=[0-9a-f]+ bcull=[0-9a-f]+ bstop=[0-9a-f]+ ")
+    def test_the_limits_are_those_of_the_configuration_at_the_bind(self):
+        def limits():
+            fields = dict(field.split("=") for field in self.guest.call("state_line").split())
+            return {limit: int(fields[limit], 16) for limit in _PARTS}
+
+        blocks = self.guest.call("blocks")
+        wanted = {limit: blocks // 100 * part for limit, part in _PARTS.items()}
+        self.assertEqual(limits(), wanted)
         self.guest.call("configure", f"tag {_TAG}", "brun 50%", "bcull 30%", "bstop 20%")
         self.guest.call("signal_daemon", "SIGHUP")
         self.wait_for(lambda: "the configuration was read again" in self.daemon_log(), "the new limits")
         self.assertIn("restart cachefilesd", self.daemon_log())
-        self.assertEqual(self.guest.call("state_line").split()[:7], before.split()[:7])
-        self.assertTrue(self.guest.call("daemon")["running"])
+        self.assertEqual(limits(), wanted)
+        self.end_daemon("SIGTERM")
+        self.start_daemon()
+        self.assertEqual(limits(), {"brun": blocks // 100 * 50, "bcull": blocks // 100 * 30,
+                                    "bstop": blocks // 100 * 20})
 
     def test_it_withdraws_and_comes_back_while_files_are_read(self):
         self.guest.call("mount")
@@ -162,8 +171,7 @@ class Culling(KernelCase):
         self.assert_daemon_sleeps()
 
         self.fill_the_disk()
-        self.wait_for(lambda: self.guest.call("free_part") >= _PARTS["brun"] / 100, "room")
-        self.wait_for(lambda: not self.guest.call("is_culling"), "the kernel to see it")
+        self.wait_for_room()
         self.assert_daemon_sleeps()
 
         left = self.guest.call("objects")
@@ -176,11 +184,32 @@ class Culling(KernelCase):
         self.guest.call("give_back")
         self.read_until_warm()
 
+    def test_readers_of_more_than_fits(self):
+        """Objects are culled, made again and retired all the time."""
+        self.guest.call("mount")
+        self.fill_the_disk()
+        self.guest.call("begin_reading")
+        end = time.monotonic() + 10
+        while time.monotonic() < end:
+            time.sleep(0.5)
+            self.assertGreater(self.guest.call("free_part"), _PARTS["bstop"] / 100)
+        done = self.guest.call("end_reading")
+        self.assertEqual(done["problems"], [])
+        self.assertGreater(done["reads"], 2 * self.FILES)
+        self.guest.call("drop_caches")  # nothing is in use any more
+        self.wait_for_room()
+        self.assertGreater(self.daemon_log().count("a slice gave"), 2)
+        self.assertEqual(self.guest.call("cache_state"), "A")
+
     def fill_the_disk(self):
         """The kernel sees it when it needs room."""
         self.guest.call("leave_free", (_PARTS["bcull"] - 5) / 100)
         self.guest.call("write_files", "late", 1, self.FILE_BYTES, self.seed + 1)
         self.read("late")
+
+    def wait_for_room(self):
+        self.wait_for(lambda: self.guest.call("free_part") >= _PARTS["brun"] / 100, "room")
+        self.wait_for(lambda: not self.guest.call("is_culling"), "the kernel to see it")
 
     def mean_number(self, names):
         """They were read in the order of their numbers."""

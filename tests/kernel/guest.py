@@ -268,6 +268,9 @@ class Guest:
                     found[name] = str(path)
         return found
 
+    def blocks(self):
+        return os.statvfs(_CACHE).f_blocks
+
     def free_part(self):
         space = os.statvfs(_CACHE)
         return space.f_bavail / space.f_blocks
