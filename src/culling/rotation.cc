@@ -5,6 +5,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <span>
+#include <tuple>
 #include <utility>
 #include <vector>
 
@@ -60,7 +61,10 @@ std::vector<Placed> take_due(std::vector<Scored>& heap, std::size_t most, Due du
     taken.push_back(std::move(heap.back().object));
     heap.pop_back();
   }
-  std::ranges::stable_sort(taken, std::ranges::less(), &Placed::directory);
+  std::ranges::sort(taken, [](const Placed& a, const Placed& b) {
+    return std::tie(a.directory, a.candidate.stat.accessed, a.candidate.name) <
+           std::tie(b.directory, b.candidate.stat.accessed, b.candidate.name);
+  });
   return taken;
 }
 
