@@ -86,7 +86,8 @@ class KernelCase(Case):
         return self.guest.call("objects")
 
     def assert_daemon_sleeps(self):
-        self.assertLess(self.guest.call("daemon_seconds", 2), 0.1)
+        """Once it has done what was to do."""
+        self.wait_for(lambda: self.guest.call("daemon_seconds", 2) <= 0.02, "the daemon to sleep", 30)
 
 
 class Life(KernelCase):
@@ -189,17 +190,16 @@ class Culling(KernelCase):
         self.guest.call("mount")
         self.fill_the_disk()
         self.guest.call("begin_reading")
-        end = time.monotonic() + 10
-        while time.monotonic() < end:
-            time.sleep(0.5)
-            self.assertGreater(self.guest.call("free_part"), _PARTS["bstop"] / 100)
+        self.wait_for(self.is_culled_often, "objects to be culled")
         done = self.guest.call("end_reading")
         self.assertEqual(done["problems"], [])
-        self.assertGreater(done["reads"], 2 * self.FILES)
         self.guest.call("drop_caches")  # nothing is in use any more
         self.wait_for_room()
-        self.assertGreater(self.daemon_log().count("a slice gave"), 2)
         self.assertEqual(self.guest.call("cache_state"), "A")
+
+    def is_culled_often(self):
+        self.assertGreater(self.guest.call("free_part"), _PARTS["bstop"] / 100)
+        return self.guest.call("culled") > 5 * self.FILES
 
     def fill_the_disk(self):
         """The kernel sees it when it needs room."""

@@ -158,10 +158,17 @@ class Guest:
         raise AssertionError("the server does not count its bytes")
 
     def _cache_reads(self):
-        for line in pathlib.Path("/proc/fs/fscache/stats").read_text().splitlines():
-            if line.startswith("IO "):
-                return int(line.partition("rd=")[2].split()[0])
-        raise AssertionError("the kernel does not count its cache's reads")
+        return self._cache_count("IO", "rd")
+
+    def _cache_count(self, line, word):
+        for text in pathlib.Path("/proc/fs/fscache/stats").read_text().splitlines():
+            if text.partition(":")[0].rstrip() == line:
+                return int(text.partition(f" {word}=")[2].split()[0])
+        raise AssertionError(f"the kernel does not count {line} {word}")
+
+    def culled(self):
+        """Objects, ever."""
+        return self._cache_count("NoSpace", "cull")
 
     def hold(self, name):
         """It stays open."""
