@@ -3,6 +3,7 @@
 Linux 6.1 with CacheFiles and NFS runs under User-Mode Linux (harness/kernel_guest.py); what is in it is judged here.
 """
 
+import os
 import pathlib
 import sys
 import time
@@ -84,6 +85,12 @@ class KernelCase(Case):
         """Once there are so many, as the kernel puts the last ones down a moment after their use."""
         self.wait_for(lambda: len(self.guest.call("objects")) == count, f"{count} objects")
         return self.guest.call("objects")
+
+    def fill_the_disk(self):
+        """The kernel sees it when it needs room."""
+        self.guest.call("leave_free", (_PARTS["bcull"] - 5) / 100)
+        self.guest.call("write_files", "late", 1, self.FILE_BYTES, self.seed + 1)
+        self.read("late")
 
     def assert_daemon_sleeps(self):
         """Once it has done what was to do."""
@@ -201,12 +208,6 @@ class Culling(KernelCase):
         self.assertGreater(self.guest.call("free_part"), _PARTS["bstop"] / 100)
         return self.guest.call("culled") > 5 * self.FILES
 
-    def fill_the_disk(self):
-        """The kernel sees it when it needs room."""
-        self.guest.call("leave_free", (_PARTS["bcull"] - 5) / 100)
-        self.guest.call("write_files", "late", 1, self.FILE_BYTES, self.seed + 1)
-        self.read("late")
-
     def wait_for_room(self):
         self.wait_for(lambda: self.guest.call("free_part") >= _PARTS["brun"] / 100, "room")
         self.wait_for(lambda: not self.guest.call("is_culling"), "the kernel to see it")
@@ -237,6 +238,19 @@ class Graveyard(KernelCase):
         self.wait_for(self.is_empty, "what the kernel buried to go")
         self.guest.call("unmount")
         self.assertEqual(self.objects(self.FILES)["file003"], place)
+        self.assert_daemon_sleeps()
+
+    def test_takes_what_has_no_business_in_the_cache(self):
+        """It is seen when something is to be culled."""
+        self.guest.call("mount")
+        self.read_until_warm()
+        bucket = os.path.dirname(self.objects(self.FILES)["file003"])
+        self.guest.call("make_directory", "cache/Dnone", 10)
+        self.guest.call("make_directory", f"{bucket}/Dnone", 10)
+        self.fill_the_disk()
+        self.wait_for(lambda: not self.guest.call("exists", "cache/Dnone")
+                      and not self.guest.call("exists", f"{bucket}/Dnone"), "both to be buried")
+        self.wait_for(self.is_empty, "both to go")
         self.assert_daemon_sleeps()
 
 

@@ -301,6 +301,9 @@ class Guest:
             (path / f"below{number}").mkdir()
             (path / f"below{number}" / "file").touch()
 
+    def exists(self, path):
+        return os.path.lexists(_CACHE / path)
+
     def graveyard(self):
         return os.listdir(_CACHE / "graveyard")
 
