@@ -110,6 +110,7 @@ struct CacheBinder::Hold {
   UniqueFd directory;
   Held done;
   MonotonicTime until;
+  std::uint64_t device = 0, inode = 0;  // of the directory, once it was looked at
 };
 
 void CacheBinder::expect(const std::string& tag) {
@@ -154,8 +155,10 @@ void CacheBinder::hold(HeldSettings settings, UniqueFd directory, Held done) {
 
 void CacheBinder::try_hold(const std::shared_ptr<Hold>& hold) {
   Result<HeldBackend> held = hold_now(*hold);
-  const bool closing = !held && held.error().code() == Errc::kBusy && clock_.now() < hold->until;
-  if (closing) {
+  const bool closing =
+      !held && (held.error().code() == Errc::kBusy ||
+                (held.error().code() == Errc::kUnsuitable && may_be_closing(*hold)));
+  if (closing && clock_.now() < hold->until) {
     timers_.schedule(kClosingPause,
                      [this, hold] { pool_->post([this, hold] { try_hold(hold); }); });
     return;
@@ -194,12 +197,29 @@ Result<HeldBackend> CacheBinder::hold_now(Hold& hold) {
   return add(settings.tag, stat, std::move(backend));
 }
 
+// It has the directory locked then, as another keeper would.
+bool CacheBinder::may_be_closing(const Hold& hold) const {
+  const MutexLock lock(mutex_);
+  bool was_ours = false;
+  for (const auto& [tag, binding] : bindings_) {
+    if (hold.inode != 0 && binding.device == hold.device && binding.inode == hold.inode) {
+      if (!binding.online.expired()) {
+        return false;  // in use, under another tag
+      }
+      was_ours = true;
+    }
+  }
+  return was_ours;
+}
+
 // What is online in the same directory under this tag, or would be if its daemon had not ended.
 Result<std::optional<HeldBackend>> CacheBinder::take_over(Hold& hold) {
   const HeldSettings& settings = hold.settings;
   const std::unique_ptr<os::Directory> root =
       TRY(os::adopt_directory(UniqueFd(::fcntl(hold.directory.get(), F_DUPFD_CLOEXEC, 0))));
   const os::FileStat stat = TRY(root->stat_self());
+  hold.device = stat.device;
+  hold.inode = stat.inode;
   HeldBackend held{settings.tag, nullptr, nullptr};
   bool is_same = false;
   {

@@ -131,6 +131,8 @@ class CacheBinder {
   void try_hold(const std::shared_ptr<Hold>& hold);
   [[nodiscard]] Result<HeldBackend> hold_now(Hold& hold) EXCLUDES(mutex_);
   [[nodiscard]] Result<std::optional<HeldBackend>> take_over(Hold& hold) EXCLUDES(mutex_);
+  // What was online in its directory may not have closed it yet.
+  [[nodiscard]] bool may_be_closing(const Hold& hold) const EXCLUDES(mutex_);
   [[nodiscard]] Result<> check_size(const std::string& path, std::uint64_t size);
   void finish(const std::string& path, const Result<>& result) EXCLUDES(mutex_);
 

@@ -89,6 +89,16 @@ class Life(ChannelCase):
             self.assertEqual(held.read(), expected)
         self.assertLess(self.read_all_cold(), _MIB)
 
+    def test_the_next_holder_may_come_at_once(self):
+        """Before the engine has closed what the one before him held."""
+        channel = self.hold()
+        self.read_until_warm()
+        self.wait_for_objects()
+        for _ in range(30):
+            channel.stop()
+            channel = self.hold()
+        self.assertLess(self.read_all_cold(), _MIB)
+
     def test_what_changed_on_the_server_meanwhile_is_fetched(self):
         channel = self.hold()
         self.read_until_warm()

@@ -105,9 +105,10 @@ class Daemon(StockCase):
         self.hold()
         self.read_until_warm()
         path = self.wait_for_objects()[0]
-        grave = self.place / "graveyard" / "x1x1x"
-        (grave / "deep").mkdir(parents=True)
-        (grave / "deep" / path.rpartition("/")[2]).write_bytes(b"dead")
+        dead = self.directory / "dead"
+        (dead / "deep").mkdir(parents=True)
+        (dead / "deep" / path.rpartition("/")[2]).write_bytes(b"dead")
+        grave = dead.rename(self.place / "graveyard" / "x1x1x")
         wait_until(lambda: not grave.exists(), 20, "the grave to be removed")
         self.assertTrue(self.daemon.is_running())
 
