@@ -1,7 +1,7 @@
 #include "control/channel_client.h"
 
 #include <cerrno>
-#include <cstddef>
+#include <memory>
 #include <optional>
 #include <span>
 #include <string>
@@ -59,7 +59,7 @@ Result<ChannelClient> ChannelClient::connect(const std::string& runtime_director
   ChannelClient client(std::move(*socket));
   const std::string request = TRY(encode_line({"cache"}));
   TRY(send_text(client.socket_, request, -1));
-  client.opening_.emplace();
+  client.opening_ = std::make_unique<ReplyReader>();
   return client;
 }
 
@@ -67,15 +67,16 @@ ChannelClient::ChannelClient(UniqueFd socket)
     : socket_(std::move(socket)), buffer_(kMostChannelPacketBytes) {}
 
 Result<bool> ChannelClient::opened() {
-  while (opening_) {
+  bool complete = opening_ == nullptr;
+  while (!complete) {
     const std::optional<std::string> packet = TRY(receive_text());
     if (!packet) {
       return false;
     }
-    if (TRY(opening_->add(*packet))) {
-      TRY(opening_->take());
-      opening_.reset();
-    }
+    complete = TRY(opening_->add(*packet));
+  }
+  if (const std::unique_ptr<ReplyReader> reply = std::move(opening_)) {
+    TRY(reply->take());
   }
   return true;
 }
@@ -87,21 +88,23 @@ Result<> ChannelClient::send(const CacheCommand& command, int descriptor) {
 }
 
 Result<std::optional<ChannelPacket>> ChannelClient::receive() {
-  for (;;) {
-    const std::optional<std::string> text = TRY(receive_text());
-    if (!text) {
-      return std::nullopt;
-    }
-    ChannelPacket packet = TRY(parse_channel_packet(*text));
-    if (packet.kind == ChannelPacket::Kind::kState) {
-      TRY(keep(packet.text));
-      continue;
-    }
-    if (!std::exchange(asked_, false)) {
-      return fail(Errc::kCorrupt, "the engine answered what nobody asked");
-    }
-    return std::optional(std::move(packet));
+  std::optional<ChannelPacket> packet = TRY(receive_packet());
+  while (packet && packet->kind == ChannelPacket::Kind::kState) {
+    TRY(keep(packet->text));
+    packet = TRY(receive_packet());
   }
+  if (packet && !std::exchange(asked_, false)) {
+    return fail(Errc::kCorrupt, "the engine answered what nobody asked");
+  }
+  return packet;
+}
+
+Result<std::optional<ChannelPacket>> ChannelClient::receive_packet() {
+  const std::optional<std::string> text = TRY(receive_text());
+  if (!text) {
+    return std::nullopt;
+  }
+  return TRY(parse_channel_packet(*text));
 }
 
 std::optional<CacheState> ChannelClient::take_pushed() {

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstddef>
+#include <memory>
 #include <optional>
 #include <string>
 #include <string_view>
@@ -49,12 +50,13 @@ class ChannelClient {
  private:
   // nullopt: none there.
   Result<std::optional<std::string>> receive_text();
+  Result<std::optional<ChannelPacket>> receive_packet();
   Result<> keep(std::string_view line);
 
   UniqueFd socket_;
   std::vector<std::byte> buffer_;
-  std::optional<ReplyReader> opening_;  // of a connection that is no channel yet
-  bool asked_ = false;                  // an answer is to come
+  std::unique_ptr<ReplyReader> opening_;  // null: it is a channel
+  bool asked_ = false;                    // an answer is to come
   std::optional<CacheState> pushed_;
 };
 

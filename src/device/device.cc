@@ -4,12 +4,12 @@
 #include <cerrno>
 #include <chrono>
 #include <cstddef>
+#include <cstdint>
 #include <memory>
 #include <optional>
 #include <string>
 #include <utility>
-
-#include <sys/types.h>
+#include <vector>
 
 #include "base/clock.h"
 #include "base/result.h"
@@ -98,7 +98,7 @@ void Device::release() {
   settle();
 }
 
-void Device::interrupt(Ticket ticket, pid_t pid) {
+void Device::interrupt(Ticket ticket, std::uint32_t pid) {
   if (surroundings_.is_ending(pid)) {
     return cancel(ticket);
   }

@@ -9,8 +9,6 @@
 #include <string>
 #include <vector>
 
-#include <sys/types.h>
-
 #include "base/clock.h"
 #include "base/result.h"
 #include "device/holder.h"
@@ -18,8 +16,8 @@
 namespace larder::device {
 
 struct Caller {
-  pid_t pid = 0;
-  uid_t uid = 0;
+  std::uint32_t pid = 0;
+  std::uint32_t uid = 0;
 };
 
 // As the kernel's device: one open at a time, for root only. What the kernel does within close(2)
@@ -48,7 +46,7 @@ class Device {
   // The release, and EINTR for all who wait.
   void end();
   // A signal was sent to who waits. He is answered EINTR only if it is going to end him.
-  void interrupt(Ticket ticket, pid_t pid);
+  void interrupt(Ticket ticket, std::uint32_t pid);
 
   [[nodiscard]] unsigned events() const;
 
@@ -68,7 +66,7 @@ class Device {
 
   struct Signalled {
     Ticket ticket = 0;
-    pid_t pid = 0;
+    std::uint32_t pid = 0;
   };
 
   void begin(Ticket ticket, Done done);

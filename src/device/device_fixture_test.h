@@ -4,6 +4,7 @@
 #include <array>
 #include <cerrno>
 #include <cstddef>
+#include <cstdint>
 #include <filesystem>
 #include <functional>
 #include <map>
@@ -47,10 +48,10 @@ class DeviceTest : public ::testing::Test {
       UniqueFd directory(::open(path.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
       return directory.valid() ? Result<UniqueFd>(std::move(directory)) : fail_errno(errno, path);
     };
-    surroundings_.open_working_directory = [this](pid_t /*pid*/) -> Result<UniqueFd> {
+    surroundings_.open_working_directory = [this](std::uint32_t /*pid*/) -> Result<UniqueFd> {
       return UniqueFd(::open(standing_.c_str(), O_PATH | O_DIRECTORY | O_CLOEXEC));
     };
-    surroundings_.is_ending = [this](pid_t pid) { return ending_.contains(pid); };
+    surroundings_.is_ending = [this](std::uint32_t pid) { return ending_.contains(pid); };
   }
 
   void TearDown() override {
@@ -64,7 +65,7 @@ class DeviceTest : public ::testing::Test {
 
   // ---- The users. A request is known by its ticket; its result is an errno, 0 when it went well.
 
-  Ticket open(uid_t uid = 0) {
+  Ticket open(std::uint32_t uid = 0) {
     const Ticket ticket = ++last_;
     device_.open(ticket, {10, uid}, note(ticket));
     return ticket;
@@ -172,7 +173,7 @@ class DeviceTest : public ::testing::Test {
   int channels_ = 0;
   std::string opened_;
   std::filesystem::path standing_ = "/";
-  std::set<pid_t> ending_;
+  std::set<std::uint32_t> ending_;
   std::string bytes_;  // of the last read
 
  private:

@@ -3,6 +3,7 @@
 #include <array>
 #include <cerrno>
 #include <cstddef>
+#include <cstdint>
 #include <cstdlib>
 #include <memory>
 #include <string>
@@ -11,7 +12,6 @@
 #include <fcntl.h>
 #include <fmt/format.h>
 #include <sys/stat.h>
-#include <sys/types.h>
 
 #include "base/error.h"
 #include "base/result.h"
@@ -20,6 +20,7 @@
 
 #define FUSE_USE_VERSION 314
 #include <fuse3/fuse_lowlevel.h>
+#include <fuse3/fuse_opt.h>
 
 namespace larder::device {
 namespace {
@@ -39,7 +40,7 @@ void answer_attributes(fuse_req_t request) {
 
 Caller caller_of(fuse_req_t request) {
   const fuse_ctx* const context = fuse_req_ctx(request);
-  return {context->pid, context->uid};
+  return {static_cast<std::uint32_t>(context->pid), context->uid};
 }
 
 void answer_error(fuse_req_t request, const Error& error) {
@@ -232,7 +233,7 @@ void FuseFile::settle() {
 
 Ticket FuseFile::begin(fuse_req_t request) {
   const Ticket ticket = ++last_ticket_;
-  auto pending = std::make_unique<Pending>(Pending{this, ticket, fuse_req_ctx(request)->pid});
+  auto pending = std::make_unique<Pending>(Pending{this, ticket, caller_of(request).pid});
   fuse_req_interrupt_func(request, &Operations::interrupted, pending.get());
   pending_.emplace(ticket, std::move(pending));
   return ticket;

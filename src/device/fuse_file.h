@@ -8,14 +8,11 @@
 #include <unordered_map>
 #include <vector>
 
-#include <sys/types.h>
-
 #include "base/result.h"
 #include "device/device.h"
 #include "device/holder.h"
 
-struct fuse_buf;
-struct fuse_file_info;
+struct fuse_buf;  // NOLINT(readability-identifier-naming): libfuse's
 struct fuse_pollhandle;
 struct fuse_req;
 struct fuse_session;
@@ -52,7 +49,7 @@ class FuseFile {
   struct Pending {
     FuseFile* file;
     Ticket ticket;
-    pid_t pid;
+    std::uint32_t pid;
   };
 
   // What libfuse calls.

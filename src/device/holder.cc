@@ -11,11 +11,9 @@
 #include <string>
 #include <string_view>
 #include <utility>
-#include <vector>
 
 #include <fcntl.h>
 #include <poll.h>
-#include <sys/types.h>
 
 #include "base/error.h"
 #include "base/log.h"
@@ -94,7 +92,7 @@ Result<Victim> find_victim(const std::string& name, UniqueFd standing, os::Direc
 }  // namespace
 
 Holder::~Holder() {
-  if (running_) {
+  if (running_ != nullptr) {
     finish(refuse(EINTR));
   }
   while (!queue_.empty()) {
@@ -108,7 +106,7 @@ void Holder::open(Ticket ticket, Done done) {
   add({Kind::kOpen, ticket, 0, {}, 0, std::move(done)});
 }
 
-void Holder::write(Ticket ticket, pid_t pid, std::string text, Done done) {
+void Holder::write(Ticket ticket, std::uint32_t pid, std::string text, Done done) {
   add({Kind::kWrite, ticket, pid, std::move(text), 0, std::move(done)});
 }
 
@@ -117,7 +115,7 @@ void Holder::read(Ticket ticket, std::size_t most_bytes, Done done) {
 }
 
 bool Holder::cancel(Ticket ticket) {
-  if (running_ && running_->request.done && running_->request.ticket == ticket) {
+  if (running_ != nullptr && running_->request.done && running_->request.ticket == ticket) {
     std::exchange(running_->request.done, {})(refuse(EINTR));
     return true;
   }
@@ -132,7 +130,7 @@ bool Holder::cancel(Ticket ticket) {
 }
 
 bool Holder::waits(Ticket ticket) const {
-  return (running_ && running_->request.done && running_->request.ticket == ticket) ||
+  return (running_ != nullptr && running_->request.done && running_->request.ticket == ticket) ||
          std::ranges::find(queue_, ticket, &Request::ticket) != queue_.end();
 }
 
@@ -140,27 +138,29 @@ unsigned Holder::events() const {
   if (gone_) {
     return POLLIN | POLLERR;
   }
-  const std::optional<CacheState> pushed = client_ ? client_->pushed() : std::nullopt;
+  const std::optional<CacheState> pushed = client_ != nullptr ? client_->pushed() : std::nullopt;
   const bool culling = pushed ? pushed->culling : culling_;
   return (is_new(pushed, culling_) ? unsigned{POLLIN} : 0U) | (culling ? unsigned{POLLOUT} : 0U);
 }
 
 void Holder::on_readable() {
-  while (client_) {
-    if (running_ && !sent_) {
+  while (client_ != nullptr) {
+    if (running_ != nullptr && !sent_) {
       go_on();  // it has waited for the channel
       if (!sent_) {
         break;
       }
     }
-    Result<std::optional<ChannelPacket>> answer = client_->receive();
-    if (!answer) {
-      lose(answer.error());
-    } else if (*answer) {
-      on_answer(std::move(**answer));
-    } else {
+    Result<std::optional<ChannelPacket>> received = client_->receive();
+    if (!received) {
+      lose(received.error());
       break;
     }
+    std::optional<ChannelPacket>& answer = *received;
+    if (!answer) {
+      break;
+    }
+    on_answer(std::move(*answer));
   }
   work();
 }
@@ -171,7 +171,7 @@ void Holder::add(Request request) {
 }
 
 void Holder::work() {
-  while (!running_ && !queue_.empty()) {
+  while (running_ == nullptr && !queue_.empty()) {
     Request request = std::move(queue_.front());
     queue_.pop_front();
     start(std::move(request));
@@ -184,7 +184,7 @@ void Holder::start(Request request) {
   }
   switch (request.kind) {
     case Kind::kOpen:
-      return ask(std::move(request), {}, [](std::string) { return std::string(); }, {});
+      return ask(std::move(request), {}, [](const std::string&) { return std::string(); }, {});
     case Kind::kRead:
       return start_read(std::move(request));
     case Kind::kWrite:
@@ -193,18 +193,18 @@ void Holder::start(Request request) {
 }
 
 void Holder::ask(Request request, std::deque<Step> steps, AtEnd at_end, AtRefusal at_refusal) {
-  running_.emplace(
+  running_ = std::make_unique<Running>(
       Running{std::move(request), std::move(steps), std::move(at_end), std::move(at_refusal)});
   go_on();
 }
 
 void Holder::go_on() {
-  if (!client_) {
+  if (client_ == nullptr) {
     Result<control::ChannelClient> client = surroundings_.connect();
     if (!client) {
       return lose(client.error());
     }
-    client_.emplace(std::move(*client));
+    client_ = std::make_unique<control::ChannelClient>(std::move(*client));
   }
   const Result<bool> opened = client_->opened();
   if (!opened) {
@@ -254,7 +254,7 @@ void Holder::lose(const Error& why) {
   client_.reset();
   sent_ = false;
   gone_ = true;
-  if (running_) {
+  if (running_ != nullptr) {
     finish(refuse(running_->request.kind == Kind::kOpen ? ENXIO : EIO));
   }
 }
@@ -320,18 +320,19 @@ void Holder::start_telling(Request request, CacheCommand command) {
   }
   std::deque<Step> steps;
   steps.push_back({std::move(command), {}});
-  ask(std::move(request), std::move(steps), [](std::string) { return std::string(); }, {});
+  ask(std::move(request), std::move(steps), [](const std::string&) { return std::string(); }, {});
 }
 
 void Holder::start_bind(Request request, std::string_view argument) {
-  if (!settings_.directory() || (!bound_ && !argument.empty())) {
+  const std::optional<std::string>& named = settings_.directory();
+  if (!named || (!bound_ && !argument.empty())) {
     return request.done(refuse(EINVAL));
   }
   if (bound_) {
     return request.done(refuse(EBUSY));
   }
   settings_.settle();
-  Result<UniqueFd> directory = open_cache(request.pid);
+  Result<UniqueFd> directory = open_cache(*named, request.pid);
   const Result<os::FilesystemSpace> space =
       directory ? root_->space() : Result<os::FilesystemSpace>(fail(directory.error()));
   if (!space) {
@@ -346,7 +347,7 @@ void Holder::start_bind(Request request, std::string_view argument) {
   steps.push_back({{CacheVerb::kBind, {}, {}}, {}});
   ask(
       std::move(request), std::move(steps),
-      [this](std::string) {
+      [this](const std::string&) {
         bound_ = true;
         log_info("the cache {} is held", directory_);
         return std::string();
@@ -357,8 +358,8 @@ void Holder::start_bind(Request request, std::string_view argument) {
       });
 }
 
-Result<UniqueFd> Holder::open_cache(pid_t pid) {
-  directory_ = *settings_.directory();
+Result<UniqueFd> Holder::open_cache(const std::string& named, std::uint32_t pid) {
+  directory_ = named;
   if (!directory_.starts_with('/')) {
     const UniqueFd standing = TRY(surroundings_.open_working_directory(pid));
     directory_ = TRY(path_of(standing)) + '/' + directory_;
@@ -385,7 +386,7 @@ void Holder::start_cull(Request request, const CacheCommand& command) {
   std::deque<Step> steps;
   steps.push_back({{command.verb, victim->place.path + '/' + name, {}}, {}});
   ask(
-      std::move(request), std::move(steps), [](std::string) { return std::string(); },
+      std::move(request), std::move(steps), [](const std::string&) { return std::string(); },
       [victim = std::move(*victim), name](int error_number) -> Result<std::string> {
         const bool there = victim.place.directory->stat(name).has_value();
         if (error_number == ENOENT && !there && victim.type != os::NodeType::kFile) {

@@ -7,11 +7,8 @@
 #include <deque>
 #include <functional>
 #include <memory>
-#include <optional>
 #include <string>
 #include <string_view>
-
-#include <sys/types.h>
 
 #include "base/result.h"
 #include "base/unique_fd.h"
@@ -32,8 +29,8 @@ struct Surroundings {
   std::function<Result<control::ChannelClient>()> connect;
   // The cache's directory, for the engine. May wait for its disk.
   std::function<Result<UniqueFd>(const std::string& path)> open_cache;
-  std::function<Result<UniqueFd>(pid_t pid)> open_working_directory;
-  std::function<bool(pid_t pid)> is_ending;
+  std::function<Result<UniqueFd>(std::uint32_t pid)> open_working_directory;
+  std::function<bool(std::uint32_t pid)> is_ending;
 };
 
 // Requests are answered in their order, one at a time; each waits for the engine without a thread.
@@ -52,7 +49,7 @@ class Holder {
 
   // The first request: answered when the engine has given the channel.
   void open(Ticket ticket, Done done);
-  void write(Ticket ticket, pid_t pid, std::string text, Done done);
+  void write(Ticket ticket, std::uint32_t pid, std::string text, Done done);
   void read(Ticket ticket, std::size_t most_bytes, Done done);
   // Answers it EINTR at once; what the engine was told it does all the same. False: no such request
   // waits.
@@ -60,7 +57,7 @@ class Holder {
   [[nodiscard]] bool waits(Ticket ticket) const;
 
   // Readable: call on_readable(). -1: there is none now.
-  [[nodiscard]] int descriptor() const { return client_ ? client_->descriptor() : -1; }
+  [[nodiscard]] int descriptor() const { return client_ != nullptr ? client_->descriptor() : -1; }
 
   void on_readable();
 
@@ -73,7 +70,7 @@ class Holder {
   struct Request {
     Kind kind = Kind::kOpen;
     Ticket ticket = 0;
-    pid_t pid = 0;
+    std::uint32_t pid = 0;
     std::string text;            // of a write
     std::size_t most_bytes = 0;  // of a read
     Done done;
@@ -113,12 +110,12 @@ class Holder {
   void start_cull(Request request, const control::CacheCommand& command);
   void start_telling(Request request, control::CacheCommand command);
   [[nodiscard]] Result<std::string> set(const control::CacheCommand& command);
-  // The directory that `dir` named, from where the writer stands.
-  [[nodiscard]] Result<UniqueFd> open_cache(pid_t pid);
+  // What `dir` named, from where the writer stands.
+  [[nodiscard]] Result<UniqueFd> open_cache(const std::string& named, std::uint32_t pid);
   [[nodiscard]] Result<std::string> state_line(std::string_view answer, std::size_t most_bytes);
 
   const Surroundings& surroundings_;
-  std::optional<control::ChannelClient> client_;
+  std::unique_ptr<control::ChannelClient> client_;
   bool sent_ = false;  // an answer is to come
   bool gone_ = false;  // the engine hung up, or talked nonsense
   bool bound_ = false;
@@ -126,7 +123,7 @@ class Holder {
   Settings settings_;
   std::string directory_;                // absolute
   std::unique_ptr<os::Directory> root_;  // the cache's, as it was opened at the last bind
-  std::optional<Running> running_;
+  std::unique_ptr<Running> running_;
   std::deque<Request> queue_;
 };
 

@@ -7,7 +7,6 @@
 #include <cstdint>
 #include <cstdio>
 #include <cstdlib>
-#include <ctime>
 #include <filesystem>
 #include <limits>
 #include <memory>
@@ -25,8 +24,8 @@
 #include <signal.h>
 #include <sys/signalfd.h>
 #include <sys/stat.h>
-#include <sys/types.h>
 #include <sys/vfs.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "base/clock.h"
@@ -202,10 +201,7 @@ Result<> hold(const Options& options) {
       .connect = [&] { return control::ChannelClient::connect(options.runtime_directory); },
       .open_cache = [&](const std::string& path) { return open_cache(path, user); },
       .open_working_directory = open_working_directory,
-      .is_ending =
-          [](pid_t pid) {
-            return os::is_thread_ending(os::read_proc_file, static_cast<std::uint32_t>(pid));
-          }};
+      .is_ending = [](std::uint32_t pid) { return os::is_thread_ending(os::read_proc_file, pid); }};
   Device device(clock, surroundings);
   const Place place = TRY(Place::prepare(options.file));
   const std::unique_ptr<FuseFile> file = TRY(FuseFile::mount(options.file, device));

@@ -5,6 +5,7 @@
 #include <cerrno>
 #include <climits>
 #include <cstddef>
+#include <cstdint>
 #include <memory>
 #include <span>
 #include <string>
@@ -14,7 +15,6 @@
 
 #include <fcntl.h>
 #include <fmt/format.h>
-#include <sys/types.h>
 #include <unistd.h>
 
 #include "base/error.h"
@@ -87,8 +87,8 @@ bool is_same(const os::FileStat& one, const os::FileStat& other) {
 
 }  // namespace
 
-Result<UniqueFd> open_working_directory(pid_t pid) {
-  if (pid <= 0) {
+Result<UniqueFd> open_working_directory(std::uint32_t pid) {
+  if (pid == 0) {
     return fail(Errc::kIo,
                 "a process of another pid namespace, whose working directory we cannot "
                 "see");

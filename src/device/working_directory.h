@@ -6,8 +6,6 @@
 #include <memory>
 #include <string>
 
-#include <sys/types.h>
-
 #include "base/result.h"
 #include "base/unique_fd.h"
 #include "os/filesystem.h"
@@ -27,7 +25,7 @@ struct WorkingPlace {
 };
 
 // The working directory of a process: a descriptor to look at, not to read from.
-[[nodiscard]] Result<UniqueFd> open_working_directory(pid_t pid);
+[[nodiscard]] Result<UniqueFd> open_working_directory(std::uint32_t pid);
 
 // By which path it was opened.
 [[nodiscard]] Result<std::string> path_of(const UniqueFd& directory);

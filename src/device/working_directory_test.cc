@@ -101,11 +101,11 @@ TEST_F(WorkingDirectoryTest, WhatIsMovedInOrOutMovesItsPlace) {
 }
 
 TEST_F(WorkingDirectoryTest, OfAProcess) {
-  const auto own = open_working_directory(::getpid());
+  const auto own = open_working_directory(static_cast<std::uint32_t>(::getpid()));
   ASSERT_TRUE(own.has_value());
   EXPECT_EQ(path_of(*own).value(), fs::current_path());
   EXPECT_FALSE(open_working_directory(0).has_value());
-  EXPECT_FALSE(open_working_directory(1 << 22U).has_value());
+  EXPECT_FALSE(open_working_directory(1U << 30U).has_value());
 }
 
 }  // namespace
