@@ -255,7 +255,8 @@ Result<> begin_generation(Bound& bound, os::Filesystem& filesystem) {
 
 Result<Limits> limits_of(const CacheOptions& options, os::Directory& root) {
   TRY(check_limits(options));
-  return Limits{TRY(size_limit_of(options, root)), options.blocks, options.files};
+  const std::uint64_t size = TRY(size_limit_of(options, root));
+  return Limits{size, options.blocks, options.files};
 }
 
 Result<Bound> open_cache_directory(std::unique_ptr<os::Directory> root, os::Filesystem& filesystem,

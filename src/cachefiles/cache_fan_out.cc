@@ -9,6 +9,7 @@
 #include <span>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 #include <fmt/format.h>
@@ -146,7 +147,8 @@ Result<culling::Freed> CacheFanOut::remove_claimed(const Place& place, std::stri
 Result<CacheFanOut::Place> CacheFanOut::open_place(std::size_t directory) {
   Volume& volume = volumes_.at(directory / kFanOut);
   const std::uint8_t index = index_of(directory);
-  return Place{volume, index, TRY(volume.with_maps(index, volume.open_fan_out(index, false)))};
+  OpenFanOut directories = TRY(volume.with_maps(index, volume.open_fan_out(index, false)));
+  return Place{volume, index, std::move(directories)};
 }
 
 std::optional<std::size_t> CacheFanOut::find(std::string_view directory) {

@@ -58,7 +58,8 @@ Result<std::size_t> Care::find(std::string_view directory) {
 
 Result<std::vector<Culled>> Care::cull(std::string_view directory,
                                        std::span<const std::string> names) {
-  return fan_out_.cull_names(TRY(find(directory)), names);
+  const std::size_t place = TRY(find(directory));
+  return fan_out_.cull_names(place, names);
 }
 
 Result<bool> Care::in_use(std::string_view directory, std::string_view name) {

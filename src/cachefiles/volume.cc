@@ -123,7 +123,8 @@ Result<OpenFanOut> Volume::with_maps(std::uint8_t index,
 }
 
 Result<Removed> Volume::remove(std::uint8_t index, std::string_view name) {
-  return remove(TRY(with_maps(index, fan_out(index, false))), name);
+  const OpenFanOut directories = TRY(with_maps(index, fan_out(index, false)));
+  return remove(directories, name);
 }
 
 // The map log first: one without its file is only in the way.

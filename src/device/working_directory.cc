@@ -118,7 +118,8 @@ Result<WorkingPlace> find_place(UniqueFd directory, os::Directory& root) {
   if (here.link_count == 0) {
     return WorkingPlace{};
   }
-  if (is_same(here, TRY(root.stat_self()))) {
+  const os::FileStat top = TRY(root.stat_self());
+  if (is_same(here, top)) {
     return WorkingPlace{PlaceKind::kAbove, {}, std::move(standing)};
   }
   for (std::size_t depth = names.size(); depth > 0; --depth) {
@@ -127,7 +128,11 @@ Result<WorkingPlace> find_place(UniqueFd directory, os::Directory& root) {
       continue;
     }
     std::unique_ptr<os::Directory> found = TRY(open_beneath(root, tail));
-    if (found != nullptr && is_same(here, TRY(found->stat_self()))) {
+    if (found == nullptr) {
+      continue;
+    }
+    const os::FileStat there = TRY(found->stat_self());
+    if (is_same(here, there)) {
       return place_at(tail, std::move(found));
     }
   }
