@@ -69,15 +69,26 @@ void Volume::forget_fan_out(std::uint8_t index) {
 }
 
 Result<std::unique_ptr<os::Directory>> Volume::open_fan_out(std::uint8_t index, bool create) {
-  const std::unique_ptr<os::Directory> volume =
-      TRY(open_beneath(*core_.cache, volume_directory(key_), create));
-  return open_beneath(*volume, fan_out_directory(index), create);
+  return open_fan_out_in(*core_.cache, index, create);
 }
 
 Result<std::unique_ptr<os::Directory>> Volume::map_fan_out(std::uint8_t index, bool create) {
-  const std::unique_ptr<os::Directory> volume =
-      TRY(open_beneath(*core_.maps, volume_directory(key_), create));
-  return open_beneath(*volume, fan_out_directory(index), create);
+  return open_fan_out_in(*core_.maps, index, create);
+}
+
+Result<std::unique_ptr<os::Directory>> Volume::open_fan_out_in(os::Directory& top,
+                                                               std::uint8_t index, bool create) {
+  const std::string outer = volume_directory(key_);
+  const std::string inner = fan_out_directory(index);
+  Result<std::unique_ptr<os::Directory>> opened = top.open_directory_in(outer, inner);
+  if (opened || (!create && opened.error().code() == Errc::kNotFound)) {
+    return opened;
+  }
+  if (opened.error().code() == Errc::kIo) {
+    return fail(core_.note(opened.error()));
+  }
+  const std::unique_ptr<os::Directory> volume = TRY(open_beneath(top, outer, create));
+  return open_beneath(*volume, inner, create);
 }
 
 void Volume::account_directory(std::uint8_t index, os::Directory& directory, bool map_directory) {

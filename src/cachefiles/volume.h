@@ -71,6 +71,10 @@ class Volume {
   Result<Removed> remove(std::uint8_t index, std::string_view name);
 
  private:
+  // Below cache/ or maps/.
+  [[nodiscard]] Result<std::unique_ptr<os::Directory>> open_fan_out_in(os::Directory& top,
+                                                                       std::uint8_t index,
+                                                                       bool create);
   [[nodiscard]] Result<std::unique_ptr<os::Directory>> open_beneath(os::Directory& parent,
                                                                     std::string_view name,
                                                                     bool create);

@@ -31,6 +31,7 @@ namespace larder::cachefilesd {
 namespace {
 
 constexpr std::size_t kMostGone = 256;        // volumes, before they are numbered anew
+constexpr std::size_t kMostOpened = 64;       // as many as are judged together, but in small caches
 constexpr std::size_t kMostUnexpected = 64;   // of one directory, at once
 constexpr std::size_t kEstimatedSamples = 8;  // of kSamples
 
@@ -71,8 +72,7 @@ Result<std::unique_ptr<CacheTree>> CacheTree::open(os::Directory& root, CacheCha
 }
 
 Result<bool> CacheTree::find_volumes() {
-  opened_.reset();
-  opened_number_.reset();
+  opened_.clear();
   const bool anew = number_volumes(TRY(list_volumes()));
   for (std::size_t i = 0; graveyard_ != nullptr && i < volumes_.size(); ++i) {
     TRY(tidy_volume(volumes_[i].name));
@@ -265,25 +265,23 @@ Result<> CacheTree::sort_out(std::span<const culling::Placed> objects, ObjectGro
 
 Result<std::unique_ptr<os::Directory>> CacheTree::open_in(os::Directory& top,
                                                           std::size_t directory) {
-  const Result<std::unique_ptr<os::Directory>> volume =
-      top.open_directory(volumes_[directory / culling::kSamples].name);
-  if (!volume) {
-    return is_no_directory(volume.error()) ? Result<std::unique_ptr<os::Directory>>()
-                                           : fail(volume.error());
-  }
-  Result<std::unique_ptr<os::Directory>> fan_out =
-      (*volume)->open_directory(cachefiles::fan_out_directory(fan_out_of(directory)));
-  return fan_out || !is_no_directory(fan_out.error()) ? std::move(fan_out)
-                                                      : Result<std::unique_ptr<os::Directory>>();
+  Result<std::unique_ptr<os::Directory>> opened =
+      top.open_directory_in(volumes_[directory / culling::kSamples].name,
+                            cachefiles::fan_out_directory(fan_out_of(directory)));
+  return opened || !is_no_directory(opened.error()) ? std::move(opened)
+                                                    : Result<std::unique_ptr<os::Directory>>();
 }
 
 Result<std::shared_ptr<os::Directory>> CacheTree::opened(std::size_t directory) {
-  if (opened_number_ != directory) {
-    opened_number_.reset();
-    opened_ = TRY(open_in(*cache_, directory));
-    opened_number_ = directory;
+  const auto known = std::ranges::find(opened_, directory, &Opened::number);
+  if (known != opened_.end()) {
+    return known->directory;
   }
-  return opened_;
+  if (opened_.size() >= kMostOpened) {
+    opened_.pop_front();
+  }
+  opened_.push_back({directory, TRY(open_in(*cache_, directory))});
+  return opened_.back().directory;
 }
 
 }  // namespace larder::cachefilesd

@@ -3,6 +3,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <deque>
 #include <functional>
 #include <memory>
 #include <optional>
@@ -25,8 +26,8 @@
 namespace larder::cachefilesd {
 
 // Names are looked at, never followed; what has no business there is left to the engine, or buried
-// where the cache is a kernel's. Holds a few descriptors, however many directories there are; while
-// it culls, one for each directory of a batch. Threads: one. Life: from a bind to the release.
+// where the cache is a kernel's. Holds some dozens of descriptors, however many directories there
+// are; while it culls, one for each directory of a batch. Threads: one. Life: from a bind to the release.
 class CacheTree final : public culling::FanOut {
  public:
   // `root`: the cache's directory, bound, so that cache/ is there. All outlive the tree.
@@ -66,6 +67,11 @@ class CacheTree final : public culling::FanOut {
     bool there = true;
   };
 
+  struct Opened {
+    std::size_t number = 0;
+    std::shared_ptr<os::Directory> directory;  // null: it is not there
+  };
+
   CacheTree(std::unique_ptr<os::Directory> cache, std::unique_ptr<os::Directory> maps,
             CacheChannel& channel, Graveyard* graveyard)
       : cache_(std::move(cache)),
@@ -81,7 +87,7 @@ class CacheTree final : public culling::FanOut {
   // Below `top`, which is cache/ or maps/. nullptr: it is not there, or is none.
   [[nodiscard]] Result<std::unique_ptr<os::Directory>> open_in(os::Directory& top,
                                                                std::size_t directory);
-  // The same below cache/, kept open until the next one is asked for.
+  // The same below cache/, kept open: what was listed is culled soon.
   [[nodiscard]] Result<std::shared_ptr<os::Directory>> opened(std::size_t directory);
   // Answers for those of one directory that are not as they were; the others come into `group`, and
   // their answers' places into `places`.
@@ -97,8 +103,7 @@ class CacheTree final : public culling::FanOut {
   Graveyard* const graveyard_;
   std::function<bool()> keep_going_;
   std::vector<Volume> volumes_;
-  std::shared_ptr<os::Directory> opened_;
-  std::optional<std::size_t> opened_number_;
+  std::deque<Opened> opened_;
 };
 
 }  // namespace larder::cachefilesd

@@ -43,7 +43,8 @@ class FakeFanOut final : public FanOut {
 
   void add(std::size_t directory, const std::string& name, const os::FileStat& stat,
            std::uint64_t bytes) {
-    objects_[directory][name] = {name, stat, bytes};
+    Candidate& added = objects_[directory][name] = {name, stat, bytes};
+    added.stat.inode = ++inodes_;
     total_ += bytes;
     ++count_;
   }
@@ -118,6 +119,7 @@ class FakeFanOut final : public FanOut {
   std::set<std::string> hinted_;  // known to be in use
   std::set<std::string> busy_;    // in use, which only cull() says
   std::set<std::string> gone_;    // taken away between list() and cull()
+  std::uint64_t inodes_ = 0;
   std::uint64_t given_beside_ = 0;
   bool broken_ = false;
   std::function<bool()> keep_going_;
@@ -163,7 +165,7 @@ TEST(SliceTest, TakesAsManySamplesAsTheShareNeeds) {
 
 // A hundred objects are too few to tell what is old in the cache.
 TEST(SliceTest, JudgesSmallSamplesTogether) {
-  EXPECT_EQ(together_of(256, 16'384), 256U);
+  EXPECT_EQ(together_of(256, 8192), 256U);
   EXPECT_EQ(together_of(256, 20'000), 13U);
   EXPECT_EQ(together_of(256, 60'000), 4U);
   EXPECT_EQ(together_of(256, 10'000'000), 1U);
@@ -217,6 +219,16 @@ TEST_F(RotationTest, ABatchHoldsWhatGoesOfSeveralDirectories) {
   EXPECT_EQ(cull(cache, 1000 * kSize)->freed.files, 1000U);
   EXPECT_EQ(cache.batches_, (std::vector<std::size_t>{256, 256, 256, 232}));
   EXPECT_LE(std::accumulate(cache.runs_.begin(), cache.runs_.end(), std::size_t{0}), 256U + 3);
+}
+
+// Inodes that are neighbours share blocks of the disk.
+TEST_F(RotationTest, WhatGoesOfADirectoryGoesInTheOrderOfInodes) {
+  FakeFanOut cache(1);
+  for (int i = 0; i < 9; ++i) {
+    cache.add(0, "x" + std::to_string(9 - i), used(0, 1000 * (i * 5 % 9)), kSize);
+  }
+  ASSERT_TRUE(cull(cache, 4 * kSize));
+  EXPECT_EQ(cache.culled_, (std::vector<std::string>{"x9", "x7", "x5", "x3"}));
 }
 
 // An object may give back more than its file holds.

@@ -128,6 +128,13 @@ class Directory {
 
   [[nodiscard]] virtual Result<std::unique_ptr<Directory>> open_directory(
       std::string_view name) = 0;
+
+  // The directory `name` in the directory `parent` of this one; in one call where the system can.
+  [[nodiscard]] virtual Result<std::unique_ptr<Directory>> open_directory_in(
+      std::string_view parent, std::string_view name) {
+    return TRY(open_directory(parent))->open_directory(name);
+  }
+
   // kExists if the name is taken.
   [[nodiscard]] virtual Result<> make_directory(std::string_view name, std::uint32_t mode) = 0;
   // Regular files only (kInvalid otherwise); access times stay as they are (O_NOATIME where

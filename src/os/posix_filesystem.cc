@@ -328,9 +328,17 @@ class PosixDirectory final : public Directory {
 
   Result<std::unique_ptr<Directory>> open_directory(std::string_view name) override {
     check_name(name);
-    UniqueFd fd =
-        TRY(open_beneath(fd_.get(), std::string(name), O_RDONLY | O_DIRECTORY | O_NOFOLLOW, 0));
-    return std::make_unique<PosixDirectory>(std::move(fd));
+    return open_path(std::string(name));
+  }
+
+  Result<std::unique_ptr<Directory>> open_directory_in(std::string_view parent,
+                                                       std::string_view name) override {
+    check_name(parent);
+    check_name(name);
+    if (name == "..") {
+      return fail(Errc::kInvalid, "..");  // in one path it would lead back, and not out
+    }
+    return open_path(fmt::format("{}/{}", parent, name));
   }
 
   Result<> make_directory(std::string_view name, std::uint32_t mode) override {
@@ -493,6 +501,11 @@ class PosixDirectory final : public Directory {
   }
 
  private:
+  Result<std::unique_ptr<Directory>> open_path(const std::string& path) {
+    UniqueFd fd = TRY(open_beneath(fd_.get(), path, O_RDONLY | O_DIRECTORY | O_NOFOLLOW, 0));
+    return std::make_unique<PosixDirectory>(std::move(fd));
+  }
+
   // False: the visitor has seen enough.
   static bool visit_entries(std::string_view entries,
                             const std::function<bool(const DirectoryEntry&)>& visit) {

@@ -95,8 +95,22 @@ TEST_F(PosixFilesystemTest, NothingFollowsLinksOrHangsOnAFifo) {
   }
   EXPECT_FALSE(root_->open_directory("linked"));
   EXPECT_FALSE(root_->open_directory(".."));
+  EXPECT_FALSE(root_->open_directory_in("linked", "ssl"));
+  EXPECT_FALSE(root_->open_directory_in("directory", ".."));
+  EXPECT_FALSE(root_->open_directory_in("..", "tmp"));
   EXPECT_EQ(root_->stat("link")->type, NodeType::kSymlink);
   EXPECT_EQ(root_->stat("fifo")->type, NodeType::kOther);
+}
+
+TEST_F(PosixFilesystemTest, OpensADirectoryInADirectory) {
+  ASSERT_TRUE(root_->make_directory("outer", 0700));
+  EXPECT_EQ(root_->open_directory_in("outer", "inner").error().code(), Errc::kNotFound);
+  ASSERT_TRUE(root_->open_directory("outer").value()->make_directory("inner", 0700));
+  ASSERT_TRUE(root_->open_directory_in("outer", "inner").value()->create_file("file", 0600));
+  EXPECT_TRUE(std::filesystem::exists(path_ + "/outer/inner/file"));
+  EXPECT_EQ(root_->open_directory_in("none", "inner").error().code(), Errc::kNotFound);
+  ASSERT_EQ(::symlink("inner", (path_ + "/outer/linked").c_str()), 0);
+  EXPECT_FALSE(root_->open_directory_in("outer", "linked"));
 }
 
 TEST_F(PosixFilesystemTest, ListsEveryNameOnceAndStopsWhenAsked) {
