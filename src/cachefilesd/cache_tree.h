@@ -27,7 +27,8 @@ namespace larder::cachefilesd {
 
 // Names are looked at, never followed; what has no business there is left to the engine, or buried
 // where the cache is a kernel's. Holds some dozens of descriptors, however many directories there
-// are; while it culls, one for each directory of a batch. Threads: one. Life: from a bind to the release.
+// are; while it culls, one for each directory of a batch. Threads: one. Life: from a bind to the
+// release.
 class CacheTree final : public culling::FanOut {
  public:
   // `root`: the cache's directory, bound, so that cache/ is there. All outlive the tree.
