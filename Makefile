@@ -21,7 +21,7 @@ endif
 
 INSTALL_DEPENDENCIES := tools/install_dependencies.sh
 # What demo, bench and soak run.
-MEASURED := larder larder-engine larder_rpc_proxy larder_norpcb larder_tun_delay bench_readers bench_objects cachefilesd libnfs_probe
+MEASURED := larder larder-engine larder_rpc_proxy larder_norpcb larder_tun_delay bench_readers bench_objects cachefilesd larder-device libnfs_probe
 CTEST := ctest --output-on-failure --no-tests=error
 # For the build that is changed and built again a file at a time is best.
 unity-dev := $(if $(UNITY),-D CMAKE_UNITY_BUILD=$(UNITY) -D CMAKE_UNITY_BUILD_BATCH_SIZE=0)

@@ -92,16 +92,16 @@ class DeviceFile:
 
 
 class StockDaemon(Process):
-    """Debian's cachefilesd, unmodified, in the foreground with all that it says in its log."""
+    """Debian's cachefilesd, unmodified, in the foreground; by default with all that it says in its log."""
 
-    def __init__(self, directory, device, settings):
+    def __init__(self, directory, device, settings, options=("-d", "-d")):
         directory.mkdir(exist_ok=True)
         config = directory / "cachefilesd.conf"
         config.write_text("".join(f"{setting}\n" for setting in settings))
         new_dev = directory / "dev"
         new_dev.mkdir(exist_ok=True)
         super().__init__(["unshare", "--mount", "sh", "-c", _IN_ITS_DEV, "sh", paths.STOCK_DAEMON,
-                          "-d", "-d", "-s", "-n", "-f", config], directory / "log",
+                          *options, "-s", "-n", "-f", config], directory / "log",
                          env={"NEW_DEV": str(new_dev), "DEVICE": str(device.path)})
 
     def wait_until_bound(self):

@@ -3,6 +3,7 @@
 Import this only after entry.prepare().
 """
 
+import contextlib
 import json
 import os
 import pathlib
@@ -12,7 +13,9 @@ import subprocess
 import threading
 import time
 
+from harness import paths
 from harness.cachefilesd import Cachefilesd
+from harness.device import Device, StockDaemon
 from harness.loopfs import LoopFs
 from harness.processes import wait_until
 from measure.stage import MOUNT_OPTIONS
@@ -28,6 +31,7 @@ _QUIET_SECONDS = 0.3
 _FIRST_MS = 100
 _MOST_MIB = 32
 _TAG = "bench"
+_STOCK_PERCENT = 50
 # What must go, how often in a round, and how fast it is to be against the bare loop.
 _PRESSES = ((3, 3, 0.4), (50, 1, 0.7))
 
@@ -42,6 +46,11 @@ def _peak_mib(pid):
         if line.startswith("VmHWM:"):
             return int(line.split()[1]) / 1024
     raise AssertionError(f"process {pid} has no memory")
+
+
+def _bytes_of(mountpoint):
+    space = os.statvfs(mountpoint)
+    return space.f_blocks * space.f_frsize
 
 
 class _Watch:
@@ -88,6 +97,8 @@ class Culling:
             kept = self.comparisons(count)
             for _ in range(rounds):
                 self.round(count, kept)
+            if count <= self.bench.sizes.most_culled_by_stock:
+                self.against_stock(count)
 
     def comparisons(self, count):
         bench, loop, made = self.bench, "fstatat + unlinkat", {}
@@ -104,19 +115,65 @@ class Culling:
 
     def round(self, count, kept):
         """On a filesystem of its own, with two trees alike: ours, and the bare loop's."""
+        with self.served_disk(count, ("ours", "bare")) as (mountpoint, larder):
+            Round(self, mountpoint, larder, count).play(kept)
+
+    @contextlib.contextmanager
+    def served_disk(self, count, trees):
+        """A filesystem with full caches by these names, and an engine; yields the place and the engine's Larder."""
         self.rounds += 1
         directory = self.bench.stage.directory / f"cull{self.rounds}"
         with LoopFs(directory, count * _OBJECT_BYTES * 4 + _BESIDE_BYTES,
                     mkfs_options=("-N", str(count * 4 + _BESIDE_INODES)), mount_options=MOUNT_OPTIONS) as disk:
-            for tree in ("ours", "bare"):
+            for tree in trees:
                 self.objects("fill", disk.mountpoint / tree, count, _OBJECT_BYTES)
             larder = self.bench.stage.larder(disk.mountpoint / "none", f"cull{self.rounds}-larder")
             larder.run("serve")
             try:
-                Round(self, disk.mountpoint, larder, count).play(kept)
+                yield disk.mountpoint, larder
             finally:
                 larder.stop()
         shutil.rmtree(directory)
+
+    def against_stock(self, count):
+        """The daemons alone: what the engine does for either is the same."""
+        if not paths.STOCK_DAEMON.exists():
+            print(f"note: no comparison with the stock daemon, because there is no {paths.STOCK_DAEMON}")
+            return
+        compared = self.bench.comparison(f"cull {_STOCK_PERCENT} % of {count}, CPU of the daemon", "stock daemon",
+                                         "us/object", cost=True)
+        with self.served_disk(count, ("ours", "stock")) as (mountpoint, larder):
+            device = Device(larder.directory / "device", larder.runtime_directory)
+            try:
+                compared.add(*(self.by_free_space(count, mountpoint, larder, begin) for begin in (
+                    lambda settings: Cachefilesd(larder.directory / "daemon", larder.runtime_directory,
+                                                 mountpoint / "ours", f"size {_bytes_of(mountpoint)}", *settings),
+                    lambda settings: StockDaemon(larder.directory / "stock", device,
+                                                 [f"dir {mountpoint / 'stock'}", *settings], options=()))))
+            finally:
+                device.stop()
+
+    @staticmethod
+    def by_free_space(count, mountpoint, larder, begin):
+        """us of CPU for an object, of a daemon that finds a cache which must shrink, from its start until it has."""
+        space = os.statvfs(mountpoint)
+        wanted = space.f_bavail * space.f_frsize + count * _OBJECT_BYTES * _STOCK_PERCENT // 100
+        run = 1 + wanted * 100 // _bytes_of(mountpoint)
+        watch = _Watch(mountpoint)
+        daemon = begin([f"tag {_TAG}", f"brun {run}%", f"bcull {run - 1}%"])
+
+        def is_done():
+            found = os.statvfs(mountpoint)
+            return watch.is_quiet() and found.f_bavail * 100 >= found.f_blocks * run
+
+        try:
+            wait_until(is_done, 600, "a daemon to cull")
+            return _process_seconds(daemon.pid) * 1e6 / watch.gone
+        finally:
+            watch.stop()
+            daemon.stop()
+            wait_until(lambda: all(cache["state"] != "active" for cache in larder.status()["caches"]), 20,
+                       "the cache to be withdrawn")
 
     def objects(self, *words, prefix=()):
         done = subprocess.run([*prefix, self.bench.build / "tools/measure/bench_objects", *map(str, words)],
