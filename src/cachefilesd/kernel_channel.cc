@@ -184,22 +184,28 @@ Result<std::vector<Result<std::uint64_t>>> KernelChannel::cull(
     std::span<const ObjectGroup> groups) {
   std::vector<Result<std::uint64_t>> answers;
   for (const ObjectGroup& group : groups) {
-    const UniqueFd directory = TRY(group.directory->duplicate_descriptor());
-    if (::fchdir(directory.get()) != 0) {
-      return fail_errno(errno, group.path);
-    }
-    for (const culling::Candidate& object : group.objects) {
-      if (waiter_.told_to_stop()) {  // a large object takes the kernel a while
-        return fail(Errc::kCancelled, "told to stop");
-      }
-      answers.push_back(TRY(cull(group.path, object)));
-    }
+    TRY(cull_group(group, answers));
   }
   return answers;
 }
 
-Result<Result<std::uint64_t>> KernelChannel::cull(const std::string& path,
-                                                  const culling::Candidate& object) const {
+Result<> KernelChannel::cull_group(const ObjectGroup& group,
+                                   std::vector<Result<std::uint64_t>>& answers) const {
+  const UniqueFd directory = TRY(group.directory->duplicate_descriptor());
+  if (::fchdir(directory.get()) != 0) {
+    return fail_errno(errno, group.path);
+  }
+  for (const culling::Candidate& object : group.objects) {
+    if (waiter_.told_to_stop()) {  // a large object takes the kernel a while
+      return fail(Errc::kCancelled, "told to stop");
+    }
+    answers.push_back(TRY(cull_one(group.path, object)));
+  }
+  return {};
+}
+
+Result<Result<std::uint64_t>> KernelChannel::cull_one(const std::string& path,
+                                                      const culling::Candidate& object) const {
   switch (const int error_number = write(fmt::format("cull {}", object.name))) {
     case 0:
       return object.bytes;

@@ -51,9 +51,12 @@ class KernelChannel final : public CacheChannel {
   Result<std::vector<Result<std::uint64_t>>> cull(std::span<const ObjectGroup> groups) override;
 
  private:
+  // Adds an answer for each.
+  [[nodiscard]] Result<> cull_group(const ObjectGroup& group,
+                                    std::vector<Result<std::uint64_t>>& answers) const;
   // The answer for one object, in the working directory, which is `path`.
-  [[nodiscard]] Result<Result<std::uint64_t>> cull(const std::string& path,
-                                                   const culling::Candidate& object) const;
+  [[nodiscard]] Result<Result<std::uint64_t>> cull_one(const std::string& path,
+                                                       const culling::Candidate& object) const;
   // 0, or the errno.
   [[nodiscard]] int write(std::string_view command) const;
   [[nodiscard]] Result<> give(const control::CacheCommand& command) const;

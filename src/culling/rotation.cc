@@ -114,6 +114,7 @@ class Rotation::Slice {
   Result<> list_sample(std::size_t number, std::uint64_t large_from);
   Result<> cull_best(std::size_t most);
   Result<std::size_t> cull_batch(std::span<const Placed> batch);
+  Result<std::size_t> cull_taken(std::vector<Placed> taken);
 
   Rotation& rotation_;
   FanOut& fan_out_;
@@ -167,20 +168,26 @@ Result<std::size_t> Rotation::Slice::cull_batch(std::span<const Placed> batch) {
   return went;
 }
 
+// Those that were taken for it, by batches. Returns how many went; what stays is a candidate again.
+Result<std::size_t> Rotation::Slice::cull_taken(std::vector<Placed> taken) {
+  std::size_t went = 0;
+  std::span<Placed> left(taken);
+  while (due_.anything() && !left.empty() && may_go_on()) {
+    const std::size_t count = std::min(left.size(), kMostInBatch);
+    went += TRY(cull_batch(left.first(count)));
+    left = left.subspan(count);
+  }
+  for (Placed& stays : left) {  // more was freed than it said, or we are to stop
+    candidates_.push_back({0, std::move(stays)});
+  }
+  return went;
+}
+
 // The highest scores first, until nothing is owed or `most` are gone.
 Result<> Rotation::Slice::cull_best(std::size_t most) {
   std::ranges::make_heap(candidates_, std::ranges::less(), &Scored::score);
   while (due_.anything() && !candidates_.empty() && most > 0 && may_go_on()) {
-    std::vector<Placed> taken = take_due(candidates_, std::min(most, kMostSorted), due_);
-    std::span<Placed> left(taken);
-    while (due_.anything() && !left.empty() && may_go_on()) {
-      const std::size_t count = std::min(left.size(), kMostInBatch);
-      most -= TRY(cull_batch(left.first(count)));
-      left = left.subspan(count);
-    }
-    for (Placed& stays : left) {  // more was freed than it said, or we are to stop
-      candidates_.push_back({0, std::move(stays)});
-    }
+    most -= TRY(cull_taken(take_due(candidates_, std::min(most, kMostSorted), due_)));
   }
   return {};
 }
