@@ -277,11 +277,12 @@ Result<std::shared_ptr<os::Directory>> CacheTree::opened(std::size_t directory) 
   if (known != opened_.end()) {
     return known->directory;
   }
+  std::shared_ptr<os::Directory> found = TRY(open_in(*cache_, directory));
   if (opened_.size() >= kMostOpened) {
     opened_.pop_front();
   }
-  opened_.push_back({directory, TRY(open_in(*cache_, directory))});
-  return opened_.back().directory;
+  opened_.push_back({directory, found});
+  return found;
 }
 
 }  // namespace larder::cachefilesd

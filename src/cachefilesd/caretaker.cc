@@ -144,11 +144,16 @@ Result<> Caretaker::cull() {
     not_before_ = end + kPauseFactor * (end - *round_began_);
     round_began_.reset();
   }
-  if (!parts_.waiter.told_to_stop()) {
-    hear(TRY(parts_.channel.ask_state()));
-    if (!is_asked() && rotation_.oldest_seconds() > 0) {
-      TRY(parts_.channel.tell_oldest(rotation_.oldest_seconds()));
-    }
+  return look_what_is_left();
+}
+
+Result<> Caretaker::look_what_is_left() {
+  if (parts_.waiter.told_to_stop()) {
+    return {};
+  }
+  hear(TRY(parts_.channel.ask_state()));
+  if (!is_asked() && rotation_.oldest_seconds() > 0) {
+    TRY(parts_.channel.tell_oldest(rotation_.oldest_seconds()));
   }
   return {};
 }

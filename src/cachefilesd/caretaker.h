@@ -71,6 +71,7 @@ class Caretaker {
   [[nodiscard]] bool released_enough() const;
   [[nodiscard]] bool keep_going();
   [[nodiscard]] Result<> cull();
+  [[nodiscard]] Result<> look_what_is_left();
   [[nodiscard]] Result<> reap();
   [[nodiscard]] Result<culling::Share> share();
 
