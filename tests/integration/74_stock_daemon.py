@@ -142,11 +142,18 @@ class Culling(StockCase):
         self.disk = self.begin(LoopFs(self.directory / "disk", 128 * _MIB))
         return self.disk.mountpoint / "cache"
 
-    def press(self, leave_bytes):
-        """Others fill the disk, which the engine notices when it writes there, or half a minute later."""
-        self.disk.fill(leave_bytes)
-        self.write("news", b"new")
-        self.read("news")
+    def until(self, happened, what):
+        """An engine at rest notices in half a minute what others do to its disk.
+
+        The daemon sleeps with a full table until an object is released, over a kernel as well.
+        """
+        def released_and_happened():
+            larder.drop_page_cache()
+            self.read("small/d00000/f0000000")
+            time.sleep(0.5)
+            return happened()
+
+        wait_until(released_and_happened, 60, what)
 
     def free_percent(self):
         status = os.statvfs(self.disk.mountpoint)
@@ -156,9 +163,9 @@ class Culling(StockCase):
         daemon = self.hold()
         self.read_until_warm()
         paths_before = self.wait_for_objects()
-        self.press(13 * _MIB)  # between run and cull: with the room that only root may take
+        self.disk.fill(leave_bytes=13 * _MIB)  # between run and cull: with the room that only root may take
         self.assertLess(self.free_percent(), 7)
-        wait_until(lambda: self.free_percent() >= 10, 60, "the daemon to make room")
+        self.until(lambda: self.free_percent() >= 10, "the daemon to make room")
         self.assertLess(len(self.objects()), len(paths_before))
         wait_until(lambda: not self.cache()["culling"], 20, "culling to end")
         self.assertTrue(daemon.is_running(), daemon.log_text())
@@ -170,8 +177,8 @@ class Culling(StockCase):
         self.wait_for_objects()
         with open(self.mounted / "large0", "rb") as held:
             expected = held.read()
-            self.press(8 * _MIB)
-            wait_until(lambda: len(self.objects()) < 30, 60, "the daemon to cull")
+            self.disk.fill(leave_bytes=8 * _MIB)
+            self.until(lambda: len(self.objects()) < 30, "the daemon to cull")
             time.sleep(1)  # it goes on as long as there is anything
             larder.drop_page_cache()
             before = self.from_server()
