@@ -2,12 +2,12 @@
 #include "device/device.h"
 
 #include <cerrno>
-#include <chrono>
 #include <string>
 
 #include <gtest/gtest.h>
 
 #include "device/device_fixture_test.h"
+#include "device/holder.h"
 
 namespace larder::device {
 namespace {

@@ -1,6 +1,7 @@
 // Only a directory that is the cache's, whatever its path says, may be the place of a cull.
 #include "device/working_directory.h"
 
+#include <cstdint>
 #include <filesystem>
 #include <memory>
 #include <string>
