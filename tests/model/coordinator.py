@@ -277,11 +277,17 @@ class Coordinator:
 
     def compare_trees(self, operation):
         """Subject and model, whole, as root sees them."""
-        # At the end nothing is open, and no name may be hidden any more.
-        hidden = self._hidden if operation["op"] == "check" else None
-        found = tree.differences(tree.scan(self._directories.subject, hidden), tree.scan(self._directories.model),
-                                 self._leniency)
-        return self._tree_difference(operation, found)
+        model = tree.scan(self._directories.model)
+        found = tree.differences(tree.scan(self._directories.subject, self._hidden), model, self._leniency)
+        if found or operation["op"] == "check":
+            return self._tree_difference(operation, found)
+        # At the end nothing is open, and soon no name may be hidden any more: close(2) does not wait for that.
+        deadline = time.monotonic() + _SERVER_SECONDS
+        while True:
+            found = tree.differences(tree.scan(self._directories.subject), model, self._leniency)
+            if not found or time.monotonic() > deadline:
+                return self._tree_difference(operation, found)
+            time.sleep(0.05)
 
     @staticmethod
     def _tree_difference(operation, found, where="tree"):
