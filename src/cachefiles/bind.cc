@@ -42,32 +42,31 @@ bool in_order(const Percentages& percentages) {
          percentages.run < 100;
 }
 
-Result<> check_limits(const CacheOptions& options) {
-  if (!in_order(options.blocks) || !in_order(options.files)) {
-    return fail(Errc::kInvalid,
-                fmt::format("the limits of the cache {} are not in order: stop < cull < run < 100",
-                            options.path_for_messages));
+Result<> check_limits(const Limits& limits, const std::string& path) {
+  if (!in_order(limits.blocks) || !in_order(limits.files)) {
+    return fail(
+        Errc::kInvalid,
+        fmt::format("the limits of the cache {} are not in order: stop < cull < run < 100", path));
   }
-  if (options.size_limit_bytes != 0 && options.size_limit_bytes < kLeastBytes) {
-    return fail(Errc::kInvalid, fmt::format("the size of the cache {} must be at least 1 MiB",
-                                            options.path_for_messages));
+  if (limits.size_bytes != 0 && limits.size_bytes < kLeastBytes) {
+    return fail(Errc::kInvalid,
+                fmt::format("the size of the cache {} must be at least 1 MiB", path));
   }
   return {};
 }
 
 // More than there is would be a promise that nothing can keep: whoever named it meant another disk.
-Result<std::uint64_t> size_limit_of(const CacheOptions& options, os::Directory& root) {
+Result<std::uint64_t> size_limit_of(std::uint64_t asked, const std::string& path,
+                                    os::Directory& root) {
   const os::FilesystemSpace space = TRY(root.space());
   const std::uint64_t all = space.blocks * space.block_size;
-  if (options.size_limit_bytes > all) {
+  if (asked > all) {
     return fail(Errc::kUnsuitable,
                 fmt::format("the size of the cache {} is to be {}, but its filesystem has {} in "
                             "all: name less, or a directory of another filesystem",
-                            options.path_for_messages, byte_count_text(options.size_limit_bytes),
-                            byte_count_text(all)));
+                            path, byte_count_text(asked), byte_count_text(all)));
   }
-  return options.size_limit_bytes != 0 ? options.size_limit_bytes
-                                       : std::min(all / 10, kMostDefaultBytes);
+  return asked != 0 ? asked : std::min(all / 10, kMostDefaultBytes);
 }
 
 Result<std::set<std::string>> names_in(os::Directory& directory) {
@@ -253,17 +252,18 @@ Result<> begin_generation(Bound& bound, os::Filesystem& filesystem) {
 
 }  // namespace
 
-Result<Limits> limits_of(const CacheOptions& options, os::Directory& root) {
-  TRY(check_limits(options));
-  const std::uint64_t size = TRY(size_limit_of(options, root));
-  return Limits{size, options.blocks, options.files};
+Result<Limits> limits_of(const Limits& asked, const std::string& path, os::Directory& root) {
+  TRY(check_limits(asked, path));
+  Limits limits = asked;
+  limits.size_bytes = TRY(size_limit_of(asked.size_bytes, path, root));
+  return limits;
 }
 
 Result<Bound> open_cache_directory(std::unique_ptr<os::Directory> root, os::Filesystem& filesystem,
                                    const CacheOptions& options) {
   const std::string& path = options.path_for_messages;
   Bound bound;
-  bound.limits = TRY(limits_of(options, *root));
+  bound.limits = TRY(limits_of(options.limits, path, *root));
   bound.fresh = !TRY(check_format(*root, path));
   bound.lock = TRY(open_or_create(*root, kLockFile));
   const Result<> locked = bound.lock->lock_exclusive();

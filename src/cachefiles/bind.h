@@ -26,8 +26,10 @@ struct Bound {
   Limits limits;
 };
 
-// The limits that the options ask for; errors as bind_cache().
-[[nodiscard]] Result<Limits> limits_of(const CacheOptions& options, os::Directory& root);
+// What is asked for, with the default in the place of no size; errors as bind_cache(), about
+// `path`.
+[[nodiscard]] Result<Limits> limits_of(const Limits& asked, const std::string& path,
+                                       os::Directory& root);
 
 // As bind_cache. The new generation is not stored yet: nothing may be stamped with it.
 [[nodiscard]] Result<Bound> open_cache_directory(std::unique_ptr<os::Directory> root,

@@ -178,12 +178,7 @@ class Cache final : public DirectoryCache {
   void set_oldest(double seconds) override { set_stamp_seconds(seconds); }
 
   Result<> set_limits(const Limits& limits) override {
-    CacheOptions options;
-    options.path_for_messages = path_;
-    options.size_limit_bytes = limits.size_bytes;
-    options.blocks = limits.blocks;
-    options.files = limits.files;
-    core_.space.set_limits(TRY(limits_of(options, *core_.root)));
+    core_.space.set_limits(TRY(limits_of(limits, path_, *core_.root)));
     core_.wake();
     return {};
   }

@@ -22,9 +22,7 @@ namespace larder::cachefiles {
 struct CacheOptions {
   std::string tag;
   std::string path_for_messages;
-  std::uint64_t size_limit_bytes = 0;  // 0: a tenth of the filesystem, at most 20 GiB
-  Percentages blocks;                  // brun, bcull, bstop
-  Percentages files;                   // frun, fcull, fstop
+  Limits limits;                       // size_bytes 0: a tenth of the filesystem, at most 20 GiB
   std::size_t most_open_files = 6000;  // descriptors of objects that may be closed when idle
   double least_stamp_seconds = 60;     // a stamp of last use is not written again before
   // What may be used before the state file must say so. A cache that is smaller has its whole limit

@@ -143,7 +143,7 @@ class CacheOnFake : public ::testing::Test {
     CacheOptions options;
     options.tag = "test";
     options.path_for_messages = "/cache";
-    options.size_limit_bytes = 1U << 30U;
+    options.limits.size_bytes = 1U << 30U;
     options.headroom_bytes = 128 * kMega;  // less than the limit: there is a ceiling
     return options;
   }();

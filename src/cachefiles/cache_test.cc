@@ -207,16 +207,16 @@ TEST_F(CacheTest, OtherDirectoriesAndFormatsAreRefusedWithASentence) {
 TEST_F(CacheTest, ASizeAboveTheFilesystemsIsRefusedAndNothingMade) {
   auto root = filesystem_.open_root("/").value();
   const os::FilesystemSpace space = root->space().value();
-  options_.size_limit_bytes = space.blocks * space.block_size + 1;
+  options_.limits.size_bytes = space.blocks * space.block_size + 1;
   const auto refused =
       bind_cache(filesystem_.open_root("/").value(), filesystem_, options_, clock_);
   ASSERT_FALSE(refused.has_value());
   EXPECT_EQ(refused.error().code(), Errc::kUnsuitable);
   EXPECT_NE(refused.error().context().find("/cache"), std::string::npos);
   EXPECT_FALSE(root->open_file("format", os::OpenMode::kRead).has_value());
-  --options_.size_limit_bytes;
+  --options_.limits.size_bytes;
   bind();
-  EXPECT_EQ(cache_->status().limit_bytes, options_.size_limit_bytes);
+  EXPECT_EQ(cache_->status().limit_bytes, options_.limits.size_bytes);
 }
 
 TEST_F(CacheTest, SomebodysFileOfTheNameFormatIsNotOverwritten) {
@@ -255,7 +255,7 @@ TEST_F(CacheTest, ADiskThatFailsIsNoMistakeOfTheUsers) {
 }
 
 TEST_F(CacheTest, LimitsThatMakeNoSenseAreRefused) {
-  options_.blocks = {5, 7, 3};
+  options_.limits.blocks = {5, 7, 3};
   const auto refused =
       bind_cache(filesystem_.open_root("/").value(), filesystem_, options_, clock_);
   EXPECT_EQ(refused.error().code(), Errc::kInvalid);
@@ -415,7 +415,7 @@ TEST_F(LastUseTest, ManyOpenObjectsAreStampedInBatches) {
 
 // However long the state file takes: nothing has to run before the cache may be used to its limit.
 TEST_F(CacheTest, ASmallOneIsFilledToItsLimitAtOnce) {
-  options_.size_limit_bytes = 12 * kMega;
+  options_.limits.size_bytes = 12 * kMega;
   options_.headroom_bytes = CacheOptions().headroom_bytes;
   bind();
   for (const char* key : {"one", "two", "three", "four", "five"}) {

@@ -1,13 +1,11 @@
 #include "cachefiles/care.h"
 
 #include <cstddef>
-#include <cstdint>
 #include <memory>
 #include <optional>
 #include <span>
 #include <string>
 #include <string_view>
-#include <utility>
 #include <vector>
 
 #include <fmt/format.h>
@@ -16,8 +14,6 @@
 #include "base/result.h"
 #include "cachefiles/cache.h"
 #include "cachefiles/core.h"
-#include "cachefiles/layout.h"
-#include "cachefiles/volume.h"
 #include "os/filesystem.h"
 
 namespace larder::cachefiles {

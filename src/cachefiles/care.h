@@ -1,11 +1,11 @@
 // Care: what a caretaker outside of the engine asks of a cache (DirectoryCache).
 #pragma once
 
+#include <cstddef>
 #include <optional>
 #include <span>
 #include <string>
 #include <string_view>
-#include <utility>
 #include <vector>
 
 #include "base/result.h"
@@ -31,18 +31,17 @@ class Care {
   void note_news();
 
  private:
-  [[nodiscard]] Result<std::size_t> find(std::string_view directory);
-
-  Core& core_;
-  CacheFanOut fan_out_;
-  [[nodiscard]] Result<bool> has_graves();
-
   struct Told {
     bool culling = false, stopped = false, graves = false;
 
     friend bool operator==(const Told&, const Told&) = default;
   };
 
+  [[nodiscard]] Result<std::size_t> find(std::string_view directory);
+  [[nodiscard]] Result<bool> has_graves();
+
+  Core& core_;
+  CacheFanOut fan_out_;
   std::optional<Told> told_;
 };
 

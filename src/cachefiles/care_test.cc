@@ -199,7 +199,7 @@ TEST_F(CareTest, LeavesTheGraveyardToIt) {
 
 // After a crash only an upper bound of what is used is known, until all was counted.
 TEST_F(CareTest, AsksForNoCullBeforeItHasCounted) {
-  options_.size_limit_bytes = 100 * kMega;
+  options_.limits.size_bytes = 100 * kMega;
   bind();
   keep("file", 1, 40 * kMega);
   drop();

@@ -132,7 +132,7 @@ TEST(GraveyardOnDiskTest, LinksAreNotFollowed) {
   const SteadyClock clock;
   CacheOptions options;
   options.path_for_messages = path;
-  options.size_limit_bytes = std::uint64_t{64} << 20U;
+  options.limits.size_bytes = std::uint64_t{64} << 20U;
   const auto bound = [&] {
     return bind_cache(filesystem->open_root(path + "/cache").value(), *filesystem, options, clock)
         .value();

@@ -61,7 +61,7 @@ class LimitTest : public ::testing::Test {
     EXPECT_NE(::mkdtemp(path_.data()), nullptr);
     filesystem_ = os::make_posix_filesystem();
     options_.path_for_messages = path_;
-    options_.size_limit_bytes = kLimit;
+    options_.limits.size_bytes = kLimit;
     options_.least_stamp_seconds = 0;
     set_log_level(LogLevel::kWarning);
   }
@@ -167,7 +167,7 @@ TEST_F(LimitTest, HoldsWhileFourThreadsWriteTwentyTimesAsMuch) {
 
 // What it costs to open, fill, close, reopen and read a small object; printed, not judged.
 TEST_F(LimitTest, PrintsTheCostOfSmallObjects) {
-  options_.size_limit_bytes = std::uint64_t{1} << 30U;
+  options_.limits.size_bytes = std::uint64_t{1} << 30U;
   bind();
   constexpr std::uint64_t kObjects = 2000;
   const auto right = content_of("x", 1, 4096);

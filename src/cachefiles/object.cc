@@ -441,7 +441,7 @@ Result<> Object::charge(std::uint64_t bytes) {
       linked_bytes_ = linked ? charged_ : 0;
     }
   }
-  if (!reserved || core_.space.near_ceiling() || core_.space.wants_culling()) {
+  if (!reserved || core_.space.wants_care()) {
     core_.wake();
   }
   return reserved;

@@ -159,11 +159,11 @@ TEST_F(OverwriteTest, TheLimitHoldsAndLeavesTheFileAsItWas) {
   Result<> put;
   while ((put = object->overwrite(at, piece))) {
     at += piece.size();
-    ASSERT_LT(at, options_.size_limit_bytes * 2);
+    ASSERT_LT(at, options_.limits.size_bytes * 2);
   }
   EXPECT_EQ(put.error().code(), Errc::kNoSpace);
   EXPECT_EQ(file_->stat()->size, at);
-  EXPECT_LE(cache_->status().used_bytes, options_.size_limit_bytes);
+  EXPECT_LE(cache_->status().used_bytes, options_.limits.size_bytes);
   ASSERT_TRUE(object->resize(kHeldSize));
   EXPECT_EQ(seen(), right);
 }

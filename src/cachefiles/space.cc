@@ -100,9 +100,18 @@ void Space::set_ceiling(std::uint64_t bytes) {
   near_ = bytes > used_ ? used_ + (bytes - used_) / 2 : 0;
 }
 
+bool Space::near_ceiling_locked() const {
+  return ceiling_ < limits_.size_bytes && used_ > near_;
+}
+
 bool Space::near_ceiling() const {
   const MutexLock lock(mutex_);
-  return ceiling_ < limits_.size_bytes && used_ > near_;
+  return near_ceiling_locked();
+}
+
+bool Space::wants_care() const {
+  const MutexLock lock(mutex_);
+  return near_ceiling_locked() || (!culling_ && wanted_locked());
 }
 
 bool Space::wants_culling() const {

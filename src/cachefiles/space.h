@@ -25,7 +25,8 @@ struct Percentages {
 
 struct Limits {
   std::uint64_t size_bytes = 0;
-  Percentages blocks, files;
+  Percentages blocks;  // brun, bcull, bstop
+  Percentages files;   // frun, fcull, fstop
 };
 
 // What should be freed now; nothing when both are zero.
@@ -73,6 +74,8 @@ class Space {
   [[nodiscard]] bool near_ceiling() const EXCLUDES(mutex_);
   // Culling should start: to_free() does it.
   [[nodiscard]] bool wants_culling() const EXCLUDES(mutex_);
+  // One of both.
+  [[nodiscard]] bool wants_care() const EXCLUDES(mutex_);
 
   // Culling starts and stops here.
   [[nodiscard]] ToFree to_free() EXCLUDES(mutex_);
@@ -93,6 +96,7 @@ class Space {
  private:
   [[nodiscard]] bool stopped_locked() const REQUIRES(mutex_);
   [[nodiscard]] bool wanted_locked() const REQUIRES(mutex_);
+  [[nodiscard]] bool near_ceiling_locked() const REQUIRES(mutex_);
   [[nodiscard]] std::uint64_t reservable_locked() const REQUIRES(mutex_);
   [[nodiscard]] ToFree to_free_locked() REQUIRES(mutex_);
 

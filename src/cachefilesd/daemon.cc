@@ -1,6 +1,5 @@
 #include "cachefilesd/daemon.h"
 
-#include <algorithm>
 #include <chrono>
 #include <memory>
 #include <optional>
@@ -50,7 +49,7 @@ Daemon::Daemon(Parts parts, Config config, bool never_culls)
     : parts_(std::move(parts)),
       never_culls_(never_culls),
       config_(std::move(config)),
-      pause_(kFirstPause) {}
+      pause_(kFirstPause, kLongestPause) {}
 
 Result<> Daemon::run() {
   for (;;) {
@@ -75,14 +74,13 @@ void Daemon::note_error(const Error& error) {
     parts_.on_status(fmt::format("waiting for the engine: {}", error.message()));
   }
   if (bound_at_ && parts_.clock.now() - *bound_at_ >= kLongLife) {
-    pause_ = kFirstPause;
+    pause_.reset();
   }
   bound_at_.reset();
 }
 
 bool Daemon::pause() {
-  const MonotonicTime until = parts_.clock.now() + pause_;
-  pause_ = std::min<Duration>(2 * pause_, kLongestPause);
+  const MonotonicTime until = parts_.clock.now() + pause_.take();
   for (;;) {
     if (parts_.waiter.told_to_stop()) {
       return false;

@@ -9,6 +9,7 @@
 #include <string_view>
 
 #include "base/clock.h"
+#include "base/growing_pause.h"
 #include "base/result.h"
 #include "base/unique_fd.h"
 #include "cachefilesd/cache_channel.h"
@@ -63,7 +64,7 @@ class Daemon {
   bool away_ = false;  // it was said that the engine is gone
   bool is_kernels_ = false;
   std::optional<MonotonicTime> bound_at_;  // of the last one
-  Duration pause_;
+  GrowingPause pause_;
 };
 
 }  // namespace larder::cachefilesd

@@ -1,10 +1,5 @@
 #include "cachefilesd/signals.h"
 
-#include <algorithm>
-#include <cerrno>
-#include <chrono>
-#include <cstdint>
-#include <limits>
 #include <memory>
 #include <optional>
 #include <span>
@@ -20,34 +15,13 @@
 #include "base/result.h"
 #include "base/unique_fd.h"
 #include "cachefilesd/waiter.h"
+#include "os/poll_timeout.h"
+#include "os/signal_watch.h"
 
 namespace larder::cachefilesd {
-namespace {
-
-// What poll(2) takes; rounded up, so that nobody wakes just before.
-int milliseconds_of(std::optional<Duration> at_most) {
-  if (!at_most) {
-    return -1;
-  }
-  const auto count = std::chrono::ceil<std::chrono::milliseconds>(*at_most).count();
-  return static_cast<int>(std::clamp<std::int64_t>(count, 0, std::numeric_limits<int>::max()));
-}
-
-}  // namespace
 
 Result<std::unique_ptr<Signals>> Signals::watch() {
-  sigset_t watched;
-  ::sigemptyset(&watched);
-  for (const int number : {SIGTERM, SIGINT, SIGHUP}) {
-    ::signal(number, SIG_DFL);  // an ignored signal would never arrive
-    ::sigaddset(&watched, number);
-  }
-  ::signal(SIGPIPE, SIG_IGN);
-  ::pthread_sigmask(SIG_BLOCK, &watched, nullptr);
-  UniqueFd descriptor(::signalfd(-1, &watched, SFD_CLOEXEC | SFD_NONBLOCK));
-  if (!descriptor.valid()) {
-    return fail_errno(errno, "signalfd");
-  }
+  UniqueFd descriptor = TRY(os::watch_signals({SIGTERM, SIGINT, SIGHUP}));
   return std::unique_ptr<Signals>(new Signals(std::move(descriptor)));
 }
 
@@ -56,7 +30,7 @@ Waiter::Woken Signals::wait(std::span<const int> descriptors, std::optional<Dura
   for (const int descriptor : descriptors) {
     polled.push_back({descriptor, POLLIN, 0});
   }
-  const int ready = ::poll(polled.data(), polled.size(), milliseconds_of(at_most));
+  const int ready = ::poll(polled.data(), polled.size(), os::poll_timeout(at_most));
   if (take_signals()) {
     return Woken::kTold;
   }

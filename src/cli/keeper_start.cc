@@ -2,7 +2,6 @@
 
 #include <array>
 #include <cerrno>
-#include <cstddef>
 #include <cstdlib>
 #include <filesystem>
 #include <fstream>
@@ -26,6 +25,7 @@
 #include "base/unique_fd.h"
 #include "handover/keeper_client.h"
 #include "handover/paths.h"
+#include "os/detached_process.h"
 
 namespace larder::cli {
 
@@ -36,7 +36,6 @@ constexpr auto kRuntimeMode =
     std::filesystem::perms::owner_all | std::filesystem::perms::group_read |
     std::filesystem::perms::group_exec | std::filesystem::perms::others_read |
     std::filesystem::perms::others_exec;
-constexpr char kStarted = '\n';  // the whole report of a keeper that answers
 
 // Null input, output and errors to the log, nothing else of the caller's open but the report.
 bool settle_descriptors(const std::string& log_path, int report) {
@@ -64,7 +63,7 @@ void report(std::string_view text) {
     [[maybe_unused]] const auto written = ::write(report_pipe, text.data(), text.size());
     ::_exit(1);
   }
-  const Result<> served = serve(options, [] { report(std::string_view(&kStarted, 1)); });
+  const Result<> served = serve(options, [] { report(os::kStarted); });
   if (!served) {
     log_error("{}", served.error().message());
     report(served.error().message());
@@ -83,16 +82,6 @@ Result<> make_runtime_directory(const std::string& path) {
     std::filesystem::permissions(path, kRuntimeMode, error);
   }
   return {};
-}
-
-std::string read_all(const UniqueFd& pipe) {
-  std::string text;
-  std::array<char, 1024> buffer{};
-  ssize_t length = 0;
-  while ((length = ::read(pipe.get(), buffer.data(), buffer.size())) > 0) {
-    text.append(buffer.data(), static_cast<std::size_t>(length));
-  }
-  return text;
 }
 
 // Whether systemd runs this machine and has a unit that starts this very program.
@@ -134,34 +123,9 @@ Result<> start_in_background(const Serve& serve, const ServeOptions& options) {
     return fail(Errc::kPermission, "the keeper must be started by root");
   }
   TRY(make_runtime_directory(options.runtime_directory));
-  std::array<int, 2> ends{};
-  if (::pipe2(ends.data(), O_CLOEXEC) != 0) {
-    return fail_errno(errno, "pipe");
-  }
-  const UniqueFd reader(ends[0]);
-  UniqueFd writer(ends[1]);
-  const pid_t child = ::fork();
-  if (child < 0) {
-    return fail_errno(errno, "fork");
-  }
-  if (child == 0) {
-    ::setsid();
-    // The second fork: no session leader, so that no terminal can become ours by accident.
-    if (::fork() != 0) {
-      ::_exit(0);
-    }
-    run_daemon(serve, options, writer.get());
-  }
-  writer.reset();
-  ::waitpid(child, nullptr, 0);
-  const std::string said = read_all(reader);
-  if (said != std::string_view(&kStarted, 1)) {
-    return fail(Errc::kIo, said.empty()
-                               ? fmt::format("the keeper died at its start: see {}/keeper.log",
-                                             options.runtime_directory)
-                               : said);
-  }
-  return {};
+  return os::start_detached(
+      [&](UniqueFd report) { run_daemon(serve, options, report.get()); },
+      fmt::format("the keeper died at its start: see {}/keeper.log", options.runtime_directory));
 }
 
 Result<> ensure_keeper(const Serve& serve, const ServeOptions& options) {

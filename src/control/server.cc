@@ -3,7 +3,6 @@
 #include <algorithm>
 #include <array>
 #include <cerrno>
-#include <chrono>
 #include <cstddef>
 #include <cstdint>
 #include <deque>
@@ -35,12 +34,11 @@
 #include "control/cache_session.h"
 #include "control/line_codec.h"
 #include "os/packet_socket.h"
+#include "os/poll_timeout.h"
 
 namespace larder::control {
 
 namespace {
-
-using std::chrono::milliseconds;
 
 // kService: root, and the user that this process runs as.
 enum class Who : std::uint8_t { kEveryone, kRoot, kService };
@@ -264,15 +262,14 @@ void PacketServer::turn() {
 }
 
 int PacketServer::poll_timeout() const {
-  int timeout = -1;
+  std::optional<Duration> left;
   for (const Connection& connection : connections_) {
     if (connection.has_time_limit()) {
-      const auto left = std::chrono::ceil<milliseconds>(connection.due - clock_.now());
-      const int until = static_cast<int>(std::clamp<milliseconds::rep>(left.count(), 0, 60000));
-      timeout = timeout < 0 ? until : std::min(timeout, until);
+      const Duration until = connection.due - clock_.now();
+      left = std::min(left.value_or(until), until);
     }
   }
-  return timeout;
+  return os::poll_timeout(left);
 }
 
 void PacketServer::accept_all() {

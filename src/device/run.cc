@@ -1,14 +1,11 @@
 #include "device/run.h"
 
-#include <algorithm>
 #include <array>
 #include <cerrno>
-#include <chrono>
 #include <cstdint>
 #include <cstdio>
 #include <cstdlib>
 #include <filesystem>
-#include <limits>
 #include <memory>
 #include <optional>
 #include <string>
@@ -22,7 +19,6 @@
 #include <linux/magic.h>
 #include <poll.h>
 #include <signal.h>
-#include <sys/signalfd.h>
 #include <sys/stat.h>
 #include <sys/vfs.h>
 #include <time.h>
@@ -43,7 +39,9 @@
 #include "handover/paths.h"
 #include "os/ending.h"
 #include "os/filesystem.h"
+#include "os/poll_timeout.h"
 #include "os/service_manager.h"
+#include "os/signal_watch.h"
 
 namespace larder::device {
 namespace {
@@ -134,40 +132,16 @@ class Place {
   std::string made_;  // "": it was there
 };
 
-// Told to stop, by a signal.
-Result<UniqueFd> watch_signals() {
-  sigset_t watched;
-  ::sigemptyset(&watched);
-  for (const int number : {SIGTERM, SIGINT, SIGHUP}) {
-    ::signal(number, SIG_DFL);  // an ignored signal would never arrive
-    ::sigaddset(&watched, number);
-  }
-  ::signal(SIGPIPE, SIG_IGN);
-  ::pthread_sigmask(SIG_BLOCK, &watched, nullptr);
-  UniqueFd descriptor(::signalfd(-1, &watched, SFD_CLOEXEC | SFD_NONBLOCK));
-  if (!descriptor.valid()) {
-    return fail_errno(errno, "signalfd");
-  }
-  return descriptor;
-}
-
-// What poll(2) takes; rounded up, so that nobody wakes just before.
-int milliseconds_until(std::optional<MonotonicTime> deadline, MonotonicTime now) {
-  if (!deadline) {
-    return -1;
-  }
-  const auto count = std::chrono::ceil<std::chrono::milliseconds>(*deadline - now).count();
-  return static_cast<int>(std::clamp<std::int64_t>(count, 0, std::numeric_limits<int>::max()));
-}
-
 // Until somebody unmounts the file or a signal comes.
 void serve(Device& device, FuseFile& file, const UniqueFd& signals, const Clock& clock) {
   for (;;) {
     std::array<pollfd, 3> polled{{{signals.get(), POLLIN, 0},
                                   {file.descriptor(), POLLIN, 0},
                                   {device.descriptor(), POLLIN, 0}}};
+    const std::optional<MonotonicTime> deadline = device.deadline();
     const int ready =
-        ::poll(polled.data(), polled.size(), milliseconds_until(device.deadline(), clock.now()));
+        ::poll(polled.data(), polled.size(),
+               os::poll_timeout(deadline ? std::optional(*deadline - clock.now()) : std::nullopt));
     if (ready < 0 && errno != EINTR) {
       return;
     }
@@ -210,7 +184,7 @@ Result<> hold(const Options& options) {
     log_to_syslog(false);
     TRY(FuseFile::detach());
   }
-  const UniqueFd signals = TRY(watch_signals());
+  const UniqueFd signals = TRY(os::watch_signals({SIGTERM, SIGINT, SIGHUP}));
   os::notify_service_manager("READY=1");
   log_info("{} is a device of the engine in {}", options.file, options.runtime_directory);
   serve(device, *file, signals, clock);

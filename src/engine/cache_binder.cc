@@ -182,9 +182,7 @@ Result<HeldBackend> CacheBinder::hold_now(Hold& hold) {
   cachefiles::CacheOptions options;
   options.tag = settings.tag;
   options.path_for_messages = settings.path;
-  options.size_limit_bytes = settings.limits.size_bytes;
-  options.blocks = settings.limits.blocks;
-  options.files = settings.limits.files;
+  options.limits = settings.limits;
   UniqueFd directory(::fcntl(hold.directory.get(), F_DUPFD_CLOEXEC, 0));
   if (!directory.valid()) {
     return fail_errno(errno, settings.path);
@@ -335,7 +333,7 @@ Result<> CacheBinder::bind(const std::string& path, UniqueFd directory) {
   options.path_for_messages = path;
   {
     const MutexLock lock(mutex_);
-    options.size_limit_bytes = bindings_[path].size;
+    options.limits.size_bytes = bindings_[path].size;
   }
   std::unique_ptr<os::Directory> root = TRY(os::adopt_directory(std::move(directory)));
   const os::FileStat stat = TRY(root->stat_self());

@@ -251,14 +251,13 @@ control::Handlers Engine::handlers() {
   handlers["probe"] = [this](const control::Request& request, control::Responder responder) {
     answer_probe(request, std::move(responder));
   };
-  handlers["detach"] = [this](const control::Request& request, control::Responder responder) {
-    const Result<> done = caches_.detach(request.arguments.at(0));
-    responder.answer(done ? Result<std::string>("") : fail(done.error()));
-  };
-  handlers["attach"] = [this](const control::Request& request, control::Responder responder) {
-    const Result<> done = caches_.attach(request.arguments.at(0));
-    responder.answer(done ? Result<std::string>("") : fail(done.error()));
-  };
+  for (const auto& [name, change] :
+       {std::pair("detach", &CacheBinder::detach), std::pair("attach", &CacheBinder::attach)}) {
+    handlers[name] = [this, change](const control::Request& request, control::Responder responder) {
+      const Result<> done = (caches_.*change)(request.arguments.at(0));
+      responder.answer(done ? Result<std::string>("") : fail(done.error()));
+    };
+  }
   handlers["flush"] = [this](const control::Request& request, control::Responder responder) {
     answer_flush(request, std::move(responder));
   };

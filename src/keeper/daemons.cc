@@ -1,8 +1,9 @@
 #include "keeper/daemons.h"
 
 #include <algorithm>
-#include <array>
+#include <cerrno>
 #include <chrono>
+#include <functional>
 #include <optional>
 #include <string>
 #include <utility>
@@ -18,6 +19,7 @@
 
 #include "base/clock.h"
 #include "base/error.h"
+#include "base/growing_pause.h"
 #include "base/log.h"
 #include "base/result.h"
 #include "base/unique_fd.h"
@@ -98,10 +100,8 @@ Daemons::Daemons(std::vector<std::string> configurations, Start start, const Clo
                  std::function<void(std::string)> told)
     : start_(std::move(start)), clock_(clock), told_(std::move(told)) {
   for (std::string& configuration : configurations) {
-    Daemon& daemon = daemons_.emplace_back();
-    daemon.configuration = std::move(configuration);
-    daemon.start_at = clock_.now();
-    daemon.pause = kFirstPause;
+    daemons_.push_back(
+        {std::move(configuration), {}, {}, clock_.now(), GrowingPause(kFirstPause, kMostPause), 0});
   }
 }
 
@@ -124,7 +124,7 @@ void Daemons::turn() {
     if (daemon.deaths > 0 && daemon.process.pid != 0 &&
         clock_.now() >= daemon.started + kDaemonsHealthyLife) {
       daemon.deaths = 0;
-      daemon.pause = kFirstPause;
+      daemon.pause.reset();
     }
   }
   tell();
@@ -177,14 +177,14 @@ void Daemons::reap(Daemon& daemon) {
 
 void Daemons::note_death(Daemon& daemon, const std::string& how) {
   if (clock_.now() - daemon.started >= kDaemonsHealthyLife) {
-    daemon.pause = kFirstPause;
+    daemon.pause.reset();
     daemon.deaths = 0;
   }
   ++daemon.deaths;
+  const milliseconds pause = daemon.pause.take();
+  daemon.start_at = clock_.now() + pause;
   log_error("cachefilesd for {} {}: its cache is offline, the next starts in {} ms",
-            daemon.configuration, how, daemon.pause.count());
-  daemon.start_at = clock_.now() + daemon.pause;
-  daemon.pause = std::min(daemon.pause * 2, kMostPause);
+            daemon.configuration, how, pause.count());
 }
 
 void Daemons::tell() {

@@ -2,7 +2,6 @@
 // again when it ends.
 #pragma once
 
-#include <chrono>
 #include <functional>
 #include <optional>
 #include <string>
@@ -12,6 +11,7 @@
 #include <sys/types.h>
 
 #include "base/clock.h"
+#include "base/growing_pause.h"
 #include "base/result.h"
 #include "base/unique_fd.h"
 
@@ -56,7 +56,7 @@ class Daemons {
     std::string configuration;
     DaemonProcess process;  // pid 0: none runs
     MonotonicTime started, start_at;
-    std::chrono::milliseconds pause;
+    GrowingPause pause;
     unsigned deaths = 0;  // in a row, each soon after the start
   };
 

@@ -24,6 +24,7 @@
 
 #include "base/clock.h"
 #include "base/error.h"
+#include "base/growing_pause.h"
 #include "base/log.h"
 #include "base/result.h"
 #include "base/unique_fd.h"
@@ -43,6 +44,7 @@
 #include "keeper/mounts.h"
 #include "keeper/runtime_directory.h"
 #include "keeper/surroundings.h"
+#include "os/poll_timeout.h"
 #include "os/service_manager.h"
 
 namespace larder::keeper {
@@ -70,20 +72,26 @@ bool is_fuse_device(const UniqueFd& descriptor) {
          status.st_rdev == makedev(kFuseMajor, kFuseMinor);
 }
 
+// What it starts.
+struct Programs {
+  std::string engine;
+  std::string daemon;  // "" when none is to run
+};
+
 // Owned by run_keeper, used on its thread only. Nothing here waits but poll(2).
 class Keeper {
  public:
   Keeper(const KeeperOptions& options, RuntimeDirectory runtime, handover::EngineUser user,
-         std::string program, std::string daemon, UniqueFd signals, UniqueFd wake)
+         Programs programs, UniqueFd signals, UniqueFd wake)
       : hello_{options.runtime_directory, options.log_level, options.cache, options.cache_size},
-        program_(std::move(program)),
+        program_(std::move(programs.engine)),
         user_(user),
         runtime_(std::move(runtime)),
         signals_(std::move(signals)),
         wake_(std::move(wake)),
         daemons_(
             options.daemons,
-            [this, daemon = std::move(daemon)](const std::string& configuration) {
+            [this, daemon = std::move(programs.daemon)](const std::string& configuration) {
               return start_daemon(daemon, configuration, hello_.runtime_directory);
             },
             clock_,
@@ -145,7 +153,7 @@ class Keeper {
   Daemons daemons_;
   std::string trouble_;  // of the daemons
   std::uint64_t engines_started_ = 0;
-  milliseconds backoff_ = kFirstBackoff;
+  GrowingPause backoff_{kFirstBackoff, kMostBackoff};
   MonotonicTime restart_at_;
   std::optional<MonotonicTime> stop_until_;  // set: ending; then the engine is killed
   bool stop_now_ = false;
@@ -236,12 +244,10 @@ int Keeper::poll_timeout() const {
   if (!engine_) {
     due = std::min(due.value_or(restart_at_), restart_at_);
   }
-  const int most = log_file_.ours() ? kLogInterval : -1;
   if (!due) {
-    return most;
+    return log_file_.ours() ? kLogInterval : -1;
   }
-  const auto left = std::chrono::ceil<milliseconds>(*due - clock_.now());
-  return static_cast<int>(std::clamp<milliseconds::rep>(left.count(), 0, kLogInterval));
+  return std::min(os::poll_timeout(*due - clock_.now()), kLogInterval);
 }
 
 void Keeper::restart_engine_if_due() {
@@ -259,22 +265,21 @@ void Keeper::restart_engine_if_due() {
   }
   if (const Result<> started = start_engine(); !started) {
     log_error("{}", started.error().message());
-    restart_at_ = clock_.now() + backoff_;
-    backoff_ = std::min(backoff_ * 2, kMostBackoff);
+    restart_at_ = clock_.now() + backoff_.take();
   }
 }
 
 void Keeper::on_engine_death() {
   const std::string how = engine_->reap();
-  const bool healthy = clock_.now() - engine_->started() >= kHealthyLife;
-  backoff_ = healthy ? kFirstBackoff : backoff_;
-  restart_at_ = clock_.now() + backoff_;
+  if (clock_.now() - engine_->started() >= kHealthyLife) {
+    backoff_.reset();
+  }
+  restart_at_ = clock_.now() + backoff_.next();
   if (stop_until_) {
     log_info("engine (pid {}) {}", engine_->pid(), how);
   } else {
     log_error("engine (pid {}) {}: {} mounts end, the next engine starts in {} ms", engine_->pid(),
-              how, mounts_.all().size(), backoff_.count());
-    backoff_ = std::min(backoff_ * 2, kMostBackoff);
+              how, mounts_.all().size(), backoff_.take().count());
   }
   engine_.reset();
   const Error why(Errc::kIo, fmt::format("the engine {}: {} may tell why", how, log_file_.place()));
@@ -571,11 +576,13 @@ Result<> run_keeper(const KeeperOptions& options) {
   }
   ::umask(077);
   raise_descriptor_limit();
-  std::string program = options.engine_program;
-  if (program.empty()) {
-    program = TRY(find_engine_program());
+  Programs programs{options.engine_program, {}};
+  if (programs.engine.empty()) {
+    programs.engine = TRY(find_engine_program());
   }
-  std::string daemon = options.daemons.empty() ? "" : TRY(find_daemon_program());
+  if (!options.daemons.empty()) {
+    programs.daemon = TRY(find_daemon_program());
+  }
   const handover::EngineUser user = TRY(handover::find_engine_user());
   UniqueFd signals = TRY(watch_signals());
   UniqueFd wake(::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK));
@@ -583,8 +590,8 @@ Result<> run_keeper(const KeeperOptions& options) {
     return fail_errno(errno, "eventfd");
   }
   RuntimeDirectory runtime = TRY(RuntimeDirectory::claim(options.runtime_directory));
-  Keeper keeper(options, std::move(runtime), user, std::move(program), std::move(daemon),
-                std::move(signals), std::move(wake));
+  Keeper keeper(options, std::move(runtime), user, std::move(programs), std::move(signals),
+                std::move(wake));
   TRY(keeper.start_engine());
   os::notify_service_manager("READY=1");
   if (options.on_started) {

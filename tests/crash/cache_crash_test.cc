@@ -39,7 +39,7 @@ class World {
  public:
   explicit World(os::CrashSafety safety) : filesystem_(safety) {
     options_.path_for_messages = "/cache";
-    options_.size_limit_bytes = 64 << 20;
+    options_.limits.size_bytes = 64 << 20;
     options_.headroom_bytes = 8 << 20;
   }
 

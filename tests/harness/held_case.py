@@ -1,4 +1,4 @@
-"""HeldCase: a MountedCase whose mount names a cache by a tag; somebody else brings it online."""
+"""TaggedCase, HeldCase: a MountedCase whose mount names a cache by a tag; somebody else brings it online."""
 
 import os
 
@@ -11,18 +11,30 @@ _SMALL_FILES = 60
 _LARGE_FILES = 6
 
 
-class HeldCase(MountedCase):
-    """`self.place` is where the cache is to be, of which nothing is there yet."""
+class TaggedCase(MountedCase):
 
     tag = "farm"
+
+    def cache_directory(self):
+        return self.tag
+
+    def cache(self):
+        return next(cache for cache in self.larder.status()["caches"] if cache["tag"] == self.tag)
+
+    def wait_for_state(self, state, seconds=20):
+        wait_until(lambda: self.cache()["state"] == state, seconds, f"the cache to be {state}")
+
+    def from_server(self):
+        return self.larder.status()["mounts"][0]["bytes_from_server"]
+
+
+class HeldCase(TaggedCase):
+    """`self.place` is where the cache is to be, of which nothing is there yet."""
 
     def fill(self):
         trees.small_files(self.export / "small", _SMALL_FILES, sizes=(1, 60_000), seed=self.seed)
         for number in range(_LARGE_FILES):
             trees.write_file(self.export / f"large{number}", 2 * _MIB + number, self.seed + number)
-
-    def cache_directory(self):
-        return self.tag
 
     def setUp(self):
         super().setUp()
@@ -39,12 +51,6 @@ class HeldCase(MountedCase):
         user = os.stat(f"/proc/{self.larder.engine_pid()}")
         os.chown(place, user.st_uid, user.st_gid)
 
-    def cache(self):
-        return next(cache for cache in self.larder.status()["caches"] if cache["tag"] == self.tag)
-
-    def wait_for_state(self, state):
-        wait_until(lambda: self.cache()["state"] == state, 20, f"the cache to be {state}")
-
     def read_all(self):
         """Returns the bytes that came from the server."""
         before = self.from_server()
@@ -54,9 +60,6 @@ class HeldCase(MountedCase):
     def read_all_cold(self):
         larder.drop_page_cache()
         return self.read_all()
-
-    def from_server(self):
-        return self.larder.status()["mounts"][0]["bytes_from_server"]
 
     def read_until_warm(self):
         """Large files take a moment until the disk has them; then nothing comes from the server."""

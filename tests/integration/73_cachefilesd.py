@@ -14,15 +14,14 @@ sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
 from harness import larder, loopfs, paths, trees
 from harness.cachefilesd import Cachefilesd
 from harness.case import Case, main
-from harness.mounted_case import MountedCase
+from harness.held_case import TaggedCase
 from harness.processes import cpu_seconds, descendants, is_running, wait_until
 
 _KIB = 1 << 10
 _MIB = 1 << 20
-_TAG = "farm"
 
 
-class DaemonCase(MountedCase):
+class DaemonCase(TaggedCase):
     """The cache has a disk of its own and a daemon; the mount names it by its tag."""
 
     DISK_BYTES = 192 * _MIB
@@ -35,9 +34,6 @@ class DaemonCase(MountedCase):
             trees.write_file(self.export / f"file{number:03}", self.FILE_BYTES + number * 97,
                              self.seed + number)
 
-    def cache_directory(self):
-        return _TAG
-
     def setUp(self):
         super().setUp()
         self.names = sorted(path.name for path in self.export.iterdir())
@@ -47,19 +43,13 @@ class DaemonCase(MountedCase):
 
     def start_daemon(self, *lines, size=None):
         self.daemon = self.begin(Cachefilesd(self.directory / "daemon", self.larder.runtime_directory,
-                                             self.place, f"tag {_TAG}", f"size {size or self.SIZE}",
+                                             self.place, f"tag {self.tag}", f"size {size or self.SIZE}",
                                              *lines))
         self.wait_for_state("active")
 
     def resize(self, size):
-        self.daemon.write_config(f"dir {self.place}", f"tag {_TAG}", f"size {size}")
+        self.daemon.write_config(f"dir {self.place}", f"tag {self.tag}", f"size {size}")
         self.daemon.reload()
-
-    def cache(self):
-        return next(cache for cache in self.larder.status()["caches"] if cache["tag"] == _TAG)
-
-    def wait_for_state(self, state, seconds=20):
-        wait_until(lambda: self.cache()["state"] == state, seconds, f"the cache to be {state}")
 
     def read_file(self, name):
         self.assertEqual(self.read(name), (self.export / name).read_bytes(), name)
@@ -71,9 +61,6 @@ class DaemonCase(MountedCase):
         for name in names or self.names:
             self.read_file(name)
         return self.from_server() - before
-
-    def from_server(self):
-        return self.larder.status()["mounts"][0]["bytes_from_server"]
 
     def read_until_warm(self, names=None):
         self.read_all(names)
@@ -161,7 +148,7 @@ class Supervised(DaemonCase):
 
     def serve_with(self, *lines):
         config = self.directory / "served.conf"
-        config.write_text("".join(f"{line}\n" for line in (f"dir {self.place}", f"tag {_TAG}", *lines)))
+        config.write_text("".join(f"{line}\n" for line in (f"dir {self.place}", f"tag {self.tag}", *lines)))
         self.larder.restart()
         self.larder.run("serve", "--cachefilesd", config)
         self.mount()
@@ -197,7 +184,7 @@ class Supervised(DaemonCase):
         self.assertIn(str(config), self.larder.status()["keeper"]["trouble"])
         self.assertIn(str(config), self.larder.run("status"))
         self.read_all(self.names[:3])
-        config.write_text(f"dir {self.place}\ntag {_TAG}\nsize 100M\n")
+        config.write_text(f"dir {self.place}\ntag {self.tag}\nsize 100M\n")
         self.wait_for_state("active", 30)
         self.read_until_warm(self.names[:3])
 

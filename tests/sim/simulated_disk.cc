@@ -68,8 +68,8 @@ class SimulatedDirectory final : public SimulatedDisk {
     options_.path_for_messages = "/cache";
     constexpr std::uint64_t kMebibyte = 1U << 20U;
     const std::array<std::uint64_t, 3> limits{kMebibyte, 3 * kMebibyte, kMuch};
-    options_.size_limit_bytes = std::min(limits.at(random() % limits.size()), capacity_);
-    options_.headroom_bytes = chance(random, 50) ? options_.size_limit_bytes / 8 : kMuch;
+    options_.limits.size_bytes = std::min(limits.at(random() % limits.size()), capacity_);
+    options_.headroom_bytes = chance(random, 50) ? options_.limits.size_bytes / 8 : kMuch;
     options_.most_open_files = chance(random, 50) ? 1 : 6000;
   }
 
@@ -134,7 +134,7 @@ class SimulatedDirectory final : public SimulatedDisk {
   }
 
   [[nodiscard]] bool roomy() const override {
-    return capacity_ == kMuch && options_.size_limit_bytes == kMuch;
+    return capacity_ == kMuch && options_.limits.size_bytes == kMuch;
   }
 
  private:

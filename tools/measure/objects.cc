@@ -8,7 +8,6 @@
 // Two directories filled with the same words hold the same names.
 #include <array>
 #include <cerrno>
-#include <chrono>
 #include <cstddef>
 #include <cstdint>
 #include <cstdio>
@@ -24,7 +23,6 @@
 #include <dirent.h>
 #include <fcntl.h>
 #include <fmt/format.h>
-#include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/xattr.h>
 #include <unistd.h>
@@ -34,6 +32,7 @@
 #include "cachefiles/label.h"
 #include "cachefiles/layout.h"
 #include "handover/engine_user.h"
+#include "measured_run.h"
 
 namespace larder {
 namespace {
@@ -52,15 +51,6 @@ void must(bool done, const std::string& what) {
   if (!done) {
     die(what);
   }
-}
-
-double cpu_seconds() {
-  rusage usage{};
-  ::getrusage(RUSAGE_SELF, &usage);
-  const auto seconds = [](const timeval& time) {
-    return static_cast<double>(time.tv_sec) + static_cast<double>(time.tv_usec) / 1e6;
-  };
-  return seconds(usage.ru_utime) + seconds(usage.ru_stime);
 }
 
 UniqueFd open_directory(int parent, const std::string& name) {
@@ -225,12 +215,6 @@ int main(int argc, char** argv) {
     fmt::print(stderr, "usage: bench_objects fill|remove DIR COUNT [BYTES]\n");
     return 2;
   }
-  const double cpu_before = larder::cpu_seconds();
-  const auto begin = std::chrono::steady_clock::now();
-  const std::uint64_t objects = larder::run(words);
-  const double seconds =
-      std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
-  fmt::print("{{\"seconds\": {:.6f}, \"cpu\": {:.6f}, \"objects\": {}}}\n", seconds,
-             larder::cpu_seconds() - cpu_before, objects);
+  larder::print_measured("objects", [&] { return larder::run(words); });
   return 0;
 }

@@ -9,7 +9,6 @@
 #include <algorithm>
 #include <atomic>
 #include <cerrno>
-#include <chrono>
 #include <cstddef>
 #include <cstdint>
 #include <cstdio>
@@ -25,11 +24,11 @@
 #include <fcntl.h>
 #include <fmt/format.h>
 #include <sys/mman.h>
-#include <sys/resource.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
 #include "base/unique_fd.h"
+#include "measured_run.h"
 
 namespace larder {
 namespace {
@@ -43,15 +42,6 @@ std::atomic<std::uint64_t> sink{0};
 [[noreturn]] void die(const std::string& what) {
   fmt::print(stderr, "bench_readers: {}: {}\n", what, std::strerror(errno));
   std::exit(1);
-}
-
-double cpu_seconds() {
-  rusage usage{};
-  ::getrusage(RUSAGE_SELF, &usage);
-  const auto seconds = [](const timeval& time) {
-    return static_cast<double>(time.tv_sec) + static_cast<double>(time.tv_usec) / 1e6;
-  };
-  return seconds(usage.ru_utime) + seconds(usage.ru_stime);
 }
 
 UniqueFd open_or_die(const std::string& path) {
@@ -210,12 +200,6 @@ int main(int argc, char** argv) {
     fmt::print(stderr, "usage: bench_readers WHAT PATH [NUMBER...]\n");
     return 2;
   }
-  const double cpu_before = larder::cpu_seconds();
-  const auto begin = std::chrono::steady_clock::now();
-  const std::uint64_t bytes = larder::run(words);
-  const double seconds =
-      std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
-  fmt::print("{{\"seconds\": {:.6f}, \"cpu\": {:.6f}, \"bytes\": {}}}\n", seconds,
-             larder::cpu_seconds() - cpu_before, bytes);
+  larder::print_measured("bytes", [&] { return larder::run(words); });
   return 0;
 }
