@@ -232,6 +232,37 @@ TEST_F(DamageTest, NothingIsRegisteredUnverifiedThatWasTouched) {
   EXPECT_EQ(open("large", 1, kLargeSize)->open_for_passthrough().error().code(), Errc::kCorrupt);
 }
 
+// The kernel met it for somebody who reads the file past us.
+TEST_F(DamageTest, WhatTheDiskFailedToGiveIsFoundAndReadAgain) {
+  bind();
+  const auto object = open("large", 1, kLargeSize);
+  ASSERT_EQ(served_bytes(*object, content_of("large", 1, kLargeSize)), kLargeSize);
+  EXPECT_EQ(object->find_failed_read(), std::nullopt);
+  filesystem_.fail_to_read(file_of("large", "cache")->stat()->inode, 200'000);
+  const std::optional<std::uint64_t> found = object->find_failed_read();
+  ASSERT_TRUE(found);
+  std::vector<std::byte> bytes(4096);
+  EXPECT_EQ(object->read(*found, bytes).error().code(), Errc::kIo);
+  EXPECT_FALSE(cache_->usable());
+}
+
+TEST_F(DamageTest, WhatTheDiskDoesNotGiveIsNotRegistered) {
+  for (const std::uint64_t offset : {0, 200'000}) {
+    SCOPED_TRACE(offset);
+    bind();
+    const std::string key = "large" + std::to_string(offset);
+    keep(key, 1, kLargeSize);
+    close_epoch();
+    auto object = open(key, 1, kLargeSize);
+    ASSERT_EQ(object->open_for_passthrough().error().code(), Errc::kNotSupported);
+    filesystem_.fail_to_read(file_of(key, "cache")->stat()->inode, offset);
+    EXPECT_EQ(object->open_for_passthrough().error().code(), Errc::kIo);
+    EXPECT_FALSE(cache_->usable());
+    object.reset();
+    drop();
+  }
+}
+
 // Its checksums were looked at before, or it was written in this life.
 TEST_F(DamageTest, WhatIsTouchedWhileItIsInUseIsCheckedAgain) {
   for (const bool loaded : {false, true}) {

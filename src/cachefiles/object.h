@@ -20,6 +20,7 @@
 #include "base/unique_fd.h"
 #include "cachefiles/content_map.h"
 #include "cachefiles/epochs.h"
+#include "cachefiles/failed_reads.h"
 #include "cachefiles/label.h"
 #include "cachefiles/map_log.h"
 #include "cachefiles/object_log.h"
@@ -62,6 +63,8 @@ class Object final : public fscache::BackendObject {
   Result<> overwrite(std::uint64_t offset, Bytes from) override EXCLUDES(mutex_);
   Result<> resize(std::uint64_t size) override EXCLUDES(mutex_);
   Result<bool> is_open_elsewhere() override;
+
+  std::optional<std::uint64_t> find_failed_read() override;
 
   void note_use() override { used_ = true; }
 
@@ -115,6 +118,8 @@ class Object final : public fscache::BackendObject {
   // The backing file is not what the label says: begin anew.
   void lose_file(std::string_view why) EXCLUDES(mutex_);
   [[nodiscard]] Result<> verify_everything(os::File& file) EXCLUDES(mutex_);
+  // Looks whether the disk still gives what it holds, before somebody reads it past us.
+  [[nodiscard]] Result<> try_to_read(os::File& file);
   // What is read past our checksums is what was written: the disk has it.
   [[nodiscard]] bool on_disk() const EXCLUDES(mutex_);
   void ask_for_write_back() EXCLUDES(mutex_);
@@ -173,6 +178,7 @@ class Object final : public fscache::BackendObject {
   std::atomic<std::uint64_t> linked_bytes_{0};
   BackingFile file_;
   TouchWatch watch_{[this] { doubt(); }};
+  FailedReads failed_reads_;
   ObjectLog log_;
 
   mutable Mutex mutex_{LockRank::kObject};

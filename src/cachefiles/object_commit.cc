@@ -1,5 +1,6 @@
 // Object: from memory to a name on the disk, completion, and its end.
 #include <algorithm>
+#include <array>
 #include <cstddef>
 #include <cstdint>
 #include <iterator>
@@ -378,7 +379,24 @@ Result<UniqueFd> Object::open_for_passthrough() {
       }
     }
   }
+  TRY(try_to_read(*file));
   return file->duplicate_descriptor();
+}
+
+Result<> Object::try_to_read(os::File& file) {
+  std::array<std::byte, 1> byte{};
+  if (const auto offset = failed_reads_.find(file, description_.size, core_.clock)) {
+    const Result<std::size_t> got = file.read_at(*offset, byte);
+    if (!got) {
+      return fail(core_.note(got.error()));
+    }
+  }
+  return {};
+}
+
+std::optional<std::uint64_t> Object::find_failed_read() {
+  const std::shared_ptr<os::File> file = file_.if_open();
+  return file == nullptr ? std::nullopt : failed_reads_.find(*file, description_.size, core_.clock);
 }
 
 bool Object::stamp_due(os::FileTime now, double seconds) const {

@@ -81,6 +81,12 @@ Result<std::shared_ptr<os::File>> BackingFile::get() {
   return opened;
 }
 
+std::shared_ptr<os::File> BackingFile::if_open() {
+  const MutexLock lock(table_.mutex_);
+  used_ = true;
+  return file_;
+}
+
 std::size_t OpenFiles::closable() const {
   const MutexLock lock(mutex_);
   return closable_.size();

@@ -39,6 +39,8 @@ class BackingFile {
 
   // The open file, opened again if need be. kStale: the name is another file's now.
   [[nodiscard]] Result<std::shared_ptr<os::File>> get();
+  // From memory; null while it is not open.
+  [[nodiscard]] std::shared_ptr<os::File> if_open();
 
  private:
   friend class OpenFiles;

@@ -12,6 +12,7 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <string>
 #include <string_view>
 
@@ -86,6 +87,9 @@ class BackendObject {
   // The server has a newer version: no more writes (kStale), never gets its name (back); reads of
   // those who still hold this version go on.
   virtual void supersede() = 0;
+  // A place that the kernel may have failed to read for somebody who reads the backing file past
+  // us: read() tells. It is not looked for each time.
+  [[nodiscard]] virtual std::optional<std::uint64_t> find_failed_read() = 0;
   // Somebody uses it. The time of last use reaches the disk now and then, and at the end.
   virtual void note_use() = 0;
 

@@ -3,6 +3,7 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <utility>
 #include <vector>
 
@@ -182,6 +183,11 @@ bool Cookie::racy() const {
 bool Cookie::cache_usable() const {
   const std::shared_ptr<Object> pinned = object();
   return pinned != nullptr && volume_->online() == pinned->online;
+}
+
+std::optional<std::uint64_t> Cookie::find_failed_read() const {
+  const std::shared_ptr<Object> pinned = object();
+  return pinned == nullptr ? std::nullopt : pinned->object->find_failed_read();
 }
 
 bool Cookie::wants_data() const {

@@ -7,6 +7,7 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <vector>
 
 #include "base/buffer.h"
@@ -55,6 +56,8 @@ class Cookie : public std::enable_shared_from_this<Cookie> {
   [[nodiscard]] bool racy() const EXCLUDES(mutex_);
   // The object's cache is online and sound: its backing file may be opened once more.
   [[nodiscard]] bool cache_usable() const EXCLUDES(mutex_);
+  // BackendObject::find_failed_read(); nullopt without an object.
+  [[nodiscard]] std::optional<std::uint64_t> find_failed_read() const EXCLUDES(mutex_);
   // Writes would be of use: there is an object, and it is not superseded.
   [[nodiscard]] bool wants_data() const EXCLUDES(mutex_);
 

@@ -110,6 +110,8 @@ class Filesystem final : public Handler {
     std::optional<netfs::LookupOutcome> created = std::nullopt;
     // The second of two by one thread, as of /proc/PID/fd: ESTALE would lead it nowhere.
     bool is_reopen = false;
+    // It was looked whether the kernel failed to read the backing file.
+    bool looked_for_failed_read = false;
   };
 
   using OpeningRef = std::shared_ptr<Opening>;
@@ -218,6 +220,9 @@ class Filesystem final : public Handler {
   bool reply_opened(const Opening& opening, const OpenOut& out);
   void undo_open(const Opening& opening);
   void answer_stale(const OpeningRef& opening);
+  void look_for_failed_read(const OpeningRef& opening);
+  void read_a_little(const netfs::Version& version, std::uint64_t offset,
+                     std::move_only_function<void()> done);
   void sample_backing(const netfs::Version& version);
   void close_node(std::uint64_t nodeid);
   void let_backing_go(std::uint64_t nodeid, std::uint64_t round);

@@ -262,6 +262,27 @@ TEST_F(FilesystemTest, ADiskThatFailsUnderPassthroughIsLeftByTheNextOpens) {
   close(node, held);
 }
 
+TEST_F(FilesystemTest, WhatTheKernelFailedToReadIsReadBeforeTheFileIsOpenedOnceMore) {
+  const std::uint64_t node = fill_large();
+  const OpenOut held = open(node);
+  ASSERT_NE(held.open_flags & kOpenPassthrough, 0U);
+  fake_.stepper.run();
+  fake_.disk.failed_read = 8192;  // being read just now, as it turns out
+  const OpenOut second = open(node);
+  EXPECT_NE(second.open_flags & kOpenPassthrough, 0U);
+  fake_.stepper.run();
+  fake_.disk.dead = true;
+  EXPECT_EQ(try_open(node).error, ESTALE) << "the first one already";
+  const auto entry = lookup("large");
+  EXPECT_NE(entry.nodeid, node);
+  const OpenOut served = open(entry.nodeid);
+  EXPECT_EQ(served.open_flags & kOpenPassthrough, 0U);
+  EXPECT_EQ(read(entry.nodeid, served), pattern(kLarge, 1));
+  close(entry.nodeid, served);
+  close(node, second);
+  close(node, held);
+}
+
 TEST_F(FilesystemTest, WithoutARegistrationThePageCacheServes) {
   fake_.registrar.refuse = true;
   const std::uint64_t node = fill_large();

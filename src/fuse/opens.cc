@@ -1,9 +1,12 @@
 // Opens of files: OPEN and RELEASE, and the mode that a node is latched to meanwhile.
+#include <algorithm>
 #include <cerrno>
 #include <chrono>
+#include <cstddef>
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <utility>
 #include <vector>
 
@@ -37,6 +40,9 @@ namespace {
 
 // How long a backing file stays registered after the last close: opened again, it costs no ioctl.
 constexpr std::chrono::seconds kBackingLinger{5};
+
+// Of a backing file, to see whether the disk gives it.
+constexpr std::uint64_t kSampleBytes = 4096;
 
 // Whether all pages that the kernel has of the node are of this version.
 bool binds(const handover::NodeRecord& record, const netfs::Version& version) {
@@ -142,7 +148,7 @@ void Filesystem::refuse(const OpeningRef& opening, int error_number) {
 
 // The node is open: as it is latched. Else this is its first open, which decides.
 void Filesystem::choose_mode(const OpeningRef& opening) {
-  enum class Step : std::uint8_t { kDecide, kWait, kGrant, kOlderVersion };
+  enum class Step : std::uint8_t { kDecide, kWait, kLook, kGrant, kOlderVersion };
   Step step = Step::kDecide;
   OpenMode mode = OpenMode::kClosed;
   bool keep_cache = false;
@@ -171,6 +177,8 @@ void Filesystem::choose_mode(const OpeningRef& opening) {
           step = Step::kOlderVersion;
         } else if (open.mode == OpenMode::kClosed && !is_front) {
           step = Step::kOlderVersion;
+        } else if (open.backing_id != 0 && usable && !opening->looked_for_failed_read) {
+          step = Step::kLook;
         } else if (open.backing_id != 0 && usable && may_go_on(open, *opening->open.file)) {
           // Latched, or registered still since a moment ago.
           open.mode = mode = OpenMode::kPassthrough;
@@ -188,6 +196,8 @@ void Filesystem::choose_mode(const OpeningRef& opening) {
   }
   if (step == Step::kDecide) {
     decide_first_open(opening);
+  } else if (step == Step::kLook) {
+    look_for_failed_read(opening);
   } else if (step == Step::kGrant) {
     grant(opening, mode, OpenWhy::kLatched, keep_cache, backing_id);
   } else if (step == Step::kOlderVersion) {
@@ -427,19 +437,36 @@ bool Filesystem::reply_opened(const Opening& opening, const OpenOut& out) {
 }
 
 // The kernel reads a registered file by itself and tells nobody of a disk that fails: whoever opens
-// the file would get EIO for as long as somebody holds it. So each such open reads a little of it
-// here too, never the same place; after an error the cache is given up, and the next open takes the
-// server.
+// the file would get EIO for as long as somebody holds it. So before the file is opened once more
+// the place is read that somebody may have met an error at. It would end the use of the cache, and
+// this open takes the server.
+void Filesystem::look_for_failed_read(const OpeningRef& opening) {
+  opening->looked_for_failed_read = true;
+  const netfs::Version& version = *opening->open.version;
+  if (const std::optional<std::uint64_t> offset = version.cookie->find_failed_read()) {
+    read_a_little(version, *offset, [this, opening] { choose_mode(opening); });
+  } else {
+    choose_mode(opening);
+  }
+}
+
+// To know of an error before somebody meets it, each such open reads a little of the file, never
+// the same place. It does not wait.
 void Filesystem::sample_backing(const netfs::Version& version) {
-  constexpr std::uint64_t kSampleBytes = 4096;
   constexpr std::uint64_t kScatter = 0x9E3779B97F4A7C15;  // 2^64 / golden ratio: spreads evenly
   const std::uint64_t pages = version.size() / kSampleBytes;
-  if (pages == 0) {
-    return;
+  if (pages > 0) {
+    const std::uint64_t page = ((samples_.fetch_add(1) + 1) * kScatter >> 32U) % pages;
+    read_a_little(version, page * kSampleBytes, [] {});
   }
-  const std::uint64_t page = ((samples_.fetch_add(1) + 1) * kScatter >> 32U) % pages;
+}
+
+void Filesystem::read_a_little(const netfs::Version& version, std::uint64_t offset,
+                               std::move_only_function<void()> done) {
   const Buffer buffer = sample_buffers_.allocate(kSampleBytes);
-  version.cookie->start_read(page * kSampleBytes, buffer, buffer.bytes(), [](const Result<>&) {});
+  const std::uint64_t length = std::min(kSampleBytes, version.size() - offset);
+  version.cookie->start_read(offset, buffer, buffer.bytes().first(static_cast<std::size_t>(length)),
+                             [done = std::move(done)](const Result<>&) mutable { done(); });
 }
 
 void Filesystem::release(const RequestRef& request) {

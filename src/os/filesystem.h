@@ -71,6 +71,13 @@ enum class ReadHint : std::uint8_t {
   kDropBehind,  // do not keep these pages in the page cache, where the kernel can (RWF_DONTCACHE)
 };
 
+// The pages of a range of a file that the kernel has in its memory.
+struct PagesInMemory {
+  std::uint64_t all = 0;     // also those that are being read, or could not be read
+  std::uint64_t ready = 0;   // which hold the file's bytes
+  bool first_ready = false;  // the first page of the range does
+};
+
 enum class OpenMode : std::uint8_t { kRead, kReadWrite };
 
 // An open regular file.
@@ -108,6 +115,10 @@ class File {
   // Another open file of it is there, or a mapping that was made by one. kNotSupported: not to be
   // had here.
   [[nodiscard]] virtual Result<bool> is_open_elsewhere() = 0;
+  // Does not wait for the disk. The first page is the one that `offset` is in. kNotSupported: not
+  // to be had here.
+  [[nodiscard]] virtual Result<PagesInMemory> pages_in_memory(std::uint64_t offset,
+                                                              std::uint64_t length) = 0;
   // A new descriptor of the same open file, for passthrough registration; kNotSupported in fakes.
   [[nodiscard]] virtual Result<UniqueFd> duplicate_descriptor() = 0;
 };

@@ -1,4 +1,5 @@
 // The real filesystem: system calls, and the only place where their errno becomes an Error.
+#include <algorithm>
 #include <array>
 #include <atomic>
 #include <cerrno>
@@ -11,6 +12,7 @@
 #include <string>
 #include <string_view>
 #include <utility>
+#include <vector>
 
 #include <dirent.h>
 #include <fcntl.h>
@@ -19,6 +21,7 @@
 #include <signal.h>
 #include <stdio.h>
 #include <sys/file.h>
+#include <sys/mman.h>
 #include <sys/random.h>
 #include <sys/stat.h>
 #include <sys/statvfs.h>
@@ -43,6 +46,22 @@ namespace {
 // Newer than the installed headers.
 constexpr int kReadDropBehind = 0x80;             // RWF_DONTCACHE, Linux 6.14
 constexpr unsigned kStatxMountIdUnique = 0x4000;  // STATX_MNT_ID_UNIQUE, Linux 6.8
+constexpr long kCacheStat = 451;                  // cachestat(2), Linux 6.5
+
+// struct cachestat_range.
+struct CacheStatRange {
+  std::uint64_t offset = 0, length = 0;  // bytes
+};
+
+// struct cachestat: pages.
+struct CacheStat {
+  std::uint64_t in_memory = 0, dirty = 0, in_writeback = 0, evicted = 0, evicted_lately = 0;
+};
+
+std::uint64_t page_bytes() {
+  static const auto bytes = static_cast<std::uint64_t>(::sysconf(_SC_PAGESIZE));
+  return bytes;
+}
 
 FileTime to_file_time(const timespec& time) {
   return {time.tv_sec, static_cast<std::uint32_t>(time.tv_nsec)};
@@ -237,6 +256,23 @@ class PosixFile final : public File {
     return false;
   }
 
+  // mincore(2) tells of a mapping which pages hold bytes, cachestat(2) how many there are at all.
+  Result<PagesInMemory> pages_in_memory(std::uint64_t offset, std::uint64_t length) override {
+    const std::uint64_t page = page_bytes();
+    const std::uint64_t begin = offset / page * page;
+    const std::uint64_t bytes = offset + length - begin;
+    const CacheStatRange range{begin, bytes};
+    CacheStat found;
+    if (::syscall(kCacheStat, fd_.get(), &range, &found, 0) != 0) {
+      return fail(Error(Errc::kNotSupported, errno, "cachestat"));
+    }
+    PagesInMemory pages{.all = found.in_memory};
+    if (pages.all > 0) {
+      TRY(count_ready(begin, bytes, pages));
+    }
+    return pages;
+  }
+
   Result<UniqueFd> duplicate_descriptor() override {
     UniqueFd copy(::fcntl(fd_.get(), F_DUPFD_CLOEXEC, 0));
     if (!copy.valid()) {
@@ -257,6 +293,27 @@ class PosixFile final : public File {
       can_drop_behind_ = false;
     }
     return ::pread(fd_.get(), into.data(), into.size(), static_cast<off_t>(offset));
+  }
+
+  // `offset` is that of a page.
+  [[nodiscard]] Result<> count_ready(std::uint64_t offset, std::uint64_t bytes,
+                                     PagesInMemory& pages) const {
+    void* const mapped =
+        ::mmap(nullptr, bytes, PROT_READ, MAP_SHARED, fd_.get(), static_cast<off_t>(offset));
+    if (mapped == MAP_FAILED) {
+      return fail(Error(Errc::kNotSupported, errno, "mmap"));
+    }
+    std::vector<unsigned char> flags((bytes + page_bytes() - 1) / page_bytes());
+    const int result = ::mincore(mapped, bytes, flags.data());
+    const int number = errno;
+    ::munmap(mapped, bytes);
+    if (result != 0) {
+      return fail(Error(Errc::kNotSupported, number, "mincore"));
+    }
+    const auto is_ready = [](unsigned char flag) { return (flag & 1U) != 0; };
+    pages.ready = static_cast<std::uint64_t>(std::ranges::count_if(flags, is_ready));
+    pages.first_ready = is_ready(flags.front());
+    return {};
   }
 
   UniqueFd fd_;

@@ -1,10 +1,12 @@
 #include <cstddef>
+#include <cstdint>
 #include <cstdlib>
 #include <filesystem>
 #include <memory>
 #include <set>
 #include <string>
 #include <string_view>
+#include <vector>
 
 #include <fcntl.h>
 #include <gtest/gtest.h>
@@ -45,6 +47,31 @@ class PosixFilesystemTest : public ::testing::Test {
   std::unique_ptr<Filesystem> filesystem_;
   std::unique_ptr<Directory> root_;
 };
+
+TEST_F(PosixFilesystemTest, TellsWhichPagesAreInMemory) {
+  constexpr std::uint64_t kPage = 4096;
+  const auto file = root_->create_file("name", 0600).value();
+  ASSERT_TRUE(file->write_at(0, std::vector<std::byte>(64 * kPage)));
+  const auto all = file->pages_in_memory(0, 64 * kPage);
+  if (!all && all.error().code() == Errc::kNotSupported) {
+    GTEST_SKIP() << all.error().message();
+  }
+  EXPECT_EQ(all->all, 64U);
+  EXPECT_EQ(all->ready, 64U);
+  EXPECT_TRUE(all->first_ready);
+  EXPECT_EQ(file->pages_in_memory(10 * kPage + 7, 2 * kPage)->all, 3U) << "those that it touches";
+  ASSERT_TRUE(file->sync());
+  const int descriptor = ::open((path_ + "/name").c_str(), O_RDONLY | O_CLOEXEC);
+  ASSERT_GE(descriptor, 0);
+  EXPECT_EQ(::posix_fadvise(descriptor, 0, 0, POSIX_FADV_DONTNEED), 0);
+  ::close(descriptor);
+  if (file->pages_in_memory(0, 64 * kPage)->all > 0) {
+    GTEST_SKIP() << "a filesystem in memory";
+  }
+  EXPECT_FALSE(file->pages_in_memory(0, kPage)->first_ready);
+  EXPECT_EQ(content(*file), std::string(100, '\0'));
+  EXPECT_TRUE(file->pages_in_memory(0, kPage)->first_ready);
+}
 
 // Who has closed a file may have it mapped still.
 TEST_F(PosixFilesystemTest, TellsWhetherAFileIsOpenOrMappedElsewhere) {

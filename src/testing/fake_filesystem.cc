@@ -80,6 +80,7 @@ struct FakeFilesystem::State {
   std::uint64_t used_blocks GUARDED_BY(mutex) = 0;
   bool user_xattrs GUARDED_BY(mutex) = true;
   int next_sync_error GUARDED_BY(mutex) = 0;
+  std::map<std::uint64_t, std::set<std::uint64_t>> unreadable GUARDED_BY(mutex);  // blocks by inode
   os::FileTime now GUARDED_BY(mutex){1'700'000'000, 0};
 
   // By every call. `opened_in`: the boot in which the handle was opened.
@@ -95,6 +96,18 @@ struct FakeFilesystem::State {
     TRY(enter(opened_in));
     ++calls;
     return {};
+  }
+
+  // Blocks of a range of bytes of the inode that the disk does not give.
+  std::uint64_t unreadable_in(const Inode& inode, std::uint64_t offset, std::uint64_t length) const
+      REQUIRES(mutex) {
+    const auto found = unreadable.find(inode.number);
+    if (found == unreadable.end() || length == 0) {
+      return 0;
+    }
+    return static_cast<std::uint64_t>(
+        std::distance(found->second.lower_bound(offset / kBlockBytes),
+                      found->second.upper_bound((offset + length - 1) / kBlockBytes)));
   }
 
   void tick() REQUIRES(mutex) {
@@ -299,6 +312,9 @@ class FakeFile final : public os::File {
   Result<std::size_t> read_at(std::uint64_t offset, MutableBytes into, os::ReadHint) override {
     const MutexLock lock(state_->mutex);
     TRY(state_->enter(boot_));
+    if (state_->unreadable_in(*inode_, offset, into.size()) > 0) {
+      return fail_errno(EIO, "read");
+    }
     const std::uint64_t size = inode_->seen.size;
     const std::size_t length =
         offset >= size
@@ -443,6 +459,19 @@ class FakeFile final : public os::File {
 
   Result<bool> is_open_elsewhere() override {
     return fail(Errc::kNotSupported, "a file in memory has no leases");
+  }
+
+  // All of it is.
+  Result<os::PagesInMemory> pages_in_memory(std::uint64_t offset, std::uint64_t length) override {
+    const MutexLock lock(state_->mutex);
+    const std::uint64_t end = std::min(offset + length, inode_->seen.size);
+    os::PagesInMemory pages;
+    if (offset < end) {
+      pages.all = (end + kBlockBytes - 1) / kBlockBytes - offset / kBlockBytes;
+      pages.ready = pages.all - state_->unreadable_in(*inode_, offset, end - offset);
+      pages.first_ready = state_->unreadable_in(*inode_, offset, 1) == 0;
+    }
+    return pages;
   }
 
   Result<UniqueFd> duplicate_descriptor() override {
@@ -737,6 +766,11 @@ void FakeFilesystem::lose_unwritten_data() {
     ++inode->lost;
     state_->next_sync_error = EIO;
   }
+}
+
+void FakeFilesystem::fail_to_read(std::uint64_t inode, std::uint64_t offset) {
+  const MutexLock lock(state_->mutex);
+  state_->unreadable[inode].insert(offset / kBlockBytes);
 }
 
 void FakeFilesystem::fail_next_sync(int error_number) {

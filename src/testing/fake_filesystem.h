@@ -56,6 +56,9 @@ class FakeFilesystem final : public os::Filesystem {
   // The disk does not take the data of files with names that were not synced: programs see what the
   // disk has from now on, and whoever syncs is told.
   void lose_unwritten_data();
+  // The disk does not give the page of a file that `offset` is in: reads of it fail with EIO, and
+  // somebody met that before.
+  void fail_to_read(std::uint64_t inode, std::uint64_t offset);
   // The next call of sync_filesystem fails with `error_number`, once.
   void fail_next_sync(int error_number);
 

@@ -85,6 +85,10 @@ class FaultyFile final : public os::File {
 
   Result<bool> is_open_elsewhere() override { return inner_->is_open_elsewhere(); }
 
+  Result<os::PagesInMemory> pages_in_memory(std::uint64_t offset, std::uint64_t length) override {
+    return inner_->pages_in_memory(offset, length);
+  }
+
   Result<UniqueFd> duplicate_descriptor() override {
     TRY(faults_->enter(FileCall::kOpen));
     return inner_->duplicate_descriptor();

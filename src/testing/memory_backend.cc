@@ -7,6 +7,7 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <utility>
@@ -111,6 +112,8 @@ class MemoryObject final : public fscache::BackendObject {
     stored_->complete = true;
     return {};
   }
+
+  std::optional<std::uint64_t> find_failed_read() override { return disk_.failed_read; }
 
   Result<UniqueFd> open_for_passthrough() override {
     if (disk_.dead) {

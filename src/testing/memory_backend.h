@@ -5,6 +5,7 @@
 #include <functional>
 #include <map>
 #include <memory>
+#include <optional>
 #include <string>
 
 #include "base/range_set.h"
@@ -28,11 +29,12 @@ struct MemoryDisk {
   std::map<std::string, std::map<std::string, std::shared_ptr<Stored>>> volumes;
 
   // ---- Faults.
-  int fail_reads = 0;                      // the next reads fail with kCorrupt
-  int fail_writes = 0;                     // the next writes fail with kNoSpace
-  int fail_overwrites = 0;                 // the next overwrite() or resize() fail with kNoSpace
-  bool dead = false;                       // everything fails with kIo
-  std::function<void()> before_read = {};  // may let time pass: the disk hangs
+  int fail_reads = 0;                        // the next reads fail with kCorrupt
+  int fail_writes = 0;                       // the next writes fail with kNoSpace
+  int fail_overwrites = 0;                   // the next overwrite() or resize() fail with kNoSpace
+  bool dead = false;                         // everything fails with kIo
+  std::optional<std::uint64_t> failed_read;  // where the kernel met an error, as objects say
+  std::function<void()> before_read = {};    // may let time pass: the disk hangs
   std::function<void()> before_overwrite = {};
 };
 

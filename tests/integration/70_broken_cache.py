@@ -195,26 +195,31 @@ class DiskUnderPassthrough(OwnDisk):
         except OSError as error:
             self.assertEqual(error.errno, errno.EIO)
 
-    def next_open_is_right(self):
-        """EIO may be told once more, as nobody tells the engine of it; never wrong bytes."""
-        with contextlib.suppress(OSError):
-            self.assertTrue(self.read("large0") == self.expected, "wrong bytes")
-            return True
-        return False
-
-    def test_the_trouble_of_holders_ends_with_the_next_opens(self):
+    def assert_the_next_open_is_right(self, at):
+        """After a holder met the error at this place."""
         with open(self.mounted / "large0", "rb", buffering=0) as held:
             self.cut()
-            self.assert_right_or_eio(held)
-            wait_until(self.next_open_is_right, 10, "an open that takes the server")
-            self.assertTrue(self.read("large0") == self.expected, "and so do all later ones")
+            with self.assertRaises(OSError) as told:
+                os.pread(held.fileno(), 1, at)
+            self.assertEqual(told.exception.errno, errno.EIO)
+            self.assertTrue(self.read("large0") == self.expected, "the next open takes the server")
             self.assert_right_or_eio(held)
         self.assert_trouble_is_told()
         self.assert_reads_equal()
 
-    def test_a_file_opened_again_and_again_takes_the_server(self):
+    def test_the_next_open_is_right_after_an_error_at_the_begin(self):
+        self.assert_the_next_open_is_right(0)
+
+    def test_the_next_open_is_right_after_an_error_in_the_middle(self):
+        self.assert_the_next_open_is_right(len(self.expected) // 2)
+
+    def test_the_next_open_is_right_after_an_error_at_the_end(self):
+        self.assert_the_next_open_is_right(len(self.expected) - 1)
+
+    def test_the_first_open_of_a_file_takes_the_server(self):
+        self.remount()
         self.cut()
-        wait_until(self.next_open_is_right, 10, "an open that takes the server")
+        self.assertTrue(self.read("large0") == self.expected)
         self.assert_reads_equal()
         self.assert_trouble_is_told()
 
