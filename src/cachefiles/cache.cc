@@ -215,7 +215,7 @@ class Cache final : public DirectoryCache {
     if (was_removed()) {
       core_.set_partial_trouble(
           fmt::format("the cache's directory {} was removed while it was in use: nothing new is "
-                      "cached; restart larder to make it anew",
+                      "cached; `larder cache detach` and `attach` make it anew",
                       path_));
     }
     return {};

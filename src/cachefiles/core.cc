@@ -48,7 +48,7 @@ Error Core::note(Error error) {
   } else if (error.error_number() == EACCES || error.error_number() == EPERM) {
     set_partial_trouble(fmt::format(
         "the engine may not change the cache's directory any more ({}): nothing new is cached; "
-        "give it back to its owner, then restart larder",
+        "give it back to its owner, then `larder cache detach` and `attach` it",
         error.message()));
   } else if (is_shortage(error.error_number())) {
     log_warning("the cache: {}", error.message());

@@ -68,10 +68,11 @@ Result<> Daemon::run() {
 }
 
 void Daemon::note_error(const Error& error) {
-  if (!std::exchange(away_, true)) {
+  if (trouble_ != error.message()) {
+    trouble_ = error.message();
     log_warning("the cache {} is not online any more: {}; trying to bring it up again",
-                config_.directory, error.message());
-    parts_.on_status(fmt::format("waiting for the engine: {}", error.message()));
+                config_.directory, trouble_);
+    parts_.on_status(fmt::format("waiting for the engine: {}", trouble_));
   }
   if (bound_at_ && parts_.clock.now() - *bound_at_ >= kLongLife) {
     pause_.reset();
@@ -114,7 +115,7 @@ Result<> Daemon::hold() {
                       settings());
   log_info("the cache {} is online", config_.directory);
   parts_.on_status(fmt::format("the cache {} is online", config_.directory));
-  away_ = false;
+  trouble_.clear();
   if (!started_) {
     TRY(parts_.on_started());
     started_ = true;

@@ -61,7 +61,7 @@ class Daemon {
   const bool never_culls_;
   Config config_;
   bool started_ = false;
-  bool away_ = false;  // it was said that the engine is gone
+  std::string trouble_;  // why the cache is not online, as it was said last
   bool is_kernels_ = false;
   std::optional<MonotonicTime> bound_at_;  // of the last one
   GrowingPause pause_;

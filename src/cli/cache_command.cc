@@ -68,6 +68,15 @@ std::string text_at(const nlohmann::json& row, const char* key) {
                                                                      : std::string();
 }
 
+std::string lines_of(const std::vector<FileHolder>& holders) {
+  std::string text;
+  for (const FileHolder& holder : holders) {
+    text += fmt::format("  process {} ({}): {}\n", holder.pid, printable(holder.command),
+                        printable(holder.path));
+  }
+  return text;
+}
+
 }  // namespace
 
 std::vector<FileHolder> file_holders(const std::string& proc,
@@ -93,6 +102,17 @@ std::vector<FileHolder> file_holders(const std::string& proc,
     }
   }
   return holders;
+}
+
+std::vector<std::string> directories_of(std::string_view status, const std::string& tag) {
+  std::vector<std::string> directories;
+  for (const auto& cache : rows_of(status, "caches")) {
+    const std::string path = text_at(cache, "path");
+    if (text_at(cache, "tag") == tag && path.starts_with('/')) {
+      directories.push_back(path);
+    }
+  }
+  return directories;
 }
 
 std::vector<std::string> mountpoints_of(std::string_view status, const std::string& tag) {
@@ -121,18 +141,20 @@ Result<std::string> detach_cache(const AskEngine& ask, const std::string& tag,
     ::poll(nullptr, 0, kPauseMilliseconds);
     status = TRY(ask({"status"}));
   }
-  if (is_let_go(status, tag)) {
-    return fmt::format("the cache {} is offline and its disk is free\n", tag);
+  if (!is_let_go(status, tag)) {
+    return fmt::format(
+               "the cache {} is offline, but files of it are still open; its disk is free when "
+               "these are closed:\n",
+               tag) +
+           lines_of(file_holders("/proc", mountpoints_of(status, tag)));
   }
-  std::string text = fmt::format(
-      "the cache {} is offline, but files of it are still open; its disk is free when these are "
-      "closed:\n",
-      tag);
-  for (const FileHolder& holder : file_holders("/proc", mountpoints_of(status, tag))) {
-    text += fmt::format("  process {} ({}): {}\n", holder.pid, printable(holder.command),
-                        printable(holder.path));
-  }
-  return text;
+  // Above all its daemon, which waits for it to come back.
+  const std::vector<FileHolder> holders = file_holders("/proc", directories_of(status, tag));
+  return holders.empty()
+             ? fmt::format("the cache {} is offline and its disk is free\n", tag)
+             : fmt::format("the cache {} is offline; its disk is free when these have ended:\n",
+                           tag) +
+                   lines_of(holders);
 }
 
 }  // namespace larder::cli

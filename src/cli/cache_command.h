@@ -29,11 +29,14 @@ struct FileHolder {
 // Where the mounts are that use the cache, by the engine's status.
 [[nodiscard]] std::vector<std::string> mountpoints_of(std::string_view status,
                                                       const std::string& tag);
+// Its directory, by the engine's status.
+[[nodiscard]] std::vector<std::string> directories_of(std::string_view status,
+                                                      const std::string& tag);
 // The engine holds nothing of the cache's disk any more.
 [[nodiscard]] bool is_let_go(std::string_view status, const std::string& tag);
 
 // Detaches, waits at most `patience` until the cache's disk is let go, and returns what is to be
-// printed: that it is free, or who keeps it.
+// printed: that it is free, or who keeps it, be it by files of mounts or by the cache's directory.
 [[nodiscard]] Result<std::string> detach_cache(const AskEngine& ask, const std::string& tag,
                                                std::chrono::seconds patience);
 

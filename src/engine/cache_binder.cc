@@ -46,11 +46,9 @@ std::string sentence_for(const Error& error) {
   return fmt::format("nothing is cached, the cache cannot be used: {}", error.message());
 }
 
-Error detached_error(const std::string& tag) {
-  return {Errc::kBusy,
-          fmt::format("the cache {0} is detached: `larder cache attach {0}` lets it be "
-                      "used again",
-                      tag)};
+std::string detached_sentence(const std::string& tag) {
+  return fmt::format("the cache {0} is detached: `larder cache attach {0}` lets it be used again",
+                     tag);
 }
 
 }  // namespace
@@ -60,7 +58,7 @@ CacheBinder::CacheBinder(Executor& executor, handover::EngineEnd& keeper)
       filesystem_(os::make_posix_filesystem()),
       clock_(executor.clock()),
       timers_(executor.timers()),
-      caches_(executor),
+      caches_(executor, [this](const std::string& tag) { on_error(tag); }),
       pool_(executor.make_pool("cache-bind", kBindThreads, kMostQueuedBinds)) {}
 
 CacheBinder::~CacheBinder() = default;
@@ -72,9 +70,8 @@ void CacheBinder::bring_online(const std::string& path, std::uint64_t size, Read
     };
   }
   const fscache::CacheState state = find(path)->status().state;
-  // What was online once and has an error is ours still: it cannot be bound a second time.
   const bool absent =
-      state == fscache::CacheState::kNotPresent || state == fscache::CacheState::kWithdrawn;
+      state != fscache::CacheState::kActive && state != fscache::CacheState::kSuspended;
   bool begins = false;
   if (absent && may_bring_online(path)) {
     const MutexLock lock(mutex_);
@@ -127,21 +124,21 @@ void CacheBinder::hold(HeldSettings settings, UniqueFd directory, Held done) {
   auto hold = std::make_shared<Hold>(Hold{std::move(settings), std::move(directory),
                                           std::move(done), clock_.now() + kClosingPatience});
   bool busy = false;
-  bool detached = false;
+  std::string why_detached;
   {
     const MutexLock lock(mutex_);
     Binding& binding = bindings_[hold->settings.tag];
     busy = !binding.holder.empty() || binding.trying;
-    detached = binding.detached;
-    if (!busy && !detached) {
+    why_detached = binding.detached ? binding.trouble : "";
+    if (!busy && why_detached.empty()) {
       binding.holder = hold->settings.holder;
       binding.on_detach = std::move(hold->settings.detached);
       binding.path = hold->settings.path;
       binding.trouble.clear();
     }
   }
-  if (detached) {
-    hold->done(fail(detached_error(hold->settings.tag)));
+  if (!why_detached.empty()) {
+    hold->done(fail(Errc::kBusy, why_detached));
     return;
   }
   if (busy) {
@@ -344,28 +341,42 @@ Result<> CacheBinder::bind(const std::string& path, UniqueFd directory) {
 }
 
 Result<> CacheBinder::detach(const std::string& tag) {
+  if (!take_away(tag, detached_sentence(tag))) {
+    return fail(Errc::kNotFound,
+                fmt::format("there is no cache {}: `larder status` shows the caches, name one by "
+                            "its directory or its tag",
+                            tag));
+  }
+  return {};
+}
+
+// What is broken is not to be used again before somebody has looked at it: its holder, who would
+// bring it online at once, is told so.
+void CacheBinder::on_error(const std::string& tag) {
+  (void)take_away(tag, find(tag)->status().trouble);
+}
+
+bool CacheBinder::take_away(const std::string& tag, const std::string& why) {
   std::move_only_function<void()> tell;
   {
     const MutexLock lock(mutex_);
     const auto found = bindings_.find(tag);
     if (found == bindings_.end()) {
-      return fail(Errc::kNotFound,
-                  fmt::format("there is no cache {}: `larder status` shows the caches, name one by "
-                              "its directory or its tag",
-                              tag));
+      return false;
     }
     found->second.detached = true;
-    found->second.trouble = detached_error(tag).context();
+    found->second.trouble = why;
     tell = std::exchange(found->second.on_detach, nullptr);
   }
-  find(tag)->withdraw([] {}, detached_error(tag).context());
+  find(tag)->withdraw([] {}, why);
   if (tell) {
     tell();
   }
-  return {};
+  return true;
 }
 
 Result<> CacheBinder::attach(const std::string& tag) {
+  std::uint64_t size = 0;
   {
     const MutexLock lock(mutex_);
     const auto found = bindings_.find(tag);
@@ -374,9 +385,11 @@ Result<> CacheBinder::attach(const std::string& tag) {
     }
     found->second.detached = false;
     found->second.trouble.clear();
+    size = found->second.size;
   }
   if (tag.starts_with('/')) {
-    bring_online(tag, 0, [](const Result<>&) {});
+    // When it has closed its books: its last open file may go later.
+    find(tag)->withdraw([this, tag, size] { bring_online(tag, size, [](const Result<>&) {}); });
   }
   return {};
 }
@@ -384,7 +397,9 @@ Result<> CacheBinder::attach(const std::string& tag) {
 bool CacheBinder::may_bring_online(const std::string& tag) const {
   const MutexLock lock(mutex_);
   const auto found = bindings_.find(tag);
-  return found == bindings_.end() || (found->second.holder.empty() && !found->second.detached);
+  const bool taken =
+      found != bindings_.end() && (!found->second.holder.empty() || found->second.detached);
+  return !ending_ && !taken;
 }
 
 void CacheBinder::finish(const std::string& path, const Result<>& result) {
@@ -445,6 +460,10 @@ void CacheBinder::withdraw_all(Duration patience) {
   // Shared: a disk that answers too late finds it still there.
   auto waiting = std::make_shared<Waiting>();
   const auto caches = caches_.all();
+  {
+    const MutexLock lock(mutex_);
+    ending_ = true;
+  }
   {
     const MutexLock lock(waiting->mutex);
     waiting->left = caches.size();

@@ -80,7 +80,8 @@ class CacheBinder {
   void let_go(const std::string& tag) EXCLUDES(mutex_);
 
   // Takes the cache offline and keeps it so, whoever holds or names it, until attach(). The
-  // backend is gone when its last open file is. kNotFound: there is none of that tag.
+  // backend is gone when its last open file is. kNotFound: there is none of that tag. An error of
+  // its disk does the same.
   [[nodiscard]] Result<> detach(const std::string& tag) EXCLUDES(mutex_);
   [[nodiscard]] Result<> attach(const std::string& tag) EXCLUDES(mutex_);
 
@@ -110,7 +111,7 @@ class CacheBinder {
     std::string path;    // of a channel's
     std::string holder;  // "" when no channel has it
     std::move_only_function<void()> on_detach;
-    bool detached = false;
+    bool detached = false;  // `trouble` says why
     // What was last online. Another with the same numbers is the same directory.
     std::weak_ptr<fscache::OnlineBackend> online;
     cachefiles::DirectoryCache* directory = nullptr;
@@ -126,6 +127,9 @@ class CacheBinder {
   [[nodiscard]] Result<HeldBackend> add(const std::string& tag, const os::FileStat& root,
                                         std::unique_ptr<cachefiles::DirectoryCache> backend)
       EXCLUDES(mutex_);
+  void on_error(const std::string& tag) EXCLUDES(mutex_);
+  // Until attach(). False: there is none of that tag.
+  [[nodiscard]] bool take_away(const std::string& tag, const std::string& why) EXCLUDES(mutex_);
   // No channel holds it, and nobody has detached it.
   [[nodiscard]] bool may_bring_online(const std::string& tag) const EXCLUDES(mutex_);
   void try_hold(const std::shared_ptr<Hold>& hold);
@@ -143,6 +147,7 @@ class CacheBinder {
   fscache::Caches caches_;
   mutable Mutex mutex_{LockRank::kMounts};
   std::unordered_map<std::string, Binding> bindings_ GUARDED_BY(mutex_);
+  bool ending_ GUARDED_BY(mutex_) = false;  // nothing is brought online any more
   std::unique_ptr<Pool> pool_;
 };
 

@@ -45,9 +45,10 @@ std::string_view name_of(CacheState state) {
   return "?";
 }
 
-Cache::Cache(std::string tag, Executor& executor)
+Cache::Cache(std::string tag, Executor& executor, OnError on_error)
     : tag_(std::move(tag)),
       executor_(executor),
+      on_error_(std::move(on_error)),
       work_(std::make_shared<DiskWork>(executor, "disk", DiskWork::Limits{},
                                        [this](bool hangs) { on_hang(hangs); })),
       maintenance_(executor.make_pool("cache-care", 1, kMostQueuedMaintenance)) {}
@@ -87,8 +88,10 @@ void Cache::withdraw(Task done, std::string why) {
     if (online != nullptr) {
       online->offline = true;
       leaving_ = online;
-      state_ = CacheState::kWithdrawn;
-      trouble_ = std::move(why);
+      if (state_ != CacheState::kError) {
+        state_ = CacheState::kWithdrawn;
+        trouble_ = std::move(why);
+      }
     }
     if (present_) {
       when_withdrawn_.push_back(std::move(done));
@@ -158,16 +161,21 @@ void Cache::note_error(const OnlineBackend& backend, const Error& error) {
   if (error.code() != Errc::kIo && error.code() != Errc::kCacheDead) {
     return;
   }
-  const MutexLock lock(mutex_);
-  if (online_.get() != &backend || state_ == CacheState::kError) {
-    return;
+  {
+    const MutexLock lock(mutex_);
+    if (online_.get() != &backend || state_ == CacheState::kError) {
+      return;
+    }
+    state_ = CacheState::kError;
+    trouble_ = fmt::format(
+        "caching stopped after an error of the cache's disk ({}): check the disk, then `larder "
+        "cache attach {}` lets it be used again",
+        error.message(), tag_);
+    log_error("cache {}: {}", tag_, trouble_);
   }
-  state_ = CacheState::kError;
-  trouble_ = fmt::format(
-      "caching stopped after an error of the cache's disk ({}): check the disk, "
-      "then restart larder",
-      error.message());
-  log_error("cache {}: {}", tag_, trouble_);
+  if (on_error_) {
+    on_error_(tag_);
+  }
 }
 
 void Cache::on_hang(bool hangs) {
@@ -250,7 +258,7 @@ std::shared_ptr<Cache> Caches::find_or_make(const std::string& tag) {
       return cache;
     }
   }
-  caches_.push_back(std::make_shared<Cache>(tag, executor_));
+  caches_.push_back(std::make_shared<Cache>(tag, executor_, on_error_));
   return caches_.back();
 }
 

@@ -11,6 +11,7 @@
 #include <optional>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 #include "base/executor.h"
@@ -27,7 +28,7 @@ enum class CacheState : std::uint8_t {
   kNotPresent,  // '-' nobody has brought it online
   kActive,      // 'A' in use
   kSuspended,   // 'H' its disk does not answer; goes back to active when it does
-  kError,       // 'E' an I/O error: nothing of it is used any more
+  kError,       // 'E' an I/O error: nothing of it is used before it is brought online anew
   kWithdrawn,   // 'W' taken offline
 };
 
@@ -52,7 +53,11 @@ struct OnlineBackend {
 // Threads: any. Life: owned by Caches; every volume and cookie goes before it.
 class Cache : public std::enable_shared_from_this<Cache> {
  public:
-  Cache(std::string tag, Executor& executor);
+  // Called once for each backend that had an I/O error, by whatever thread met it, with no lock
+  // held.
+  using OnError = std::function<void(const std::string& tag)>;
+
+  Cache(std::string tag, Executor& executor, OnError on_error = {});
 
   Cache(const Cache&) = delete;
   Cache& operator=(const Cache&) = delete;
@@ -65,7 +70,7 @@ class Cache : public std::enable_shared_from_this<Cache> {
       EXCLUDES(mutex_);
   // Takes it offline: `done` runs, on a disk thread, when all is durable and the backend is gone;
   // at once when it was not online. Objects still held (passthrough) delay it. `why` is a sentence
-  // for the status.
+  // for the status, where an error stays that ended its use before.
   void withdraw(Task done, std::string why = "the cache was taken offline") EXCLUDES(mutex_);
   // The backend that was withdrawn, while open files hold it; null: there is none, or it closes its
   // books just now.
@@ -75,7 +80,8 @@ class Cache : public std::enable_shared_from_this<Cache> {
   [[nodiscard]] Result<> readmit(const std::shared_ptr<OnlineBackend>& backend) EXCLUDES(mutex_);
   // The backend if the cache can be used now, else null.
   [[nodiscard]] std::shared_ptr<OnlineBackend> online() const EXCLUDES(mutex_);
-  // A backend call failed with `error`: an I/O error ends the use of this incarnation.
+  // A backend call failed with `error`: an I/O error ends the use of this incarnation. No lock is
+  // held.
   void note_error(const OnlineBackend& backend, const Error& error) EXCLUDES(mutex_);
 
   [[nodiscard]] CacheStatus status() const EXCLUDES(mutex_);
@@ -89,6 +95,7 @@ class Cache : public std::enable_shared_from_this<Cache> {
 
   const std::string tag_;
   Executor& executor_;
+  const OnError on_error_;
   mutable Mutex mutex_{LockRank::kCache};
   CacheState state_ GUARDED_BY(mutex_) = CacheState::kNotPresent;
   std::string trouble_ GUARDED_BY(mutex_);
@@ -107,7 +114,8 @@ class Cache : public std::enable_shared_from_this<Cache> {
 // The caches of a machine by tag. Threads: any.
 class Caches {
  public:
-  explicit Caches(Executor& executor) : executor_(executor) {}
+  explicit Caches(Executor& executor, Cache::OnError on_error = {})
+      : executor_(executor), on_error_(std::move(on_error)) {}
 
   // Makes an absent one when nobody named it before.
   [[nodiscard]] std::shared_ptr<Cache> find_or_make(const std::string& tag) EXCLUDES(mutex_);
@@ -115,6 +123,7 @@ class Caches {
 
  private:
   Executor& executor_;
+  const Cache::OnError on_error_;
   mutable Mutex mutex_{LockRank::kMounts};
   std::vector<std::shared_ptr<Cache>> caches_ GUARDED_BY(mutex_);
 };

@@ -7,6 +7,7 @@
 #include <memory>
 #include <optional>
 #include <string>
+#include <vector>
 
 #include <gtest/gtest.h>
 
@@ -60,7 +61,9 @@ class CacheTest : public ::testing::Test {
 
   testing::Stepper stepper_;
   BackendScript script_;
-  std::shared_ptr<Cache> cache_ = std::make_shared<Cache>("main", stepper_);
+  std::vector<std::string> errors_;  // tags
+  std::shared_ptr<Cache> cache_ = std::make_shared<Cache>(
+      "main", stepper_, [this](const std::string& tag) { errors_.push_back(tag); });
   std::shared_ptr<Volume> volume_ = std::make_shared<Volume>(cache_, "server,/export");
 };
 
@@ -208,8 +211,14 @@ TEST_F(CacheTest, AnErrorOfTheDiskEndsTheUseOfThisIncarnationOnly) {
   EXPECT_EQ(cache_->status().state, CacheState::kError);
   EXPECT_NE(cache_->status().trouble.find("check the disk"), std::string::npos);
   EXPECT_EQ(cache_->online(), nullptr);
-  cache_->withdraw([] {});
+  EXPECT_EQ(errors_, std::vector<std::string>{"main"});
+  look_up(cookie("b"));
+  cache_->withdraw([] {}, "taken offline");
   stepper_.run();
+  EXPECT_EQ(script_.alive, 0);
+  EXPECT_EQ(errors_.size(), 1U) << "told once";
+  EXPECT_EQ(cache_->status().state, CacheState::kError);
+  EXPECT_NE(cache_->status().trouble.find("check the disk"), std::string::npos) << "as it was";
   script_.on_open_object = nullptr;
   bring_online();
   const auto file = cookie("a");

@@ -25,10 +25,14 @@ class LoopFs:
         self.mountpoint.mkdir(exist_ok=True)
         self._mount_options = mount_options
         self.size_bytes = size_bytes
+        self._mkfs = [f"mkfs.{kind}", "-q", *mkfs_options, self.image]
+        self.make_anew()
+
+    def make_anew(self):
+        """An empty filesystem, mounted; it is not mounted before."""
         with open(self.image, "wb") as image:
-            image.truncate(size_bytes)
-        subprocess.run([f"mkfs.{kind}", "-q", *mkfs_options, self.image], check=True,
-                       stdout=subprocess.DEVNULL)
+            image.truncate(self.size_bytes)
+        subprocess.run(self._mkfs, check=True, stdout=subprocess.DEVNULL)
         self.mount()
 
     def mount(self):

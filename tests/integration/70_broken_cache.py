@@ -206,6 +206,23 @@ class DiskUnderPassthrough(OwnDisk):
             self.assert_right_or_eio(held)
         self.assert_trouble_is_told()
         self.assert_reads_equal()
+        self.put_in_another_disk()
+
+    def put_in_another_disk(self):
+        """As the sentence says; the mount goes on."""
+        cache = str(self.larder.cache_directory)
+        self.assertIn(f"larder cache attach {cache}", self.trouble())
+        wait_until(lambda: "disk is free" in self.larder.run("cache", "detach", cache), 20, "the disk")
+        self.disk.unmount()
+        self.disk.make_anew()
+        self.larder.run("cache", "attach", cache)
+
+        def is_cached_again():
+            larder.drop_page_cache()
+            return self.opens_in_passthrough()
+
+        wait_until(is_cached_again, 30, "the file to be in the cache again")
+        self.assertEqual(self.trouble(), "")
 
     def test_the_next_open_is_right_after_an_error_at_the_begin(self):
         self.assert_the_next_open_is_right(0)
@@ -268,6 +285,10 @@ class Vandalism(MountedCase):
             larder.drop_page_cache()
             self.assert_same_tree(self.expected, self.mounted)
         wait_until(lambda: "was removed" in self.cache_status()["trouble"], 45, "the sentence")
+        self.assertIn("larder cache detach", self.cache_status()["trouble"])
+        for verb in ("detach", "attach"):
+            self.larder.run("cache", verb, self.larder.cache_directory)
+        wait_until(lambda: self.cache_status()["state"] == "active", 20, "the cache, made anew")
         self.assert_right_now_and_after_a_restart()
         self.assertEqual(self.cache_status()["trouble"], "")
 

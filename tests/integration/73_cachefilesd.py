@@ -376,8 +376,25 @@ class BrokenDisk(DaemonCase):
             for name in self.names[1:]:
                 self.read_file(name)  # no open that comes after it meets the error
         self.read_all()
-        self.assertRegex(self.cache()["trouble"], r"\w+ \w+ \w+")
+        self.assert_waits_for_the_administrator()
+        told = self.larder.run("cache", "detach", self.tag)
+        self.assertIn(f"process {self.daemon.pid} ", told)
+        self.daemon.end_in_order()
+        self.assertIn("disk is free", self.larder.run("cache", "detach", self.tag))
+        self.disk.unmount()
+        self.disk.make_anew()
+        self.larder.run("cache", "attach", self.tag)
+        self.daemon.start()
+        self.wait_for_state("active")
+        self.read_until_warm()
+
+    def assert_waits_for_the_administrator(self):
+        """The daemon does not bring up what is broken, and says what is to be done."""
+        hint = f"larder cache attach {self.tag}"
+        self.assertIn(hint, self.cache()["trouble"])
+        self.daemon.wait_for(hint)
         self.assertTrue(self.daemon.is_running())
+        self.assertEqual(self.cache()["state"], "error")
 
 
 class BadConfiguration(Case):
