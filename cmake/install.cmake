@@ -16,7 +16,7 @@ endif()
 install(CODE "
   file(MAKE_DIRECTORY \"\$ENV{DESTDIR}/sbin\")
   file(CREATE_LINK \"${CMAKE_INSTALL_FULL_BINDIR}/larder\" \"\$ENV{DESTDIR}/sbin/mount.larder\" SYMBOLIC)")
-foreach(unit larder.service larder-cachefilesd@.service)
+foreach(unit larder.service larder-cachefilesd@.service larder-device.service)
   configure_file("${CMAKE_SOURCE_DIR}/packaging/${unit}.in" "${CMAKE_BINARY_DIR}/${unit}" @ONLY)
   install(FILES "${CMAKE_BINARY_DIR}/${unit}" DESTINATION lib/systemd/system)
 endforeach()

@@ -89,8 +89,7 @@ Result<> become(const handover::EngineUser& user) {
 }
 
 Result<> drop_capabilities() {
-  if (!os::drop_bounding_set(0) || !os::set_capabilities(0) ||
-      ::prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) != 0) {
+  if (!os::keep_only(0)) {
     return fail_errno(errno, "giving up capabilities");
   }
   return {};

@@ -16,6 +16,7 @@
 #include <CLI/Formatter.hpp>
 #include <fcntl.h>
 #include <fmt/format.h>
+#include <linux/capability.h>
 #include <linux/magic.h>
 #include <poll.h>
 #include <signal.h>
@@ -37,6 +38,7 @@
 #include "handover/cache_directory.h"
 #include "handover/engine_user.h"
 #include "handover/paths.h"
+#include "os/capabilities.h"
 #include "os/ending.h"
 #include "os/filesystem.h"
 #include "os/poll_timeout.h"
@@ -47,6 +49,12 @@ namespace larder::device {
 namespace {
 
 constexpr int kExitUsage = 2;
+
+// What is left of root's rights: to stand where a writer stands, in whatever directory and whoever
+// he is; to make what `dir` names the engine user's; to unmount the file.
+constexpr std::uint64_t kRights = 1ULL << CAP_SYS_PTRACE | 1ULL << CAP_DAC_OVERRIDE |
+                                  1ULL << CAP_DAC_READ_SEARCH | 1ULL << CAP_CHOWN |
+                                  1ULL << CAP_FOWNER | 1ULL << CAP_SYS_ADMIN;
 
 struct Options {
   std::string file;
@@ -183,6 +191,9 @@ Result<> hold(const Options& options) {
     ::tzset();  // syslog(3) would read the file of the time zone later
     log_to_syslog(false);
     TRY(FuseFile::detach());
+  }
+  if (!os::keep_only(kRights)) {
+    return fail_errno(errno, "giving up capabilities");
   }
   const UniqueFd signals = TRY(os::watch_signals({SIGTERM, SIGINT, SIGHUP}));
   os::notify_service_manager("READY=1");

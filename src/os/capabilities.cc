@@ -29,4 +29,9 @@ bool drop_bounding_set(std::uint64_t kept) {
   return true;
 }
 
+bool keep_only(std::uint64_t kept) {
+  return drop_bounding_set(kept) && set_capabilities(kept) &&
+         ::prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) == 0;
+}
+
 }  // namespace larder::os

@@ -58,16 +58,17 @@ class Installed(MountedCase):
                  "sbin/cachefilesd": 0o755,
                  "lib/systemd/system/larder.service": 0o644, "share/man/man8/larder.8": 0o644,
                  "lib/systemd/system/larder-cachefilesd@.service": 0o644,
+                 "lib/systemd/system/larder-device.service": 0o644,
                  "share/man/man8/cachefilesd.8": 0o644, "share/man/man5/cachefilesd.conf.5": 0o644,
                  "sbin/larder-device": 0o755, "share/man/man8/larder-device.8": 0o644}
         for name, mode in modes.items():
             with self.subTest(name):
                 self.assertEqual(stat.S_IMODE(os.stat(f"{self.root}{_PREFIX}/{name}").st_mode), mode)
         self.assertEqual(os.readlink(self.root / "sbin/mount.larder"), f"{_PREFIX}/bin/larder")
-        unit = pathlib.Path(f"{self.root}{_PREFIX}/lib/systemd/system/larder.service").read_text()
-        self.assertIn(f"{_PREFIX}/bin/larder", unit)
-        unit = pathlib.Path(f"{self.root}{_PREFIX}/lib/systemd/system/larder-cachefilesd@.service").read_text()
-        self.assertIn(f"{_PREFIX}/sbin/cachefilesd", unit)
+        for unit, program in (("larder.service", "bin/larder"), ("larder-cachefilesd@.service", "sbin/cachefilesd"),
+                              ("larder-device.service", "sbin/larder-device")):
+            text = pathlib.Path(f"{self.root}{_PREFIX}/lib/systemd/system/{unit}").read_text()
+            self.assertIn(f"ExecStart={_PREFIX}/{program} ", text)
         version = subprocess.run([f"{self.root}{_PREFIX}/bin/larder", "version"], check=True, capture_output=True)
         self.assertRegex(version.stdout, rb"larder \d+\.\d+")
 

@@ -3,6 +3,7 @@
 import ctypes
 import os
 import pathlib
+import re
 import signal
 import stat
 import subprocess
@@ -448,6 +449,14 @@ class Program(DeviceCase):
         file.stop()
         self.wait_for_state("withdrawn")
         wait_until(lambda: not path.exists(), 10, "it to end")
+
+    def test_it_gives_up_rights(self):
+        status = pathlib.Path(f"/proc/{self.device.process.pid}/status").read_text()
+        rights = {1 << bit for bit in (0, 1, 2, 3, 19, 21)}  # CAP_CHOWN ... CAP_SYS_PTRACE, CAP_SYS_ADMIN
+        for name in ("CapPrm", "CapEff", "CapBnd"):
+            found = int(re.search(rf"^{name}:\s+(\w+)$", status, re.MULTILINE)[1], 16)
+            self.assertEqual(found & ~sum(rights), 0, name)
+        self.assertRegex(status, r"NoNewPrivs:\s+1")
 
     def test_after_a_kill_the_mount_must_be_taken_away(self):
         file = self.open_bound()
