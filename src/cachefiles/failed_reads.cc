@@ -1,6 +1,7 @@
 #include "cachefiles/failed_reads.h"
 
 #include <algorithm>
+#include <atomic>
 #include <chrono>
 #include <cstdint>
 #include <optional>

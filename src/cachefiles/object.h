@@ -156,6 +156,8 @@ class Object final : public fscache::BackendObject {
   // With the time of change that the backing file had when it was last looked at.
   [[nodiscard]] Result<> seal(os::FileTime modified) EXCLUDES(mutex_);
   [[nodiscard]] Result<> verify_and_seal() EXCLUDES(mutex_);
+  // Gives it what a later life needs of it. True: something was written in this one.
+  bool keep() EXCLUDES(mutex_);
   void finish() EXCLUDES(mutex_);
   void correct_charge() EXCLUDES(mutex_);
 

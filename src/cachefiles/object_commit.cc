@@ -430,28 +430,31 @@ void Object::correct_charge() {
   linked_bytes_ = real;
 }
 
-void Object::finish() {
+bool Object::keep() {
+  const Result<> done = commit();
   bool written = false;
   bool seal_it = false;
-  if (core_.usable() && !superseded_) {
-    const Result<> done = commit();
-    {
-      const MutexLock lock(mutex_);
-      written = written_;
-      seal_it = !small_ && complete_ && !sealed_ && naming_ == Naming::kLinked;
-    }
-    const Result<> sealed = seal_it ? verify_and_seal() : Result<>();
-    if (!sealed) {
-      (void)core_.note(sealed.error());
-    }
-    if (!done) {
-      log_debug("{}: not kept: {}", name_, done.error().message());
-    }
-    // What was made in this life carries the time of its making.
-    if (loaded_ && stamp_due(core_.file_time(), core_.stamp_seconds)) {
-      stamp_last_use();
-    }
+  {
+    const MutexLock lock(mutex_);
+    written = written_;
+    seal_it = !small_ && complete_ && !sealed_ && naming_ == Naming::kLinked;
   }
+  const Result<> sealed = seal_it ? verify_and_seal() : Result<>();
+  if (!sealed) {
+    (void)core_.note(sealed.error());
+  }
+  if (!done) {
+    log_debug("{}: not kept: {}", name_, done.error().message());
+  }
+  // What was made in this life carries the time of its making.
+  if (loaded_ && stamp_due(core_.file_time(), core_.stamp_seconds)) {
+    stamp_last_use();
+  }
+  return written;
+}
+
+void Object::finish() {
+  const bool written = core_.usable() && !superseded_ && keep();
   const InUse::Claim claim = volume_.in_use().claim(name_);
   if (superseded_ && give_up_name()) {
     const Result<Removed> removed = volume_.remove(index_, name_);

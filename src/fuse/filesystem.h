@@ -116,6 +116,22 @@ class Filesystem final : public Handler {
 
   using OpeningRef = std::shared_ptr<Opening>;
 
+  enum class OpenStep : std::uint8_t {
+    kWait,          // another open of the node is deciding
+    kDecide,        // this one does
+    kLook,          // for what the kernel may have failed to read
+    kGrant,         // the node is latched
+    kOlderVersion,  // the node goes on with that: this open needs another one
+  };
+
+  // What is to be done with an open, and how it is granted.
+  struct ModeChoice {
+    OpenStep step = OpenStep::kDecide;
+    OpenMode mode = OpenMode::kClosed;
+    bool keep_cache = false;
+    std::int32_t backing_id = 0;
+  };
+
   struct AskedLock {
     netfs::InodeRef inode;
     netfs::LockOrder order;
@@ -206,6 +222,8 @@ class Filesystem final : public Handler {
   void refuse(const OpeningRef& opening, const Error& error);
   void refuse(const OpeningRef& opening, int error_number);
   void start_open(const OpeningRef& opening, bool kill_privileges);
+  [[nodiscard]] ModeChoice choice_of(const OpeningRef& opening, bool is_front,
+                                     handover::NodeRecord& record, NodeOpen& open);
   void choose_mode(const OpeningRef& opening);
   void move_to_sibling(const OpeningRef& opening);
   void decide_first_open(const OpeningRef& opening);

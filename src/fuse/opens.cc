@@ -147,61 +147,70 @@ void Filesystem::refuse(const OpeningRef& opening, int error_number) {
 }
 
 // The node is open: as it is latched. Else this is its first open, which decides.
+Filesystem::ModeChoice Filesystem::choice_of(const OpeningRef& opening, bool is_front,
+                                             handover::NodeRecord& record, NodeOpen& open) {
+  const netfs::VersionRef& version = opening->open.version;
+  const bool sound = is_sound(open);
+  const bool usable = sound && !netfs::Share::is_for_page_cache_only(opening->open) &&
+                      netfs::same_version(open.version->attributes, version->attributes);
+  if (open.deciding) {
+    open.waiting.push_back([this, opening] { choose_mode(opening); });
+    return {.step = OpenStep::kWait};
+  }
+  if (open.mode == OpenMode::kPageCache) {
+    const bool keep_cache = binds(record, *version) && !version->racy;
+    bind(record, *version);
+    ++open.handles;
+    return {OpenStep::kGrant, open.mode, keep_cache};
+  }
+  if (open.mode == OpenMode::kPassthrough && !usable) {
+    if (!sound) {
+      record.flags |= handover::kNodeAbandoned;
+    }
+    return {.step = OpenStep::kOlderVersion};
+  }
+  if (open.mode == OpenMode::kClosed && !is_front) {
+    return {.step = OpenStep::kOlderVersion};
+  }
+  if (open.backing_id != 0 && usable && !opening->looked_for_failed_read) {
+    return {.step = OpenStep::kLook};
+  }
+  if (open.backing_id != 0 && usable && may_go_on(open, *opening->open.file)) {
+    // Latched, or registered still since a moment ago.
+    open.mode = OpenMode::kPassthrough;
+    open.file = opening->open.file;
+    ++open.handles;
+    return {OpenStep::kGrant, open.mode, false, open.backing_id};
+  }
+  open.deciding = true;
+  return {.step = OpenStep::kDecide};
+}
+
 void Filesystem::choose_mode(const OpeningRef& opening) {
-  enum class Step : std::uint8_t { kDecide, kWait, kLook, kGrant, kOlderVersion };
-  Step step = Step::kDecide;
-  OpenMode mode = OpenMode::kClosed;
-  bool keep_cache = false;
-  std::int32_t backing_id = 0;
-  const netfs::VersionRef version = opening->open.version;
-  const bool page_cache_only = netfs::Share::is_for_page_cache_only(opening->open);
   const bool is_front = nodes_.is_front(opening->nodeid, *opening->inode) || opening->is_reopen;
-  const bool known =
-      nodes_.with_node(opening->nodeid, [&](handover::NodeRecord& record, NodeOpen& open) {
-        const bool sound = is_sound(open);
-        const bool usable = sound && !page_cache_only &&
-                            netfs::same_version(open.version->attributes, version->attributes);
-        if (open.deciding) {
-          open.waiting.push_back([this, opening] { choose_mode(opening); });
-          step = Step::kWait;
-        } else if (open.mode == OpenMode::kPageCache) {
-          keep_cache = binds(record, *version) && !version->racy;
-          bind(record, *version);
-          mode = open.mode;
-          ++open.handles;
-          step = Step::kGrant;
-        } else if (open.mode == OpenMode::kPassthrough && !usable) {
-          if (!sound) {
-            record.flags |= handover::kNodeAbandoned;
-          }
-          step = Step::kOlderVersion;
-        } else if (open.mode == OpenMode::kClosed && !is_front) {
-          step = Step::kOlderVersion;
-        } else if (open.backing_id != 0 && usable && !opening->looked_for_failed_read) {
-          step = Step::kLook;
-        } else if (open.backing_id != 0 && usable && may_go_on(open, *opening->open.file)) {
-          // Latched, or registered still since a moment ago.
-          open.mode = mode = OpenMode::kPassthrough;
-          open.file = opening->open.file;
-          backing_id = open.backing_id;
-          ++open.handles;
-          step = Step::kGrant;
-        } else {
-          open.deciding = true;
-        }
-      });
-  if (!known) {
+  ModeChoice choice;
+  const auto choose = [&](handover::NodeRecord& record, NodeOpen& open) {
+    choice = choice_of(opening, is_front, record, open);
+  };
+  if (!nodes_.with_node(opening->nodeid, choose)) {
     refuse(opening, ESTALE);
     return;
   }
-  if (step == Step::kDecide) {
-    decide_first_open(opening);
-  } else if (step == Step::kLook) {
-    look_for_failed_read(opening);
-  } else if (step == Step::kGrant) {
-    grant(opening, mode, OpenWhy::kLatched, keep_cache, backing_id);
-  } else if (step == Step::kOlderVersion) {
-    answer_stale(opening);
+  switch (choice.step) {
+    case OpenStep::kWait:
+      break;
+    case OpenStep::kDecide:
+      decide_first_open(opening);
+      break;
+    case OpenStep::kLook:
+      look_for_failed_read(opening);
+      break;
+    case OpenStep::kGrant:
+      grant(opening, choice.mode, OpenWhy::kLatched, choice.keep_cache, choice.backing_id);
+      break;
+    case OpenStep::kOlderVersion:
+      answer_stale(opening);
+      break;
   }
 }
 
