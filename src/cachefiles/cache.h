@@ -47,8 +47,8 @@ class DirectoryCache : public fscache::Backend {
  public:
   // ---- From memory.
 
-  // Calls `changed`, from any thread, when care_state() may have news. For good: without a
-  // caretaker the cache is to be withdrawn.
+  // Calls `changed`, from any thread, when care_state() may have news. Empty: the cache cares for
+  // itself again.
   virtual void set_caretaker(std::move_only_function<void()> changed) = 0;
   [[nodiscard]] virtual Released take_released() = 0;
   // Age of the object that is unused longest, as the caretaker found: times of last use are written

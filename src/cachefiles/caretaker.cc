@@ -9,12 +9,14 @@
 namespace larder::cachefiles {
 
 void Caretaker::set(std::move_only_function<void()> changed) {
-  auto shared = std::make_shared<std::move_only_function<void()>>(std::move(changed));
+  const bool present = changed != nullptr;
+  auto shared =
+      present ? std::make_shared<std::move_only_function<void()>>(std::move(changed)) : nullptr;
   {
     const MutexLock lock(mutex_);
     changed_.swap(shared);
   }
-  present_ = true;
+  present_ = present;
 }
 
 void Caretaker::tell() {

@@ -27,7 +27,8 @@ class Caretaker {
   ~Caretaker() = default;
 
   // From now on somebody cares: `changed` is called, from any thread, when there may be news, and
-  // must not wait. It may be called for the last time after another has taken its place.
+  // must not wait. It may be called for the last time after another has taken its place. Empty: the
+  // cache cares for itself.
   void set(std::move_only_function<void()> changed) EXCLUDES(mutex_);
 
   // False: the cache cares for itself.

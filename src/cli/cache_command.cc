@@ -142,11 +142,17 @@ Result<std::string> detach_cache(const AskEngine& ask, const std::string& tag,
     status = TRY(ask({"status"}));
   }
   if (!is_let_go(status, tag)) {
-    return fmt::format(
-               "the cache {} is offline, but files of it are still open; its disk is free when "
-               "these are closed:\n",
-               tag) +
-           lines_of(file_holders("/proc", mountpoints_of(status, tag)));
+    const std::string users = lines_of(file_holders("/proc", mountpoints_of(status, tag)));
+    return users.empty()
+               ? fmt::format(
+                     "the cache {} is offline, but its disk is still in use: it does not "
+                     "answer, or files are open that cannot be seen from here\n",
+                     tag)
+               : fmt::format(
+                     "the cache {} is offline, but files of it are still open; its disk is "
+                     "free when these are closed:\n",
+                     tag) +
+                     users;
   }
   // Above all its daemon, which waits for it to come back.
   const std::vector<FileHolder> holders = file_holders("/proc", directories_of(status, tag));

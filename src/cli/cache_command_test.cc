@@ -94,7 +94,7 @@ TEST(DetachTest, SaysThatItIsKept) {
     return words.front() == "detach" ? std::string() : std::string(kBusy);
   };
   EXPECT_THAT(detach_cache(ask, "farm", std::chrono::seconds(0)).value(),
-              ::testing::HasSubstr("files of it are still open"));
+              ::testing::HasSubstr("its disk is still in use"));
 }
 
 TEST(DetachTest, PassesOnWhatTheEngineRefuses) {

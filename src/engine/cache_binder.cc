@@ -36,14 +36,24 @@ namespace {
 
 constexpr std::size_t kMostQueuedBinds = 64;
 constexpr unsigned kBindThreads = 8;  // a disk that hangs keeps one
-// For a cache that closes its books; and in between.
+// For a cache that closes its books, a holder that is on its way out; and in between.
 constexpr std::chrono::seconds kClosingPatience{10};
+constexpr std::chrono::seconds kReleasePatience{2};
 constexpr std::chrono::milliseconds kClosingPause{50};
 // For a mount that waits for its cache; the command line gives up on the mount after 30 s.
 constexpr std::chrono::seconds kPatience{10};
 
 std::string sentence_for(const Error& error) {
   return fmt::format("nothing is cached, the cache cannot be used: {}", error.message());
+}
+
+// Without a holder the cache cares for itself.
+void set_caretaker(cachefiles::DirectoryCache& cache, const HeldSettings& settings) {
+  if (settings.changed) {
+    cache.set_caretaker(settings.changed);
+  } else {
+    cache.set_caretaker(nullptr);
+  }
 }
 
 std::string detached_sentence(const std::string& tag) {
@@ -102,11 +112,12 @@ void CacheBinder::bring_online_at_start(const std::string& path, std::uint64_t s
   bring_online(path, size, [](const Result<>&) {});
 }
 
-struct CacheBinder::Hold {
+// On its way online, for a channel or for the mounts that name it.
+struct CacheBinder::Bringing {
   HeldSettings settings;
   UniqueFd directory;
   Held done;
-  MonotonicTime until;
+  MonotonicTime until;                  // it waits for others to let go
   std::uint64_t device = 0, inode = 0;  // of the directory, once it was looked at
 };
 
@@ -121,108 +132,177 @@ void CacheBinder::expect(const std::string& tag) {
 }
 
 void CacheBinder::hold(HeldSettings settings, UniqueFd directory, Held done) {
-  auto hold = std::make_shared<Hold>(Hold{std::move(settings), std::move(directory),
-                                          std::move(done), clock_.now() + kClosingPatience});
-  bool busy = false;
-  std::string why_detached;
+  claim(std::make_shared<Bringing>(Bringing{std::move(settings), std::move(directory),
+                                            std::move(done), clock_.now() + kReleasePatience}));
+}
+
+// One that was killed lets go when the engine has done the last that it asked for.
+void CacheBinder::claim(const BringingRef& hold) {
+  switch (try_claim(*hold)) {
+    case Claim::kGranted:
+      hold->until = clock_.now() + kClosingPatience;
+      pool_->post([this, hold] { try_to_bring(hold); });
+      return;
+    case Claim::kDetached:
+      hold->done(fail(check_allowed(hold->settings.tag).error()));
+      return;
+    case Claim::kHeld:
+      break;
+  }
+  if (clock_.now() < hold->until) {
+    timers_.schedule(kClosingPause, [this, hold] { claim(hold); });
+    return;
+  }
+  hold->done(
+      fail(Errc::kBusy, fmt::format("the cache {} is held by another channel, or is just being "
+                                    "brought online: end its cachefilesd first",
+                                    hold->settings.tag)));
+}
+
+CacheBinder::Claim CacheBinder::try_claim(Bringing& hold) {
+  const MutexLock lock(mutex_);
+  Binding& binding = bindings_[hold.settings.tag];
+  if (binding.detached || ending_) {
+    return Claim::kDetached;
+  }
+  if (!binding.holder.empty() || binding.trying) {
+    return Claim::kHeld;
+  }
+  binding.holder = hold.settings.holder;
+  binding.on_detach = std::move(hold.settings.detached);
+  binding.path = hold.settings.path;
+  binding.trouble.clear();
+  return Claim::kGranted;
+}
+
+Result<> CacheBinder::check_allowed(const std::string& tag) const {
+  const MutexLock lock(mutex_);
+  const auto found = bindings_.find(tag);
+  if (ending_) {
+    return fail(Errc::kBusy, "the engine ends");
+  }
+  return found != bindings_.end() && found->second.detached
+             ? fail(Errc::kBusy, found->second.trouble)
+             : Result<>();
+}
+
+void CacheBinder::try_to_bring(const BringingRef& bringing) {
+  const std::string& tag = bringing->settings.tag;
   {
     const MutexLock lock(mutex_);
-    Binding& binding = bindings_[hold->settings.tag];
-    busy = !binding.holder.empty() || binding.trying;
-    why_detached = binding.detached ? binding.trouble : "";
-    if (!busy && why_detached.empty()) {
-      binding.holder = hold->settings.holder;
-      binding.on_detach = std::move(hold->settings.detached);
-      binding.path = hold->settings.path;
-      binding.trouble.clear();
+    ++bindings_[tag].at_disk;
+  }
+  // Before it is tried: what has closed meanwhile is not in the way any more.
+  bool closing = false;
+  const auto look = [&]() -> Result<HeldBackend> {
+    UniqueFd directory(::fcntl(bringing->directory.get(), F_DUPFD_CLOEXEC, 0));
+    if (!directory.valid()) {
+      return fail_errno(errno, bringing->settings.path);
     }
-  }
-  if (!why_detached.empty()) {
-    hold->done(fail(Errc::kBusy, why_detached));
-    return;
-  }
-  if (busy) {
-    hold->done(fail(Errc::kBusy, fmt::format("the cache {} is held by another channel, or is just "
-                                             "being brought online",
-                                             hold->settings.tag)));
-    return;
-  }
-  pool_->post([this, hold] { try_hold(hold); });
-}
-
-void CacheBinder::try_hold(const std::shared_ptr<Hold>& hold) {
-  Result<HeldBackend> held = hold_now(*hold);
-  const bool closing =
-      !held && (held.error().code() == Errc::kBusy ||
-                (held.error().code() == Errc::kUnsuitable && may_be_closing(*hold)));
-  if (closing && clock_.now() < hold->until) {
-    timers_.schedule(kClosingPause,
-                     [this, hold] { pool_->post([this, hold] { try_hold(hold); }); });
-    return;
-  }
-  if (!held) {
+    const auto root = TRY(os::adopt_directory(std::move(directory)));
+    const os::FileStat stat = TRY(root->stat_self());
+    bringing->device = stat.device;
+    bringing->inode = stat.inode;
+    closing = is_closing(*bringing);
+    return bring(*bringing);
+  };
+  Result<HeldBackend> held = look();
+  {
     const MutexLock lock(mutex_);
-    Binding& binding = bindings_[hold->settings.tag];
-    binding.holder.clear();
-    binding.on_detach = nullptr;
-    binding.trouble = sentence_for(held.error());
+    --bindings_[tag].at_disk;
   }
-  hold->done(std::move(held));
+  // It may have been detached meanwhile.
+  if (const Result<> allowed = check_allowed(tag); !allowed) {
+    held = fail(allowed.error());
+    find(tag)->withdraw([] {}, allowed.error().context());
+  } else if (!held && closing && clock_.now() < bringing->until) {
+    timers_.schedule(kClosingPause, [this, bringing] {
+      pool_->post([this, bringing] { try_to_bring(bringing); });
+    });
+    return;
+  }
+  if (!held && !bringing->settings.holder.empty()) {
+    give_up(tag, held.error());
+  }
+  bringing->done(std::move(held));
 }
 
-// kBusy: worth trying again.
-Result<HeldBackend> CacheBinder::hold_now(Hold& hold) {
-  const HeldSettings& settings = hold.settings;
-  if (std::optional<HeldBackend> taken = TRY(take_over(hold))) {
+void CacheBinder::give_up(const std::string& tag, const Error& error) {
+  const MutexLock lock(mutex_);
+  Binding& binding = bindings_[tag];
+  binding.holder.clear();
+  binding.on_detach = nullptr;
+  if (!binding.detached) {
+    binding.trouble = sentence_for(error);
+  }
+}
+
+Result<HeldBackend> CacheBinder::bring(Bringing& bringing) {
+  const HeldSettings& settings = bringing.settings;
+  TRY(check_allowed(settings.tag));
+  if (std::optional<HeldBackend> taken = TRY(take_over(bringing))) {
     return std::move(*taken);
   }
   cachefiles::CacheOptions options;
   options.tag = settings.tag;
   options.path_for_messages = settings.path;
   options.limits = settings.limits;
-  UniqueFd directory(::fcntl(hold.directory.get(), F_DUPFD_CLOEXEC, 0));
+  UniqueFd directory(::fcntl(bringing.directory.get(), F_DUPFD_CLOEXEC, 0));
   if (!directory.valid()) {
     return fail_errno(errno, settings.path);
   }
   std::unique_ptr<os::Directory> root = TRY(os::adopt_directory(std::move(directory)));
-  const os::FileStat stat = TRY(root->stat_self());
   std::unique_ptr<cachefiles::DirectoryCache> backend =
       TRY(cachefiles::bind_cache(std::move(root), *filesystem_, options, clock_));
-  backend->set_caretaker(settings.changed);
-  return add(settings.tag, stat, std::move(backend));
+  set_caretaker(*backend, settings);
+  return add(bringing, std::move(backend));
 }
 
-// It has the directory locked then, as another keeper would.
-bool CacheBinder::may_be_closing(const Hold& hold) const {
+std::vector<std::string> CacheBinder::tags_of(const Bringing& bringing) const {
   const MutexLock lock(mutex_);
-  bool was_ours = false;
+  std::vector<std::string> tags;
   for (const auto& [tag, binding] : bindings_) {
-    if (hold.inode != 0 && binding.device == hold.device && binding.inode == hold.inode) {
-      if (!binding.online.expired()) {
-        return false;  // in use, under another tag
-      }
-      was_ours = true;
+    if (binding.inode != 0 && binding.device == bringing.device &&
+        binding.inode == bringing.inode) {
+      tags.push_back(tag);
     }
   }
-  return was_ours;
+  return tags;
 }
 
-// What is online in the same directory under this tag, or would be if its daemon had not ended.
-Result<std::optional<HeldBackend>> CacheBinder::take_over(Hold& hold) {
-  const HeldSettings& settings = hold.settings;
-  const std::unique_ptr<os::Directory> root =
-      TRY(os::adopt_directory(UniqueFd(::fcntl(hold.directory.get(), F_DUPFD_CLOEXEC, 0))));
-  const os::FileStat stat = TRY(root->stat_self());
-  hold.device = stat.device;
-  hold.inode = stat.inode;
+bool CacheBinder::is_closing(const Bringing& bringing) {
+  const auto tags = tags_of(bringing);
+  return std::ranges::any_of(tags, [this](const std::string& tag) {
+    const fscache::CacheStatus status = caches_.find_or_make(tag)->status();
+    return status.present && (status.state == fscache::CacheState::kWithdrawn ||
+                              status.state == fscache::CacheState::kError);
+  });
+}
+
+// What is online in the same directory under this tag, or would be if its holder had not ended.
+Result<std::optional<HeldBackend>> CacheBinder::take_over(const Bringing& bringing) {
+  const HeldSettings& settings = bringing.settings;
   HeldBackend held{settings.tag, nullptr, nullptr};
   bool is_same = false;
+  std::string other;
+  const auto tags = tags_of(bringing);
   {
     const MutexLock lock(mutex_);
     const Binding& binding = bindings_[settings.tag];
     held.online = binding.online.lock();
     held.directory = binding.directory;
-    is_same = binding.device == stat.device && binding.inode == stat.inode;
+    is_same = binding.device == bringing.device && binding.inode == bringing.inode;
+    for (const std::string& tag : tags) {
+      if (tag != settings.tag && !bindings_[tag].online.expired()) {
+        other = tag;
+      }
+    }
+  }
+  if (!other.empty()) {
+    // A mount that names it can be told so, and name the other.
+    return fail(
+        settings.holder.empty() ? Errc::kUnsuitable : Errc::kBusy,
+        fmt::format("this engine has the cache in {} as {}: name it so", settings.path, other));
   }
   if (held.online == nullptr) {
     return std::nullopt;
@@ -234,7 +314,7 @@ Result<std::optional<HeldBackend>> CacheBinder::take_over(Hold& hold) {
                             settings.tag));
   }
   TRY(held.directory->set_limits(settings.limits));
-  held.directory->set_caretaker(settings.changed);
+  set_caretaker(*held.directory, settings);
   const std::shared_ptr<fscache::Cache> cache = find(settings.tag);
   if (cache->leaving() == held.online) {
     TRY(cache->readmit(held.online));
@@ -242,16 +322,17 @@ Result<std::optional<HeldBackend>> CacheBinder::take_over(Hold& hold) {
   return held;
 }
 
-Result<HeldBackend> CacheBinder::add(const std::string& tag, const os::FileStat& root,
+Result<HeldBackend> CacheBinder::add(const Bringing& bringing,
                                      std::unique_ptr<cachefiles::DirectoryCache> backend) {
+  const std::string& tag = bringing.settings.tag;
   cachefiles::DirectoryCache* const directory = backend.get();
   std::shared_ptr<fscache::OnlineBackend> online = TRY(find(tag)->add_backend(std::move(backend)));
   const MutexLock lock(mutex_);
   Binding& binding = bindings_[tag];
   binding.online = online;
   binding.directory = directory;
-  binding.device = root.device;
-  binding.inode = root.inode;
+  binding.device = bringing.device;
+  binding.inode = bringing.inode;
   return HeldBackend{tag, std::move(online), directory};
 }
 
@@ -283,6 +364,10 @@ Result<> CacheBinder::check_size(const std::string& path, std::uint64_t size) {
 }
 
 void CacheBinder::begin(const std::string& path) {
+  {
+    const MutexLock lock(mutex_);
+    ++bindings_[path].at_disk;
+  }
   keeper_.open_cache_directory(
       path, [this, path](Result<UniqueFd> directory) { on_directory(path, std::move(directory)); });
 }
@@ -308,36 +393,44 @@ void CacheBinder::on_deadline(const std::string& path) {
   }
 }
 
+void CacheBinder::ask_again(const std::string& path) {
+  {
+    const MutexLock lock(mutex_);
+    if (ending_) {
+      return;
+    }
+    --bindings_[path].at_disk;
+  }
+  begin(path);
+}
+
 void CacheBinder::on_directory(const std::string& path, Result<UniqueFd> directory) {
   if (!directory && directory.error().code() == Errc::kTimedOut) {
-    // The keeper did not wait any longer; when the disk answers again, somebody must ask.
-    timers_.schedule(kPatience, [this, path] { begin(path); });
+    // The keeper does not wait any longer, but is at the disk still; when that answers again,
+    // somebody must ask, be it to know that it is free.
+    timers_.schedule(kPatience, [this, path] { ask_again(path); });
     return;
+  }
+  std::uint64_t size = 0;
+  {
+    const MutexLock lock(mutex_);
+    Binding& binding = bindings_[path];
+    --binding.at_disk;
+    size = binding.size;
   }
   if (!directory) {
     finish(path, fail(directory.error()));
     return;
   }
+  HeldSettings settings{path, path, {}, {}, {}, {}};
+  settings.limits.size_bytes = size;
+  const auto done = [this, path](const Result<HeldBackend>& held) {
+    finish(path, held ? Result<>() : fail(held.error()));
+  };
   // Binding reads the disk: not on the thread that hears the keeper.
-  pool_->post([this, path, descriptor = std::move(*directory)]() mutable {
-    finish(path, bind(path, std::move(descriptor)));
-  });
-}
-
-Result<> CacheBinder::bind(const std::string& path, UniqueFd directory) {
-  cachefiles::CacheOptions options;
-  options.tag = path;
-  options.path_for_messages = path;
-  {
-    const MutexLock lock(mutex_);
-    options.limits.size_bytes = bindings_[path].size;
-  }
-  std::unique_ptr<os::Directory> root = TRY(os::adopt_directory(std::move(directory)));
-  const os::FileStat stat = TRY(root->stat_self());
-  std::unique_ptr<cachefiles::DirectoryCache> backend =
-      TRY(cachefiles::bind_cache(std::move(root), *filesystem_, options, clock_));
-  TRY(add(path, stat, std::move(backend)));
-  return {};
+  pool_->post([this, bringing = std::make_shared<Bringing>(
+                         Bringing{std::move(settings), std::move(*directory), done,
+                                  clock_.now() + kClosingPatience})] { try_to_bring(bringing); });
 }
 
 Result<> CacheBinder::detach(const std::string& tag) {
@@ -376,6 +469,7 @@ bool CacheBinder::take_away(const std::string& tag, const std::string& why) {
 }
 
 Result<> CacheBinder::attach(const std::string& tag) {
+  const bool names_directory = tag.starts_with('/');
   std::uint64_t size = 0;
   {
     const MutexLock lock(mutex_);
@@ -384,12 +478,17 @@ Result<> CacheBinder::attach(const std::string& tag) {
       return fail(Errc::kNotFound, fmt::format("the cache {} is not detached", tag));
     }
     found->second.detached = false;
-    found->second.trouble.clear();
+    found->second.trouble = names_directory ? ""
+                                            : fmt::format(
+                                                  "nothing is cached yet: the cache {} waits for "
+                                                  "its cachefilesd, which tries again within "
+                                                  "half a minute",
+                                                  tag);
     size = found->second.size;
   }
-  if (tag.starts_with('/')) {
-    // When it has closed its books: its last open file may go later.
-    find(tag)->withdraw([this, tag, size] { bring_online(tag, size, [](const Result<>&) {}); });
+  find(tag)->forget_trouble();
+  if (names_directory) {
+    bring_online(tag, size, [](const Result<>&) {});
   }
   return {};
 }
@@ -406,15 +505,18 @@ void CacheBinder::finish(const std::string& path, const Result<>& result) {
   const bool refused = !result && result.error().code() == Errc::kUnsuitable;
   std::vector<Ready> waiting;
   std::optional<TimerId> deadline;
+  bool later = false;
   {
     const MutexLock lock(mutex_);
     Binding& binding = bindings_[path];
-    binding.trying = false;
+    // Files of what was there before are still open.
+    later = !result && result.error().code() == Errc::kBusy && !binding.detached && !ending_;
+    binding.trying = later;
     waiting.swap(binding.waiting);
     deadline = std::exchange(binding.deadline, std::nullopt);
-    if (refused && binding.trouble.empty() && !binding.at_start) {
+    if (refused && binding.trouble.empty() && !binding.at_start && binding.online.expired()) {
       bindings_.erase(path);  // no mount goes on with it
-    } else {
+    } else if (!binding.detached) {
       binding.trouble = result ? "" : sentence_for(result.error());
     }
   }
@@ -427,12 +529,15 @@ void CacheBinder::finish(const std::string& path, const Result<>& result) {
   for (Ready& ready : waiting) {
     ready(refused ? result : Result<>());
   }
+  if (later) {
+    timers_.schedule(kPatience, [this, path] { begin(path); });
+  }
 }
 
 std::vector<CacheBinder::Status> CacheBinder::status() const {
   std::vector<Status> all;
   for (const auto& cache : caches_.all()) {
-    Status status{cache->status(), cache->tag(), {}, {}};
+    Status status{cache->status(), cache->tag(), {}, {}, false};
     {
       const MutexLock lock(mutex_);
       const auto found = bindings_.find(cache->tag());
@@ -441,6 +546,7 @@ std::vector<CacheBinder::Status> CacheBinder::status() const {
       }
       status.bind_trouble = found->second.trouble;
       status.holder = found->second.holder;
+      status.being_bound = found->second.at_disk > 0;
       if (!found->second.path.empty()) {
         status.path = found->second.path;
       }

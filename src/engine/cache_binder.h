@@ -32,7 +32,7 @@ struct HeldBackend {
 
 // What a channel says of its cache.
 struct HeldSettings {
-  std::string tag, path, holder;
+  std::string tag, path, holder;  // no holder: the engine cares for it
   cachefiles::Limits limits;
   std::function<void()> changed;  // DirectoryCache::set_caretaker
   // The administrator takes the cache away: let go of the backend. Must not wait.
@@ -73,8 +73,9 @@ class CacheBinder {
   using Held = std::move_only_function<void(Result<HeldBackend>)>;
 
   // Brings the cache in `directory` online for a channel, or takes over what is online there: with
-  // open files that held it since it was withdrawn, too. `done` on a thread of the pool. kBusy: the
-  // tag or the directory is somebody else's; other errors as bind_cache().
+  // open files that held it since it was withdrawn, too. Waits a little for a holder that is on its
+  // way out. `done` on any thread; must not wait. kBusy: the tag or the directory is somebody
+  // else's, or it is detached; other errors as bind_cache().
   void hold(HeldSettings settings, UniqueFd directory, Held done) EXCLUDES(mutex_);
   // The channel is over: the cache is withdrawn.
   void let_go(const std::string& tag) EXCLUDES(mutex_);
@@ -93,6 +94,7 @@ class CacheBinder {
     std::string path;
     std::string bind_trouble;  // why it could not be brought online, as a sentence
     std::string holder;        // who cares for it, "" for the engine
+    bool being_bound = false;  // somebody is at its disk for that
   };
 
   [[nodiscard]] std::vector<Status> status() const EXCLUDES(mutex_);
@@ -104,7 +106,8 @@ class CacheBinder {
   struct Binding {
     std::uint64_t size = 0;  // bytes; 0: the default
     bool at_start = false;   // shown whatever becomes of it
-    bool trying = false;
+    bool trying = false;     // to bring it online, now or in a while, for mounts that name it
+    unsigned at_disk = 0;    // who is opening or binding it just now
     std::optional<TimerId> deadline;  // while somebody waits for it
     std::string trouble;
     std::vector<Ready> waiting;
@@ -118,27 +121,41 @@ class CacheBinder {
     std::uint64_t device = 0, inode = 0;
   };
 
-  struct Hold;
+  struct Bringing;
+  using BringingRef = std::shared_ptr<Bringing>;
+  enum class Claim : std::uint8_t { kGranted, kHeld, kDetached };
 
-  void begin(const std::string& path);
+  // ---- For mounts: the keeper opens the directory.
+  void begin(const std::string& path) EXCLUDES(mutex_);
+  void ask_again(const std::string& path) EXCLUDES(mutex_);
   void on_deadline(const std::string& path) EXCLUDES(mutex_);
-  void on_directory(const std::string& path, Result<UniqueFd> directory);
-  [[nodiscard]] Result<> bind(const std::string& path, UniqueFd directory);
-  [[nodiscard]] Result<HeldBackend> add(const std::string& tag, const os::FileStat& root,
+  void on_directory(const std::string& path, Result<UniqueFd> directory) EXCLUDES(mutex_);
+  void finish(const std::string& path, const Result<>& result) EXCLUDES(mutex_);
+
+  // ---- For channels.
+  void claim(const BringingRef& hold) EXCLUDES(mutex_);
+  [[nodiscard]] Claim try_claim(Bringing& hold) EXCLUDES(mutex_);
+  void give_up(const std::string& tag, const Error& error) EXCLUDES(mutex_);
+
+  // ---- For both.
+  void try_to_bring(const BringingRef& bringing) EXCLUDES(mutex_);
+  [[nodiscard]] Result<HeldBackend> bring(Bringing& bringing) EXCLUDES(mutex_);
+  [[nodiscard]] Result<std::optional<HeldBackend>> take_over(const Bringing& bringing)
+      EXCLUDES(mutex_);
+  [[nodiscard]] Result<HeldBackend> add(const Bringing& bringing,
                                         std::unique_ptr<cachefiles::DirectoryCache> backend)
       EXCLUDES(mutex_);
+  [[nodiscard]] Result<> check_allowed(const std::string& tag) const EXCLUDES(mutex_);
+  // The tags under which this engine has, or just had, what is in that directory.
+  [[nodiscard]] std::vector<std::string> tags_of(const Bringing& bringing) const EXCLUDES(mutex_);
+  // It is not online there any more, but its last files or its books are not closed yet.
+  [[nodiscard]] bool is_closing(const Bringing& bringing) EXCLUDES(mutex_);
   void on_error(const std::string& tag) EXCLUDES(mutex_);
   // Until attach(). False: there is none of that tag.
   [[nodiscard]] bool take_away(const std::string& tag, const std::string& why) EXCLUDES(mutex_);
   // No channel holds it, and nobody has detached it.
   [[nodiscard]] bool may_bring_online(const std::string& tag) const EXCLUDES(mutex_);
-  void try_hold(const std::shared_ptr<Hold>& hold);
-  [[nodiscard]] Result<HeldBackend> hold_now(Hold& hold) EXCLUDES(mutex_);
-  [[nodiscard]] Result<std::optional<HeldBackend>> take_over(Hold& hold) EXCLUDES(mutex_);
-  // What was online in its directory may not have closed it yet.
-  [[nodiscard]] bool may_be_closing(const Hold& hold) const EXCLUDES(mutex_);
   [[nodiscard]] Result<> check_size(const std::string& path, std::uint64_t size);
-  void finish(const std::string& path, const Result<>& result) EXCLUDES(mutex_);
 
   handover::EngineEnd& keeper_;
   const std::unique_ptr<os::Filesystem> filesystem_;

@@ -60,12 +60,15 @@ std::optional<unsigned long long> parse_mask(std::string_view text) {
                                                                   : std::nullopt;
 }
 
+// Culled in one go: who is gone is not obeyed for longer.
+constexpr std::size_t kMostInARun = 64;
+
 // Names that lie in one directory, from the first on.
 std::size_t run_of(std::span<const ObjectPath> objects) {
   const auto other = std::ranges::find_if(objects, [&](const ObjectPath& object) {
     return object.directory != objects.front().directory;
   });
-  return static_cast<std::size_t>(other - objects.begin());
+  return std::min(kMostInARun, static_cast<std::size_t>(other - objects.begin()));
 }
 
 CacheState state_of(const cachefiles::CareState& care) {
@@ -127,6 +130,7 @@ void HeldCache::execute(CacheCommand command, std::vector<UniqueFd> descriptors,
 }
 
 void HeldCache::hang_up() {
+  gone_ = true;
   queue_->post([self = shared_from_this()] {
     self->hung_up_ = true;
     if (self->is_bound()) {
@@ -357,12 +361,15 @@ std::vector<ObjectOutcome> HeldCache::cull_some(std::span<const ObjectPath> obje
 HeldCache::Answer HeldCache::cull(const CacheCommand& command) {
   const std::vector<ObjectPath> objects = TRY(control::objects_of(command));
   std::vector<ObjectOutcome> outcomes;
-  for (std::span<const ObjectPath> left = objects; !left.empty();) {
+  for (std::span<const ObjectPath> left = objects; !left.empty() && !gone_;) {
     const std::size_t run = run_of(left);
     std::ranges::move(cull_some(left.first(run)), std::back_inserter(outcomes));
     left = left.subspan(run);
   }
   note_change();
+  if (gone_) {
+    return fail(Errc::kCancelled, "the channel was closed");
+  }
   if (objects.size() == 1 && outcomes.front().error_number != 0) {
     return fail(Error::from_errno(outcomes.front().error_number, command.argument));
   }

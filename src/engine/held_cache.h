@@ -75,6 +75,7 @@ class HeldCache : public std::enable_shared_from_this<HeldCache> {
   const control::StatePusher push_;
   const std::shared_ptr<SerialQueue> queue_;
   std::atomic<bool> looking_{false};  // push_news() is queued
+  std::atomic<bool> gone_{false};     // nobody hears any answer
 
   // ---- Of the queue's tasks.
   std::string path_, tag_;

@@ -34,9 +34,10 @@ Json cache_json(const CacheBinder::Status& status) {
   json["tag"] = status.cache.tag;
   json["path"] = status.path;
   json["holder"] = status.holder;
-  json["disk_in_use"] = status.cache.present;
+  json["disk_in_use"] = status.cache.present || status.being_bound;
   json["state"] = fscache::name_of(status.cache.state);
-  json["trouble"] = status.cache.trouble.empty() ? status.bind_trouble : status.cache.trouble;
+  // Why it could not be brought online came after why it went offline.
+  json["trouble"] = status.bind_trouble.empty() ? status.cache.trouble : status.bind_trouble;
   if (status.cache.backend) {
     const fscache::BackendStatus& backend = *status.cache.backend;
     json["used_bytes"] = backend.used_bytes;

@@ -192,6 +192,16 @@ void Cache::on_hang(bool hangs) {
   }
 }
 
+void Cache::forget_trouble() {
+  const MutexLock lock(mutex_);
+  if (online_ == nullptr && state_ == CacheState::kError) {
+    state_ = CacheState::kWithdrawn;
+  }
+  if (online_ == nullptr) {
+    trouble_.clear();
+  }
+}
+
 CacheStatus Cache::status() const {
   CacheStatus status;
   std::shared_ptr<OnlineBackend> online;

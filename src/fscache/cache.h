@@ -84,6 +84,9 @@ class Cache : public std::enable_shared_from_this<Cache> {
   // held.
   void note_error(const OnlineBackend& backend, const Error& error) EXCLUDES(mutex_);
 
+  // It may come online again: why it went does not count any more.
+  void forget_trouble() EXCLUDES(mutex_);
+
   [[nodiscard]] CacheStatus status() const EXCLUDES(mutex_);
 
  private:

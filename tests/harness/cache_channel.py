@@ -38,7 +38,7 @@ class CacheChannel:
         passengers = []
         if descriptor is not None:
             passengers = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [descriptor]))]
-        self._socket.sendmsg([text.encode()], passengers)
+        self.send(text, passengers)
         while True:
             kind, body = self._receive()
             if kind == "state":
@@ -47,6 +47,10 @@ class CacheChannel:
                 return body
             else:
                 raise Refused(*body.split(" ", 1))
+
+    def send(self, text, passengers=()):
+        """Does not wait for the answer."""
+        self._socket.sendmsg([text.encode()], passengers)
 
     def bind(self, directory, *settings):
         """`directory` is opened here, as a daemon does before it gives up its rights."""

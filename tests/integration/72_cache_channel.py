@@ -2,15 +2,18 @@
 
 import os
 import pathlib
+import shutil
 import socket
 import sys
+import time
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
 
-from harness import larder, trees
+from harness import larder, loopfs, trees
 from harness.cache_channel import CacheChannel, Refused
 from harness.case import main
 from harness.held_case import HeldCase
+from harness.mounted_case import MountedCase
 from harness.processes import wait_until
 
 _MIB = 1 << 20
@@ -99,6 +102,16 @@ class Life(ChannelCase):
             channel = self.hold()
         self.assertLess(self.read_all_cold(), _MIB)
 
+    def test_the_next_holder_waits_for_one_who_was_killed_in_the_middle_of_a_cull(self):
+        channel = self.hold()
+        self.read_until_warm()
+        objects = self.wait_for_objects()
+        for _ in range(20):
+            channel.send("cull " + "\n".join(objects))
+            channel.stop()
+            channel = self.hold()
+        self.assertEqual(self.cache()["state"], "active")
+
     def test_what_changed_on_the_server_meanwhile_is_fetched(self):
         channel = self.hold()
         self.read_until_warm()
@@ -177,6 +190,121 @@ class Detach(ChannelCase):
     def test_what_is_not_there_is_refused(self):
         self.assertIn("no cache nobody", self.larder.refusal("cache", "detach", "nobody"))
         self.assertIn("not detached", self.larder.refusal("cache", "attach", _TAG))
+
+
+    def test_what_was_told_before_does_not_hold_after_attach(self):
+        channel = self.hold()
+        self.larder.run("cache", "detach", _TAG)
+        self.larder.run("cache", "attach", _TAG)
+        self.assertIn("waits for its cachefilesd", self.cache()["trouble"])
+        channel.stop()
+        shutil.rmtree(self.place)
+        self.make_place(self.place)
+        (self.place / "strange").write_bytes(b"")
+        began = time.monotonic()
+        with self.assertRaises(Refused):
+            self.hold()
+        self.assertLess(time.monotonic() - began, 5, "nothing that waiting would change")
+        self.assertIn("cannot be used", self.cache()["trouble"])
+
+
+class NamedByDirectory(MountedCase):
+    """A mount names the directory of its cache: the engine has it, as long as no channel takes it over."""
+
+    def fill(self):
+        for number in range(4):
+            trees.write_file(self.export / f"large{number}", 2 * _MIB + number, self.seed + number)
+
+    def setUp(self):
+        super().setUp()
+        self.settle()
+        self.place = self.larder.cache_directory
+        self.wait_until_warm()
+
+    def cache(self):
+        return self.larder.status()["caches"][0]
+
+    def from_server(self):
+        return sum(mount["bytes_from_server"] for mount in self.larder.status()["mounts"])
+
+    def read_cold(self):
+        larder.drop_page_cache()
+        before = self.from_server()
+        self.assert_same_tree(self.export, self.mounted)
+        return self.from_server() - before
+
+    def wait_until_warm(self):
+        wait_until(lambda: self.read_cold() == 0, 30, "everything to come from the cache")
+
+    def take_over(self):
+        channel = self.begin(CacheChannel(self.larder.runtime_directory))
+        channel.bind(self.place)
+        return channel
+
+    def test_a_channel_that_took_it_over_hangs_up_with_a_file_open(self):
+        channel = self.take_over()
+        self.assertIn("process", self.cache()["holder"])
+        with open(self.mounted / "large0", "rb") as held:
+            held.read(10)
+            channel.stop()
+            wait_until(lambda: self.cache()["state"] == "withdrawn", 10, "it to be withdrawn")
+            self.assertGreater(self.read_cold(), 0)
+            self.larder.mount(self.proxy.url(), self.directory / "other", self.options)
+            self.assertEqual(self.cache()["state"], "active", "the engine has it again")
+            self.assertEqual(self.cache()["holder"], "")
+            self.wait_until_warm()
+            channel = self.take_over()
+            channel.stop()
+            wait_until(lambda: self.cache()["state"] == "withdrawn", 10, "it to be withdrawn")
+            self.take_over()
+            self.wait_until_warm()
+
+    def test_it_is_attached_with_a_file_open(self):
+        with open(self.mounted / "large0", "rb") as held:
+            held.read(10)
+            self.assertIn("still open", self.larder.run("cache", "detach", self.place))
+            self.larder.run("cache", "attach", self.place)
+            wait_until(lambda: self.cache()["state"] == "active", 10, "it to be online")
+            self.assertEqual(self.cache()["trouble"], "")
+            self.wait_until_warm()
+
+    def test_its_size_outlives_being_detached(self):
+        self.remount("cachesize=30M")
+        for verb in ("detach", "attach"):
+            self.larder.run("cache", verb, self.place)
+        wait_until(lambda: self.cache()["state"] == "active", 10, "it to be online")
+        self.assertEqual(self.cache()["limit_bytes"], 30 * _MIB)
+
+    def test_another_tag_is_told_who_has_it(self):
+        channel = self.begin(CacheChannel(self.larder.runtime_directory))
+        with self.assertRaises(Refused) as refused:
+            channel.bind(self.place, "tag another")
+        self.assertEqual(refused.exception.name, "EBUSY")
+        self.assertIn(str(self.place), refused.exception.sentence)
+
+
+class HangingDisk(MountedCase):
+    """The disk of the cache that the mount names does not answer from the start."""
+
+    def fill(self):
+        trees.write_file(self.export / "file", _MIB, self.seed)
+
+    def cache_directory(self):
+        self.disk = self.begin(loopfs.LoopFs(self.directory / "disk", 64 * _MIB))
+        self.disk.freeze()
+        self._cleanup.defer(self.disk.thaw)
+        return self.disk.mountpoint / "cache"
+
+    def test_it_is_detached_while_it_is_being_bound(self):
+        told = self.larder.run("cache", "detach", self.larder.cache_directory)
+        self.assertNotIn("disk is free", told)
+        self.disk.thaw()
+        time.sleep(12)  # it is tried again every 10 seconds
+        cache = self.larder.status()["caches"][0]
+        self.assertEqual(cache["state"], "not-present")
+        self.assertIn("larder cache attach", cache["trouble"])
+        self.larder.run("cache", "attach", self.larder.cache_directory)
+        wait_until(lambda: self.larder.status()["caches"][0]["state"] == "active", 20, "it to be online")
 
 
 class Commands(ChannelCase):
