@@ -167,6 +167,11 @@ class Cache final : public DirectoryCache {
     return status;
   }
 
+  bool take_pressed() override {
+    return core_.pressure.take(core_.space.culling(), core_.counters.culled_objects.value(),
+                               core_.clock.now());
+  }
+
   bool usable() const override { return core_.usable(); }
 
   void set_caretaker(std::move_only_function<void()> changed) override {
@@ -310,6 +315,9 @@ class Cache final : public DirectoryCache {
       last = TRY(
           rotation_.cull_slice(fan_out_, large_, share, core_.file_time(), least_stamp_seconds_));
       core_.space.note_filesystem(TRY(core_.root->space()));
+    }
+    if (last.exhausted) {
+      core_.pressure.note_in_vain();
     }
     set_stamp_seconds(rotation_.oldest_seconds());
     return {};

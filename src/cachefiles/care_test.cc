@@ -8,11 +8,13 @@
 
 #include <gtest/gtest.h>
 
+#include "base/bytes.h"
 #include "base/error.h"
 #include "base/result.h"
 #include "cachefiles/cache.h"
 #include "cachefiles/cache_fixture_test.h"
 #include "cachefiles/space.h"
+#include "fscache/backend.h"
 #include "os/filesystem.h"
 
 namespace larder::cachefiles {
@@ -209,6 +211,110 @@ TEST_F(CareTest, AsksForNoCullBeforeItHasCounted) {
   (void)cache_->run_maintenance();
   EXPECT_FALSE(space().culling);
   EXPECT_TRUE(cache_->status().objects_exact);
+}
+
+// ---- Pressed for room.
+
+class PressedTest : public CareTest {
+ protected:
+  static constexpr std::uint64_t kSize = 30 * kMega;
+
+  // Objects that stay open, until one finds no room.
+  void fill_and_hold(std::uint64_t size = kSize) {
+    ASSERT_TRUE(cache_->set_limits({size, {}, {}}));
+    for (std::uint64_t i = 0; i <= size / kMega; ++i) {
+      const std::string key = "file" + std::to_string(held_.size());
+      held_.push_back(open(key, 1, kMega));
+      (void)cache_->run_maintenance();  // the ceiling follows
+      if (!fill(*held_.back(), content_of(key, 1, kMega))) {
+        return;
+      }
+    }
+    FAIL() << "there was room for more than the size";
+  }
+
+  bool refused_and_pressed() {
+    EXPECT_FALSE(held_.back()->write(0, Bytes(content_of("more", 1, kMega))));
+    return pressed();
+  }
+
+  // As fscache asks.
+  bool pressed() {
+    (void)cache_->run_maintenance();
+    return cache_->take_pressed();
+  }
+
+  void TearDown() override { held_.clear(); }
+
+  std::vector<std::unique_ptr<fscache::BackendObject>> held_;
+};
+
+TEST_F(PressedTest, IsSaidWhileWhatIsLeftIsInUse) {
+  bind();
+  fill_and_hold();
+  EXPECT_TRUE(pressed());
+  EXPECT_TRUE(pressed()) << "a cull looks again";
+  held_.clear();
+  EXPECT_FALSE(pressed());
+  EXPECT_LT(cache_->status().used_bytes, kSize);
+}
+
+TEST_F(PressedTest, IsNotSaidWhereACullFindsEnough) {
+  bind();
+  ASSERT_TRUE(cache_->set_limits({kSize, {}, {}}));
+  for (int i = 0; i < 400; ++i) {
+    keep("file" + std::to_string(i), 1, kMega / 4);
+    EXPECT_FALSE(pressed());
+  }
+  EXPECT_GT(cache_->status().culled_objects, 50U);
+}
+
+// The ceiling on the disk is lower than the limit, for a moment.
+TEST_F(PressedTest, IsNotSaidWhereOnlyTheCeilingWasMet) {
+  options_.headroom_bytes = 2 * kMega;
+  bind();
+  const auto object = open("file", 1, 10 * kMega);
+  ASSERT_FALSE(fill(*object, content_of("file", 1, 10 * kMega)));
+  EXPECT_FALSE(pressed());
+}
+
+// Who culls from outside may only be slower than the readers.
+TEST_F(PressedTest, ACaretakersCacheWaitsForHimFirst) {
+  bind_cared_for();
+  fill_and_hold();
+  EXPECT_FALSE(pressed());
+  clock_.advance(std::chrono::milliseconds(400));
+  EXPECT_FALSE(refused_and_pressed());
+  clock_.advance(std::chrono::milliseconds(100));
+  EXPECT_FALSE(pressed()) << "nothing was refused meanwhile";
+  EXPECT_TRUE(refused_and_pressed());
+  EXPECT_FALSE(refused_and_pressed()) << "what was given up is to be found first";
+  clock_.advance(std::chrono::milliseconds(500));
+  EXPECT_TRUE(refused_and_pressed());
+}
+
+TEST_F(PressedTest, ACaretakerWhoFindsSomethingIsNotHelped) {
+  bind_cared_for();
+  keep("other", 1, 3 * kKilo);
+  const Place other = objects().at(0);
+  fill_and_hold();
+  EXPECT_FALSE(pressed());
+  clock_.advance(std::chrono::milliseconds(500));
+  ASSERT_TRUE(cull(other));
+  EXPECT_FALSE(refused_and_pressed());
+  clock_.advance(std::chrono::milliseconds(500));
+  EXPECT_TRUE(refused_and_pressed());
+}
+
+TEST_F(PressedTest, IsOverWhenThereIsRoom) {
+  bind_cared_for();
+  fill_and_hold();
+  EXPECT_FALSE(pressed());
+  ASSERT_TRUE(cache_->set_limits({2 * kSize, {}, {}}));
+  clock_.advance(std::chrono::milliseconds(500));
+  EXPECT_FALSE(pressed());
+  fill_and_hold(2 * kSize);
+  EXPECT_FALSE(pressed()) << "the time begins anew";
 }
 
 }  // namespace

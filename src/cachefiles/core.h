@@ -21,6 +21,7 @@
 #include "cachefiles/epochs.h"
 #include "cachefiles/kept_directories.h"
 #include "cachefiles/open_files.h"
+#include "cachefiles/pressure.h"
 #include "cachefiles/recent_count.h"
 #include "cachefiles/space.h"
 #include "cachefiles/write_back.h"
@@ -70,6 +71,7 @@ struct Core {
   WriteBack write_back;
   CoreCounters counters;
   Caretaker caretaker;
+  Pressure pressure;
 
   // Seconds after which a stamp of last use is old enough to be written again.
   std::atomic<double> stamp_seconds{60};

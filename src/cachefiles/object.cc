@@ -441,6 +441,9 @@ Result<> Object::charge(std::uint64_t bytes) {
       linked_bytes_ = linked ? charged_ : 0;
     }
   }
+  if (!reserved) {
+    core_.pressure.note_refused();
+  }
   if (!reserved || core_.space.wants_care()) {
     core_.wake();
   }

@@ -182,6 +182,9 @@ class Backend {
   // ---- From memory.
 
   [[nodiscard]] virtual BackendStatus status() const = 0;
+  // Room is short, and nobody can make any, because what is left is in use. To be asked once after
+  // each run_maintenance(), by the same thread.
+  [[nodiscard]] virtual bool take_pressed() = 0;
   // False after an I/O error: nothing of it may be used any more, only destroyed.
   [[nodiscard]] virtual bool usable() const = 0;
 };

@@ -26,6 +26,8 @@ namespace larder::fscache {
 namespace {
 
 constexpr std::size_t kMostQueuedMaintenance = 16;
+// What was let go has left the disk pool by then, and can be culled.
+constexpr std::chrono::milliseconds kBetweenAsking{100};
 
 }  // namespace
 
@@ -253,12 +255,42 @@ void Cache::maintain(const std::weak_ptr<OnlineBackend>& weak) {
       return;
     }
   }
-  const Duration next = online->backend->run_maintenance();
+  Duration next = online->backend->run_maintenance();
   if (!online->backend->usable()) {
     note_error(*online, Error(Errc::kCacheDead, online->backend->status().trouble));
     return;
   }
+  if (online->backend->take_pressed()) {
+    next = std::min(next, ask_for_room().value_or(next));
+  }
   schedule_maintenance(weak, std::max(next, Duration(std::chrono::milliseconds(1))));
+}
+
+void Cache::add_room_giver(std::weak_ptr<RoomGiver> giver) {
+  const MutexLock lock(mutex_);
+  std::erase_if(room_givers_, [](const auto& other) { return other.expired(); });
+  room_givers_.push_back(std::move(giver));
+}
+
+// In how long there may be room; nullopt: nobody has anything to give.
+std::optional<Duration> Cache::ask_for_room() {
+  const MonotonicTime now = executor_.clock().now();
+  if (now < ask_again_) {
+    return ask_again_ - now;
+  }
+  ask_again_ = now + kBetweenAsking;
+  std::vector<std::weak_ptr<RoomGiver>> givers;
+  {
+    const MutexLock lock(mutex_);
+    givers = room_givers_;
+  }
+  bool given = false;
+  for (const std::weak_ptr<RoomGiver>& weak : givers) {
+    if (const std::shared_ptr<RoomGiver> giver = weak.lock()) {
+      given = giver->give_room() || given;
+    }
+  }
+  return given ? std::optional<Duration>(kBetweenAsking) : std::nullopt;
 }
 
 std::shared_ptr<Cache> Caches::find_or_make(const std::string& tag) {

@@ -14,6 +14,7 @@
 #include <utility>
 #include <vector>
 
+#include "base/clock.h"
 #include "base/executor.h"
 #include "base/gate.h"
 #include "base/mutex.h"
@@ -48,6 +49,21 @@ struct OnlineBackend {
   std::unique_ptr<Backend> backend;
   DiskWork* work = nullptr;          // the cache's
   std::atomic<bool> offline{false};  // withdrawn: nothing new is read from it or kept in it
+};
+
+// Keeps cookies that nobody needs just now, for who may need them again, and with them objects in
+// use.
+class RoomGiver {
+ public:
+  RoomGiver() = default;
+  RoomGiver(const RoomGiver&) = delete;
+  RoomGiver& operator=(const RoomGiver&) = delete;
+  virtual ~RoomGiver() = default;
+
+  // The cache is pressed for room: lets go of some of them. False: there are none. Called by the
+  // thread that maintains the cache, a few times a second at most, under no lock; must not wait for
+  // that cache.
+  virtual bool give_room() = 0;
 };
 
 // Threads: any. Life: owned by Caches; every volume and cookie goes before it.
@@ -87,6 +103,9 @@ class Cache : public std::enable_shared_from_this<Cache> {
   // It may come online again: why it went does not count any more.
   void forget_trouble() EXCLUDES(mutex_);
 
+  // Whom to ask when room is short, as long as he lives.
+  void add_room_giver(std::weak_ptr<RoomGiver> giver) EXCLUDES(mutex_);
+
   [[nodiscard]] CacheStatus status() const EXCLUDES(mutex_);
 
  private:
@@ -94,6 +113,7 @@ class Cache : public std::enable_shared_from_this<Cache> {
   void schedule_maintenance(const std::weak_ptr<OnlineBackend>& online, Duration delay)
       EXCLUDES(mutex_);
   void maintain(const std::weak_ptr<OnlineBackend>& weak);
+  [[nodiscard]] std::optional<Duration> ask_for_room() EXCLUDES(mutex_);
   void retire(OnlineBackend* online) EXCLUDES(mutex_);
 
   const std::string tag_;
@@ -110,6 +130,8 @@ class Cache : public std::enable_shared_from_this<Cache> {
   std::vector<Task> when_withdrawn_ GUARDED_BY(mutex_);
   bool hangs_ GUARDED_BY(mutex_) = false;
   std::optional<TimerId> next_maintenance_ GUARDED_BY(mutex_);
+  std::vector<std::weak_ptr<RoomGiver>> room_givers_ GUARDED_BY(mutex_);
+  MonotonicTime ask_again_{};  // of the thread that maintains: for room
   std::shared_ptr<DiskWork> work_;
   std::unique_ptr<Pool> maintenance_;
 };

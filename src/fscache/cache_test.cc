@@ -305,5 +305,80 @@ TEST_F(CacheTest, WithoutACacheEverythingIsTheServers) {
   EXPECT_EQ(write(file, std::string(4096, 'x')), Errc::kNotFound);
 }
 
+// ---- A cache that is pressed for room.
+
+class CountingGiver final : public RoomGiver {
+ public:
+  bool give_room() override {
+    ++asked;
+    return left-- > 0;
+  }
+
+  int asked = 0;
+  int left = 0;  // how often it has something to give
+};
+
+class PressedCacheTest : public CacheTest {
+ protected:
+  void SetUp() override {
+    bring_online();
+    cache_->add_room_giver(giver_);
+    file_ = cookie("a");
+    look_up(file_);
+  }
+
+  // A write that finds no room.
+  void press() {
+    script_.disk.full = true;
+    EXPECT_EQ(write(file_, std::string(4096, 'x')), Errc::kNoSpace);
+  }
+
+  std::shared_ptr<CountingGiver> giver_ = std::make_shared<CountingGiver>();
+  std::shared_ptr<Cookie> file_;
+};
+
+TEST_F(PressedCacheTest, AsksNobodyWhileThereIsRoom) {
+  ASSERT_EQ(write(file_, std::string(4096, 'x')), std::nullopt);
+  (*script_.disk.wake)();
+  stepper_.run();
+  EXPECT_EQ(giver_->asked, 0);
+}
+
+TEST_F(PressedCacheTest, AsksAFewTimesASecondAtMost) {
+  press();
+  EXPECT_EQ(giver_->asked, 1);
+  for (int i = 0; i < 1000; ++i) {
+    press();
+  }
+  EXPECT_EQ(giver_->asked, 1);
+  for (int i = 0; i < 1000; ++i) {
+    stepper_.advance(std::chrono::milliseconds(1));
+    press();
+  }
+  EXPECT_LE(giver_->asked, 11);
+  EXPECT_GE(giver_->asked, 10);
+}
+
+TEST_F(PressedCacheTest, LooksAgainSoonAfterSomethingWasGiven) {
+  giver_->left = 1;
+  press();
+  script_.disk.pressed = true;  // as maintenance will find
+  stepper_.advance(std::chrono::milliseconds(100));
+  stepper_.run();
+  EXPECT_EQ(giver_->asked, 2);
+  script_.disk.pressed = true;
+  stepper_.advance(seconds(10));
+  stepper_.run();
+  EXPECT_EQ(giver_->asked, 2) << "nothing was given: it waits for others";
+}
+
+TEST_F(PressedCacheTest, WhoIsGoneIsNotAsked) {
+  const auto other = std::make_shared<CountingGiver>();
+  giver_.reset();
+  cache_->add_room_giver(other);
+  press();
+  EXPECT_EQ(other->asked, 1);
+}
+
 }  // namespace
 }  // namespace larder::fscache

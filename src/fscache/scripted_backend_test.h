@@ -76,6 +76,8 @@ class ScriptedBackend final : public Backend {
 
   [[nodiscard]] BackendStatus status() const override { return inner_->status(); }
 
+  [[nodiscard]] bool take_pressed() override { return inner_->take_pressed(); }
+
   [[nodiscard]] bool usable() const override { return inner_->usable(); }
 
  private:

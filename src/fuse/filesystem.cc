@@ -36,16 +36,16 @@ constexpr std::uint32_t kMostOpcode = 63;
 // Tells the kernel that a file changed. The share keeps it beyond the life of the mount.
 class Filesystem::Notices final : public netfs::InvalidationSink {
  public:
-  // `open`: closed before the session goes.
-  Notices(NodeTable& nodes, Session& session, const std::shared_ptr<Gate>& open)
-      : nodes_(nodes), open_(open), session_(&session) {}
+  // `open`: closed before the session goes, and the filesystem.
+  Notices(Filesystem& filesystem, Session& session, const std::shared_ptr<Gate>& open)
+      : filesystem_(filesystem), open_(open), session_(&session) {}
 
   void data_changed(const netfs::Inode& inode) override EXCLUDES(mutex_) {
     const MutexLock lock(mutex_);
     if (session_ == nullptr) {
       return;
     }
-    if (const auto node = nodes_.forget_contents(inode)) {
+    if (const auto node = filesystem_.nodes_.forget_contents(inode)) {
       session_->invalidate(*node);
     }
   }
@@ -63,13 +63,19 @@ class Filesystem::Notices final : public netfs::InvalidationSink {
     }
   }
 
+  bool give_room() override {
+    const auto gate = open_.lock();
+    const Gate::Pass pass = gate ? gate->enter() : Gate::Pass();
+    return pass && filesystem_.give_room();
+  }
+
   void close() EXCLUDES(mutex_) {
     const MutexLock lock(mutex_);
     session_ = nullptr;
   }
 
  private:
-  NodeTable& nodes_;
+  Filesystem& filesystem_;
   const std::weak_ptr<Gate> open_;
   Mutex mutex_{LockRank::kSession};
   Session* session_ GUARDED_BY(mutex_);
@@ -94,7 +100,7 @@ Filesystem::~Filesystem() = default;
 void Filesystem::attach(Session& session, const FilesystemOptions& options) {
   session_ = &session;
   options_ = options;
-  notices_ = std::make_shared<Notices>(nodes_, session, timers_);
+  notices_ = std::make_shared<Notices>(*this, session, timers_);
   share_.set_invalidation_sink(notices_);
   const Result<NodeId> root = nodes_.reference(mount_id_, share_.root());
   CHECK(root.has_value(), "no room for the root of mount {}", mount_id_);

@@ -8,12 +8,14 @@
 #include <chrono>
 #include <cstddef>
 #include <cstdint>
+#include <deque>
 #include <functional>
 #include <memory>
 #include <optional>
 #include <string>
 
 #include "base/buffer.h"
+#include "base/clock.h"
 #include "base/counter.h"
 #include "base/error.h"
 #include "base/executor.h"
@@ -243,7 +245,11 @@ class Filesystem final : public Handler {
                      std::move_only_function<void()> done);
   void sample_backing(const netfs::Version& version);
   void close_node(std::uint64_t nodeid);
-  void let_backing_go(std::uint64_t nodeid, std::uint64_t round);
+  void linger(std::uint64_t nodeid, std::uint64_t round) EXCLUDES(mutex_);
+  void end_lingering() EXCLUDES(mutex_);
+  // False: it was let go before, or is open again.
+  bool let_backing_go(std::uint64_t nodeid, std::uint64_t round);
+  bool give_room() EXCLUDES(mutex_);
   // What a node held that the kernel has forgotten; null: nothing.
   void give_back(std::unique_ptr<NodeOpen> gone) EXCLUDES(mutex_);
   void start_read(const RequestRef& request, const HandleRef& handle, int attempt);
@@ -252,6 +258,13 @@ class Filesystem final : public Handler {
   void fill_directory(const RequestRef& request, const HandleRef& handle);
 
   class Notices;
+
+  // A backing file that stays registered for a moment after its last close.
+  struct Lingering {
+    std::uint64_t nodeid;
+    std::uint64_t round;
+    MonotonicTime until;
+  };
 
   const std::uint32_t mount_id_;
   netfs::Share& share_;
@@ -278,6 +291,7 @@ class Filesystem final : public Handler {
 
   mutable Mutex mutex_{LockRank::kNode};
   std::uint64_t backing_ids_ GUARDED_BY(mutex_) = 0;
+  std::deque<Lingering> lingering_ GUARDED_BY(mutex_);  // in the order in which they were closed
   std::string passthrough_trouble_ GUARDED_BY(mutex_);
 };
 

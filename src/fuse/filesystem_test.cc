@@ -242,6 +242,36 @@ TEST_F(FilesystemTest, ACompleteFileIsHandedToTheKernel) {
   EXPECT_EQ(fake_.filesystem->statistics().backing_ids, 0U);
 }
 
+// What is registered is in use: the cache cannot cull it.
+TEST_F(FilesystemTest, ABackingFileThatNobodyHasOpenMakesRoom) {
+  const std::uint64_t node = fill_large();
+  fake_.server.add_file("other", pattern(kLarge, 3));
+  fake_.server.add_file("third", pattern(kLarge, 4));
+  close(node, open(node));
+  EXPECT_EQ(fake_.registrar.files.size(), 1U) << "kept for a moment";
+  const auto read_new = [&](const char* name, unsigned seed) {
+    const std::uint64_t other = lookup(name).nodeid;
+    const OpenOut opened = open(other);
+    EXPECT_EQ(read(other, opened), pattern(kLarge, seed));
+    close(other, opened);
+    fake_.stepper.run();
+  };
+  fake_.disk.full = true;
+  const OpenOut held = open(node);
+  ASSERT_NE(held.open_flags & kOpenPassthrough, 0U);
+  read_new("other", 3);
+  EXPECT_EQ(fake_.registrar.files.size(), 1U) << "it is open";
+  close(node, held);
+  fake_.advance(std::chrono::milliseconds(100));
+  read_new("third", 4);
+  EXPECT_THAT(fake_.registrar.files, IsEmpty());
+  EXPECT_EQ(fake_.filesystem->statistics().backing_ids, 0U);
+  fake_.disk.full = false;
+  const OpenOut again = open(node);
+  EXPECT_NE(again.open_flags & kOpenPassthrough, 0U);
+  close(node, again);
+}
+
 TEST_F(FilesystemTest, ADiskThatFailsUnderPassthroughIsLeftByTheNextOpens) {
   const std::uint64_t node = fill_large();
   const OpenOut held = open(node);

@@ -13,6 +13,7 @@
 #include <fcntl.h>
 
 #include "base/buffer.h"
+#include "base/clock.h"
 #include "base/error.h"
 #include "base/executor.h"
 #include "base/gate.h"
@@ -31,6 +32,7 @@
 #include "netfs/coherency.h"
 #include "netfs/held_versions.h"
 #include "netfs/inode.h"
+#include "netfs/recent_files.h"
 #include "netfs/share.h"
 #include "netfs/version.h"
 
@@ -516,17 +518,56 @@ void Filesystem::close_node(std::uint64_t nodeid) {
     share_.closed(closed);
   }
   if (linger_round != 0) {
-    executor_.timers().schedule(kBackingLinger,
-                                [this, nodeid, linger_round, weak = std::weak_ptr<Gate>(timers_)] {
-                                  const auto gate = weak.lock();
-                                  if (const Gate::Pass pass = gate ? gate->enter() : Gate::Pass()) {
-                                    let_backing_go(nodeid, linger_round);
-                                  }
-                                });
+    linger(nodeid, linger_round);
   }
 }
 
-void Filesystem::let_backing_go(std::uint64_t nodeid, std::uint64_t round) {
+void Filesystem::linger(std::uint64_t nodeid, std::uint64_t round) {
+  {
+    const MutexLock lock(mutex_);
+    lingering_.push_back({nodeid, round, executor_.clock().now() + kBackingLinger});
+  }
+  executor_.timers().schedule(kBackingLinger, [this, weak = std::weak_ptr<Gate>(timers_)] {
+    const auto gate = weak.lock();
+    if (const Gate::Pass pass = gate ? gate->enter() : Gate::Pass()) {
+      end_lingering();
+    }
+  });
+}
+
+void Filesystem::end_lingering() {
+  std::vector<Lingering> over;
+  {
+    const MutexLock lock(mutex_);
+    const MonotonicTime now = executor_.clock().now();
+    while (!lingering_.empty() && lingering_.front().until <= now) {
+      over.push_back(lingering_.front());
+      lingering_.pop_front();
+    }
+  }
+  for (const Lingering& one : over) {
+    let_backing_go(one.nodeid, one.round);
+  }
+}
+
+// The cache is pressed: some before their time.
+bool Filesystem::give_room() {
+  std::vector<Lingering> given;
+  {
+    const MutexLock lock(mutex_);
+    const auto end =
+        lingering_.begin() + static_cast<std::ptrdiff_t>(netfs::part_to_give(lingering_.size()));
+    given.assign(lingering_.begin(), end);
+    lingering_.erase(lingering_.begin(), end);
+  }
+  bool any = false;
+  for (const Lingering& one : given) {
+    any = let_backing_go(one.nodeid, one.round) || any;
+  }
+  return any;
+}
+
+bool Filesystem::let_backing_go(std::uint64_t nodeid, std::uint64_t round) {
   std::int32_t backing_id = 0;
   netfs::VersionRef version;
   netfs::PassthroughHoldRef hold;
@@ -544,6 +585,7 @@ void Filesystem::let_backing_go(std::uint64_t nodeid, std::uint64_t round) {
     const MutexLock lock(mutex_);
     --backing_ids_;
   }
+  return backing_id != 0;
 }
 
 // The kernel may forget a file while its registration lingers, and before it is told that the last

@@ -15,7 +15,6 @@
 
 #include <gtest/gtest.h>
 
-#include "base/bytes.h"
 #include "base/error.h"
 #include "base/result.h"
 #include "netfs/adapter.h"
@@ -37,6 +36,8 @@ class ToldHolders final : public InvalidationSink {
   void data_changed(const Inode& /*inode*/) override {}
 
   void attributes_changed(std::uint64_t holder) override { told.push_back(holder); }
+
+  bool give_room() override { return false; }
 
   std::vector<std::uint64_t> told;
 };
@@ -88,11 +89,6 @@ class HeldVersionsTest : public ShareTest {
     return wait<OpenFile>(
                [&](auto done) { share_->open(*look_up("file"), intent, caller_, std::move(done)); })
         .value();
-  }
-
-  static OwnedBytes bytes_of_text(std::string text) {
-    const auto kept = std::make_shared<const std::string>(std::move(text));
-    return {kept, bytes_of(*kept)};
   }
 
   using Answer = std::shared_ptr<std::optional<Result<Written>>>;

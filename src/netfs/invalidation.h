@@ -1,4 +1,5 @@
-// How netfs tells a front end that what it may have cached of a file is out of date.
+// How netfs tells a front end that what it may have cached of a file is out of date, or that what
+// it keeps of closed files takes the room of others.
 #pragma once
 
 #include <cstdint>
@@ -21,6 +22,9 @@ class InvalidationSink {
   // What is read by a hold for passthrough is another content now: size and stamps are to be asked
   // for anew. `holder`: as HeldVersions::hold() was given it. Has been done when it returns.
   virtual void attributes_changed(std::uint64_t holder) = 0;
+  // The cache is pressed for room: lets go of some files that nobody has open, those closed longest
+  // ago. False: there are none.
+  virtual bool give_room() = 0;
 };
 
 }  // namespace larder::netfs

@@ -2,16 +2,13 @@
 
 #include <cerrno>
 #include <chrono>
-#include <cstddef>
 #include <cstdint>
 #include <functional>
-#include <list>
 #include <memory>
 #include <optional>
 #include <string>
 #include <string_view>
 #include <utility>
-#include <vector>
 
 #include <fmt/format.h>
 
@@ -20,8 +17,6 @@
 #include "base/clock.h"
 #include "base/error.h"
 #include "base/executor.h"
-#include "base/gate.h"
-#include "base/mutex.h"
 #include "base/result.h"
 #include "fscache/cache.h"
 #include "netfs/adapter.h"
@@ -36,17 +31,11 @@
 #include "netfs/inode.h"
 #include "netfs/name_cache.h"
 #include "netfs/read_request.h"
+#include "netfs/recent_files.h"
 #include "netfs/share_context.h"
 #include "netfs/version.h"
 
 namespace larder::netfs {
-
-namespace {
-
-constexpr std::chrono::seconds kRecentTime{10};
-constexpr std::size_t kMostRecentFiles = 2048;
-
-}  // namespace
 
 void Share::start_mount(std::unique_ptr<Adapter> adapter, Executor& executor,
                         std::shared_ptr<fscache::Cache> cache, const ShareOptions& options,
@@ -78,7 +67,7 @@ Share::Share(std::unique_ptr<Adapter> adapter, Executor& executor,
                                               options.times, info_)),
       adapter_(context_->adapter),
       locks_(executor.timers()),
-      timers_(std::make_shared<Gate>()) {
+      recent_(std::make_shared<RecentFiles>(context_)) {
   root_ = context_->inodes.find_or_make(info_.root, info_.root_attributes, 0);
   context_->server_time.observe(info_.root_attributes.changed, executor_.clock().now());
 }
@@ -376,53 +365,7 @@ void Share::read(const OpenFile& open, ByteRange range, const std::shared_ptr<Ca
 
 void Share::closed(const std::shared_ptr<File>& file) {
   file->on_last_close();
-  keep_recent(file);
-}
-
-void Share::keep_recent(std::shared_ptr<File> file) {
-  std::shared_ptr<File> dropped;
-  bool set_timer = false;
-  {
-    const MutexLock lock(mutex_);
-    if (shut_down_) {
-      return;
-    }
-    recent_.push_back({std::move(file), executor_.clock().now() + kRecentTime});
-    if (recent_.size() > kMostRecentFiles) {
-      dropped = std::move(recent_.front().file);
-      recent_.pop_front();
-    }
-    set_timer = !std::exchange(recent_timer_set_, true);
-  }
-  if (set_timer) {
-    let_go_later(kRecentTime);
-  }
-}
-
-void Share::let_go_later(Duration delay) {
-  executor_.timers().schedule(delay, [this, weak = std::weak_ptr<Gate>(timers_)] {
-    const auto gate = weak.lock();
-    if (const Gate::Pass pass = gate ? gate->enter() : Gate::Pass()) {
-      let_go_of_old();
-    }
-  });
-}
-
-void Share::let_go_of_old() {
-  std::vector<std::shared_ptr<File>> dropped;
-  bool set_timer = false;
-  {
-    const MutexLock lock(mutex_);
-    const MonotonicTime now = executor_.clock().now();
-    while (!recent_.empty() && recent_.front().until <= now) {
-      dropped.push_back(std::move(recent_.front().file));
-      recent_.pop_front();
-    }
-    recent_timer_set_ = set_timer = !recent_.empty() && !shut_down_;
-  }
-  if (set_timer) {
-    let_go_later(std::chrono::seconds(1));
-  }
+  recent_->add(file);
 }
 
 void Share::flush(const InodeRef& inode, std::move_only_function<void(Result<>)> done) {
@@ -457,13 +400,7 @@ ShareStatistics Share::statistics() const {
 void Share::shut_down() {
   locks_.shut_down();
   adapter_.shut_down();
-  std::list<Recent> recent;
-  timers_->close_and_wait();
-  {
-    const MutexLock lock(mutex_);
-    shut_down_ = true;
-    recent.swap(recent_);
-  }
+  recent_->close();
 }
 
 }  // namespace larder::netfs

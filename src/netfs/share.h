@@ -5,7 +5,6 @@
 #include <chrono>
 #include <cstdint>
 #include <functional>
-#include <list>
 #include <memory>
 #include <optional>
 #include <string>
@@ -14,10 +13,7 @@
 #include "base/buffer.h"
 #include "base/byte_range.h"
 #include "base/executor.h"
-#include "base/gate.h"
-#include "base/mutex.h"
 #include "base/result.h"
-#include "base/thread_annotations.h"
 #include "fscache/cache.h"
 #include "fscache/volume.h"
 #include "netfs/access_cache.h"
@@ -34,6 +30,7 @@
 #include "netfs/invalidation.h"
 #include "netfs/lock_table.h"
 #include "netfs/read_request.h"
+#include "netfs/recent_files.h"
 #include "netfs/share_context.h"
 #include "netfs/version.h"
 #include "netfs/write_store.h"
@@ -323,10 +320,6 @@ class Share {
   void set_at_server(const InodeRef& inode, const AttributeChanges& changes,
                      const CredentialRef& credential, Done<void> done);
 
-  void keep_recent(std::shared_ptr<File> file) EXCLUDES(mutex_);
-  void let_go_later(Duration delay);
-  void let_go_of_old() EXCLUDES(mutex_);
-
   Executor& executor_;
   const ShareOptions options_;
   const ShareInfo info_;
@@ -336,18 +329,7 @@ class Share {
   InodeRef root_;
   LockTable locks_;
 
-  mutable Mutex mutex_{LockRank::kInode};
-
-  // Files that were closed a moment ago, oldest first: opened again, they need no disk.
-  struct Recent {
-    std::shared_ptr<File> file;
-    MonotonicTime until;
-  };
-
-  std::list<Recent> recent_ GUARDED_BY(mutex_);
-  bool recent_timer_set_ GUARDED_BY(mutex_) = false;
-  bool shut_down_ GUARDED_BY(mutex_) = false;
-  std::shared_ptr<Gate> timers_;  // what runs later holds it weakly
+  const std::shared_ptr<RecentFiles> recent_;
 };
 
 }  // namespace larder::netfs

@@ -91,6 +91,16 @@ class ShareContext : public std::enable_shared_from_this<ShareContext> {
     }
   }
 
+  // The cache is pressed for room: what the front end keeps of closed files. False: nothing.
+  bool give_front_room() { return invalidation_ != nullptr && invalidation_->give_room(); }
+
+  // Who is asked then.
+  void add_room_giver(std::weak_ptr<fscache::RoomGiver> giver) {
+    if (cache_ != nullptr) {
+      cache_->add_room_giver(std::move(giver));
+    }
+  }
+
   // To be called once, before the first request.
   void set_write_store(std::unique_ptr<WriteStore> store) { write_store = std::move(store); }
 

@@ -23,6 +23,7 @@
 #include "netfs/inode.h"
 #include "netfs/read_request.h"
 #include "netfs/share.h"
+#include "netfs/writer.h"
 #include "testing/fake_server.h"
 #include "testing/memory_backend.h"
 #include "testing/stepper.h"
@@ -89,6 +90,11 @@ class ShareTest : public ::testing::Test {
       share_.reset();
       stepper_.run();
     }
+  }
+
+  static OwnedBytes bytes_of_text(std::string text) {
+    const auto kept = std::make_shared<const std::string>(std::move(text));
+    return {kept, bytes_of(*kept)};
   }
 
   // Runs until the answer of an asynchronous call is there.

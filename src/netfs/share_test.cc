@@ -361,6 +361,8 @@ class CountingSink final : public InvalidationSink {
 
   void attributes_changed(std::uint64_t /*holder*/) override {}
 
+  bool give_room() override { return false; }
+
   int count = 0;
 };
 

@@ -11,7 +11,6 @@
 
 #include <gtest/gtest.h>
 
-#include "base/bytes.h"
 #include "base/error.h"
 #include "base/result.h"
 #include "netfs/adapter.h"
@@ -40,11 +39,6 @@ class ShareWriteTest : public ShareTest {
     intent.open.write = true;
     return wait<Created>(
         [&](auto done) { share_->create(share_->root(), name, intent, caller_, std::move(done)); });
-  }
-
-  static OwnedBytes bytes_of_text(std::string text) {
-    const auto kept = std::make_shared<const std::string>(std::move(text));
-    return {kept, bytes_of(*kept)};
   }
 
   // Answered when the server has it.

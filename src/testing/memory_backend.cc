@@ -94,6 +94,11 @@ class MemoryObject final : public fscache::BackendObject {
       --disk_.fail_writes;
       return fail(Errc::kNoSpace, "full");
     }
+    if (disk_.full) {
+      disk_.pressed = true;
+      (*disk_.wake)();
+      return fail(Errc::kNoSpace, "full");
+    }
     const ByteRange range{offset, from.size()};
     CHECK(range.end() <= stored_->description.size);
     std::ranges::copy(text_of(from), stored_->bytes.begin() + static_cast<std::ptrdiff_t>(offset));
@@ -220,11 +225,15 @@ class MemoryBackend final : public fscache::Backend {
 
   Duration run_maintenance() override { return std::chrono::hours(24); }
 
-  void set_maintenance_wake(std::move_only_function<void()> /*wake*/) override {}
+  void set_maintenance_wake(std::move_only_function<void()> wake) override {
+    disk_.wake = std::make_shared<std::move_only_function<void()>>(std::move(wake));
+  }
 
   Result<> withdraw() override { return {}; }
 
   [[nodiscard]] fscache::BackendStatus status() const override { return {}; }
+
+  [[nodiscard]] bool take_pressed() override { return std::exchange(disk_.pressed, false); }
 
   [[nodiscard]] bool usable() const override { return !disk_.dead; }
 

@@ -32,10 +32,15 @@ struct MemoryDisk {
   int fail_reads = 0;                        // the next reads fail with kCorrupt
   int fail_writes = 0;                       // the next writes fail with kNoSpace
   int fail_overwrites = 0;                   // the next overwrite() or resize() fail with kNoSpace
+  bool full = false;                         // writes fail with kNoSpace, and room is short
   bool dead = false;                         // everything fails with kIo
   std::optional<std::uint64_t> failed_read;  // where the kernel met an error, as objects say
   std::function<void()> before_read = {};    // may let time pass: the disk hangs
   std::function<void()> before_overwrite = {};
+
+  // ---- What the backend has to say.
+  bool pressed = false;  // since it was last asked
+  std::shared_ptr<std::move_only_function<void()>> wake = nullptr;
 };
 
 // Threads: one (the Stepper's). `disk` outlives it.

@@ -53,19 +53,12 @@ class OwnSize(OwnDisk):
         """Nothing yet, a moment after the start."""
         return next(iter(self.larder.status()["caches"]), {})
 
-    def cache_bytes(self):
-        total = 0
-        for path in self.disk.mountpoint.rglob("*"):
-            with contextlib.suppress(FileNotFoundError):  # culled at this moment
-                total += path.lstat().st_blocks * 512
-        return total
-
     def read_all_within_the_limit(self):
         most, most_used = 0, 0
         for path in self.export.rglob("*"):
             if path.is_file():
                 self.read(path.relative_to(self.export))
-            most = max(most, self.cache_bytes())
+            most = max(most, trees.bytes_on_disk(self.disk.mountpoint))
             # Also what has no name on the disk yet, which comes some seconds after the last close.
             most_used = max(most_used, self.larder.status()["caches"][0]["used_bytes"])
         self.assertLessEqual(most, self.LIMIT)

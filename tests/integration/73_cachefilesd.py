@@ -1,5 +1,6 @@
 """cachefilesd: our daemon keeps a cache within its limits for years, dies, comes back, and no reader notices."""
 
+import itertools
 import os
 import pathlib
 import random
@@ -296,7 +297,6 @@ class HotSet(DaemonCase):
     SECONDS = int(os.environ.get("LARDER_HOT_SECONDS", "40"))
 
     def test_a_hot_set_stays_in_a_cache_that_is_too_small(self):
-        """What was closed less than 10 s ago counts as in use: the readers are slow enough for the others."""
         limit = 26 * _MIB * self.SCALE
         self.start_daemon(size=f"{26 * self.SCALE}M")
         load = self.begin(Load(self, self.names, hot=self.names[:self.HOT], pause=0.1))
@@ -313,33 +313,79 @@ class HotSet(DaemonCase):
         self.assertTrue(self.daemon.is_running())
 
 
-class Load:
-    """Four readers of a mount; what they find wrong is in `problems`."""
+class Crowd(DaemonCase):
+    """More is read than fits, faster than closed files are let go."""
 
-    def __init__(self, case, names, hot=(), pause=0):
+    DISK_BYTES = 256 * _MIB
+    FILES = 1024
+    FILE_BYTES = 256 * _KIB
+    SIZE = "64M"
+
+    def files_let_go(self):
+        return self.larder.status()["mounts"][0]["files_let_go"]
+
+    def test_readers_in_a_hurry_do_not_freeze_the_cache(self):
+        """All that it holds was closed less than 10 s ago: it takes new files all the same."""
+        self.start_daemon()
+        load = self.begin(Load(self, self.names, in_turn=True))
+        fill = 64 * _MIB // self.FILE_BYTES
+
+        def has_changed():
+            cache = self.cache()
+            self.assertLessEqual(cache["used_bytes"], 64 * _MIB)
+            return cache["culled_objects"] >= fill
+
+        wait_until(has_changed, 90, "as much to be culled as fits")
+        load.stop()
+        self.assertEqual(load.problems, [])
+        self.assertGreater(self.files_let_go(), 0)
+        self.assertLessEqual(trees.bytes_on_disk(self.place), 64 * _MIB)
+
+    def test_a_cache_with_room_keeps_what_was_closed(self):
+        names = self.names[:200]
+        self.start_daemon()
+        load = self.begin(Load(self, names, in_turn=True))
+        wait_until(lambda: load.reads > 4 * len(names), 60, "all to be read again and again")
+        load.stop()
+        self.assertEqual(load.problems, [])
+        self.assertEqual(self.files_let_go(), 0)
+
+
+class Load:
+    """Four readers of a mount; what they find wrong is in `problems`.
+
+    Each takes what chance says, half of it of `hot`; or, `in_turn`, a quarter of the names again and again.
+    """
+
+    def __init__(self, case, names, hot=(), pause=0, in_turn=False):
         self._case = case
         self._names = names
         self._hot = hot
         self._pause = pause
-        self._random = random.Random(case.seed)
         self._over = threading.Event()
         self.problems = []
         self.reads = 0
-        self._threads = [threading.Thread(target=self._run, args=(self._random.random(),))
-                         for _ in range(4)]
+        pick = random.Random(case.seed)
+        self._threads = [threading.Thread(target=self._run, args=(
+            itertools.cycle(names[number::4]) if in_turn else self._by_chance(pick.random()),))
+                         for number in range(4)]
         for thread in self._threads:
             thread.start()
+
+    def _by_chance(self, seed):
+        pick = random.Random(seed)
+        while True:
+            hot = self._hot and pick.random() < 0.5
+            yield pick.choice(self._hot if hot else self._names)
 
     def stop(self):
         self._over.set()
         for thread in self._threads:
             thread.join()
 
-    def _run(self, seed):
-        pick = random.Random(seed)
+    def _run(self, names):
         while not self._over.is_set():
-            hot = self._hot and pick.random() < 0.5
-            name = pick.choice(self._hot if hot else self._names)
+            name = next(names)
             try:
                 with open(self._case.mounted / name, "rb") as file:
                     # What was just read is not to stay in the kernel's memory for the next reader.
