@@ -105,15 +105,37 @@ def _is_reaped(pid):
     return os.waitpid(pid, os.WNOHANG)[0] == pid
 
 
-def rss_bytes(pid):
-    for line in pathlib.Path(f"/proc/{pid}/status").read_text().splitlines():
-        if line.startswith("VmRSS:"):
-            return int(line.split()[1]) * 1024
-    return 0
+def memory_bytes(pid):
+    """(private, shared) bytes in memory: heap and stacks; the tables of keeper and engine."""
+    fields = dict(line.split(":", 1) for line in
+                  pathlib.Path(f"/proc/{pid}/status").read_text().splitlines())
+    return tuple(int(fields[key].split()[0]) * 1024 for key in ("RssAnon", "RssShmem"))
+
+
+def thread_count(pid):
+    return len(os.listdir(f"/proc/{pid}/task"))
+
+
+def is_sanitized(pid):
+    """Its allocator is a sanitizer's, which keeps what was freed."""
+    return re.search(r"/lib[at]san\.so", pathlib.Path(f"/proc/{pid}/maps").read_text()) is not None
 
 
 def descriptor_count(pid):
     return len(os.listdir(f"/proc/{pid}/fd"))
+
+
+class Footprint:
+    """What a process holds at a moment."""
+
+    def __init__(self, pid):
+        self.descriptors = descriptor_count(pid)
+        self.threads = thread_count(pid)
+        self.memory = memory_bytes(pid)[0]
+        self.sanitized = is_sanitized(pid)
+
+    def __str__(self):
+        return f"{self.descriptors} descriptors, {self.threads} threads, {self.memory / (1 << 20):.1f} MiB"
 
 
 def cpu_seconds(pid):
