@@ -102,7 +102,7 @@ tsan-short: tsan-build
 
 soak-short: | build
 	@$(call build,dev)
-	tools/soak --build build/dev --names 50000 --bytes 512M
+	tools/soak --build build/dev --names 50000 --bytes 512M --culled-seconds 40
 
 bench-short: | build
 	@$(call build,dev)
@@ -139,7 +139,7 @@ demo bench soak: | build
 
 demo:  ## a real NFS server on loopback, read cold and warm through a mount: a table of what was saved
 bench:  ## ratios against native reads and against a bare NFS client
-soak:  ## a large tree walked and read: memory, descriptors and ids must not leak
+soak:  ## a large tree walked and read, a small cache culled: memory, descriptors and ids must not leak
 
 install: | build  ## programs, man page, unit, mount.larder; makes the user larder (with DESTDIR: not)
 	$(INSTALL_DEPENDENCIES) build
