@@ -245,13 +245,7 @@ class Cache final : public DirectoryCache {
       core_.accounts.begin_round();
     }
     counted_damaged_ = damaged;
-    // While only an upper bound is known nothing is culled.
-    const bool pressed = core_.space.wants_culling();
-    do {
-      if (counting_) {
-        TRY(count_some(kCountFor));
-      }
-    } while (counting_ && pressed);
+    TRY(go_on_counting());
     if (core_.caretaker.present()) {
       care_.note_news();
     } else {
@@ -277,6 +271,19 @@ class Cache final : public DirectoryCache {
     }
     return std::max<Duration>(pace_.due_in(core_.clock.now(), core_.epochs.fresh_bytes()),
                               std::chrono::seconds(1));
+  }
+
+  // Some of it; all where a cull waits for it: while only an upper bound is known nothing is
+  // culled.
+  Result<> go_on_counting() {
+    const bool awaited = core_.space.wants_culling();
+    while (counting_) {
+      TRY(count_some(kCountFor));
+      if (!awaited) {
+        break;
+      }
+    }
+    return {};
   }
 
   Result<> count_some(Duration at_most) {
