@@ -99,10 +99,8 @@ class Cache : public std::enable_shared_from_this<Cache> {
   // A backend call failed with `error`: an I/O error ends the use of this incarnation. No lock is
   // held.
   void note_error(const OnlineBackend& backend, const Error& error) EXCLUDES(mutex_);
-
   // It may come online again: why it went does not count any more.
   void forget_trouble() EXCLUDES(mutex_);
-
   // Whom to ask when room is short, as long as he lives.
   void add_room_giver(std::weak_ptr<RoomGiver> giver) EXCLUDES(mutex_);
 
