@@ -51,6 +51,17 @@ double part_of(std::uint64_t part, std::uint64_t whole) {
   return whole == 0 ? 0.0 : std::min(1.0, static_cast<double>(part) / static_cast<double>(whole));
 }
 
+// How much of the cache must go.
+double part_of_all(const Share& share) {
+  return std::max(part_of(share.free_bytes, share.used_bytes),
+                  part_of(share.free_files, share.objects));
+}
+
+// A little more than is asked of each, so that one pays for what is in use in another.
+double most_of_a_sample(const Share& share) {
+  return kMostOfASample * std::max(1.0, part_of_all(share) / kOfASample);
+}
+
 // The next of a heap of candidates, as many as are due by what they hold themselves; those of one
 // directory together, since a directory is worth being opened for many, and in the order in which
 // inodes lie on a disk, since neighbours share blocks that each cull changes.
@@ -252,10 +263,8 @@ std::size_t slice_of(std::size_t samples, const Share& share) {
   if (share.objects <= kSmallCacheObjects || samples == 0) {
     return samples;
   }
-  const double fraction = std::max(part_of(share.free_bytes, share.used_bytes),
-                                   part_of(share.free_files, share.objects));
-  const auto needed =
-      static_cast<std::size_t>(std::ceil(fraction / kOfASample * static_cast<double>(samples)));
+  const auto needed = static_cast<std::size_t>(
+      std::ceil(part_of_all(share) / kOfASample * static_cast<double>(samples)));
   return std::clamp(needed, std::size_t{1}, samples);
 }
 
@@ -285,6 +294,7 @@ Result<Outcome> Rotation::cull_slice(FanOut& fan_out, LargeObjects& large, const
   const std::size_t samples = std::min(fan_out.directories(), kSamples);
   const std::size_t width = slice_of(samples, share);
   const std::size_t together = together_of(samples, share.objects);
+  const double most = small ? 1.0 : most_of_a_sample(share);
   // What the large ones overpaid is not asked of the others.
   const double bytes = free_bytes - static_cast<double>(of_large.bytes);
   const double files = free_files - static_cast<double>(of_large.files);
@@ -297,7 +307,7 @@ Result<Outcome> Rotation::cull_slice(FanOut& fan_out, LargeObjects& large, const
     if (!slice.due().anything()) {
       continue;  // those before gave more than their share: the next keep their turn
     }
-    TRY(slice.cull_samples(cursor_ % samples, count, from, small ? 1.0 : kMostOfASample));
+    TRY(slice.cull_samples(cursor_ % samples, count, from, most));
   }
   return finish(slice.outcome(), of_large, large_part, samples);
 }

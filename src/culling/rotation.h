@@ -79,7 +79,8 @@ class Rotation {
 };
 
 // How many of `samples` one slice takes: as many as it needs to free the share, if each gives a
-// little less than the quarter that it may lose; all of a small cache.
+// little less than the quarter that it may lose; all of a small cache. Where more than a quarter of
+// the cache must go, each may lose as much, so that it is looked at once.
 [[nodiscard]] std::size_t slice_of(std::size_t samples, const Share& share);
 
 // How many of `samples` are judged as one, where each alone holds too few to be like the others.

@@ -284,6 +284,17 @@ TEST_F(RotationTest, NoSampleLosesMoreThanAQuarter) {
   }
 }
 
+// What must go of all must go of each: to look again at what stays would find nothing better.
+TEST_F(RotationTest, HalfOfTheCacheGoesInOneLookAtIt) {
+  FakeFanOut cache(256);
+  constexpr std::uint64_t kObjects = 60'000;
+  cache.add_many(kObjects, 49);
+  const Outcome outcome = cull(cache, cache.total_ / 2).value();
+  EXPECT_NEAR(static_cast<double>(outcome.freed.files), kObjects / 2.0, 64);
+  EXPECT_EQ(rotation_.looked_at(), kObjects);
+  EXPECT_LT(rotation_.oldest_seconds(), 600'000);
+}
+
 // A volume that nobody uses any more makes room for one in use, though each directory of it is old.
 TEST_F(RotationTest, TheDirectoriesOfAllVolumesWithOneNumberAreOneSample) {
   FakeFanOut cache(512);
