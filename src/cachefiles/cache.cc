@@ -45,6 +45,7 @@ namespace {
 constexpr std::uint64_t kFixedBytes = std::uint64_t{64} * 1024;
 constexpr Duration kIdle = std::chrono::seconds(30);
 constexpr Duration kCountFor = std::chrono::milliseconds(50);
+constexpr Duration kFindLargeFor = std::chrono::milliseconds(20);
 constexpr Duration kBetweenGraves = std::chrono::milliseconds(20);
 constexpr std::size_t kMostStamps = 256;  // at once
 
@@ -296,7 +297,6 @@ class Cache final : public DirectoryCache {
       }
     }
     counting_ = false;
-    large_known_ = true;
     core_.accounts.finish_round(kFixedBytes);
     log_info("cache {}: {} objects, {} bytes", path_, core_.space.objects(),
              core_.space.used_bytes());
@@ -307,16 +307,13 @@ class Cache final : public DirectoryCache {
     if (core_.space.to_free().bytes == 0 && core_.space.to_free().files == 0) {
       return {};
     }
-    if (!large_known_) {
-      TRY(fan_out_.find_large(large_, culling::large_from(core_.space.used_bytes())));
-      large_known_ = true;
-    }
     culling::Outcome last;
     while (!last.exhausted && !last.stopped) {
       const ToFree wanted = core_.space.to_free();
       if (wanted.bytes == 0 && wanted.files == 0) {
         break;
       }
+      TRY(find_large());
       const culling::Share share{core_.space.used_bytes(), core_.space.objects(), wanted.bytes,
                                  wanted.files};
       last = TRY(
@@ -328,6 +325,13 @@ class Cache final : public DirectoryCache {
     }
     set_stamp_seconds(rotation_.oldest_seconds());
     return {};
+  }
+
+  // Some before each slice: the first does not wait until all are known.
+  Result<> find_large() {
+    const MonotonicTime until = core_.clock.now() + kFindLargeFor;
+    return fan_out_.find_large(large_, culling::large_from(core_.space.used_bytes()),
+                               [&] { return core_.clock.now() >= until; });
   }
 
   void set_stamp_seconds(double oldest_seconds) {
@@ -432,7 +436,6 @@ class Cache final : public DirectoryCache {
   EpochPace pace_;
   culling::Rotation rotation_;
   culling::LargeObjects large_;
-  bool large_known_ = false;
   bool counting_;
   std::size_t next_counted_ = 0;
   std::uint64_t counted_damaged_ = 0;

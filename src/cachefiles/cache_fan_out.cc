@@ -1,5 +1,6 @@
 #include "cachefiles/cache_fan_out.h"
 
+#include <algorithm>
 #include <charconv>
 #include <cstddef>
 #include <cstdint>
@@ -297,29 +298,42 @@ Result<> CacheFanOut::count(std::size_t directory, culling::LargeObjects& large,
     const std::uint64_t before = core_.accounts.changes_of(account);
     const Tally found = TRY(tally(directory, large, large_from));
     if (core_.accounts.counted(account, before, found.bytes, found.objects)) {
+      large_found_ = std::max(large_found_, directory + 1);
       return {};
     }
   }
 }
 
-Result<> CacheFanOut::find_large(culling::LargeObjects& large, std::uint64_t large_from) {
-  for (std::size_t directory = 0; directory < directories(); ++directory) {
-    Volume& volume = volumes_.at(directory / kFanOut);
-    const Result<std::unique_ptr<os::Directory>> maps =
-        volume.map_fan_out(index_of(directory), false);
-    if (!maps) {
-      continue;
+Result<> CacheFanOut::find_large(culling::LargeObjects& large, std::uint64_t large_from,
+                                 const std::function<bool()>& is_enough) {
+  while (large_found_ < directories()) {
+    TRY(find_large_in(large_found_, large, large_from));
+    ++large_found_;
+    if (is_enough()) {
+      break;
     }
-    const Result<> listed = (*maps)->list([&](const os::DirectoryEntry& entry) {
-      const Result<culling::Candidate> object = look_at(directory, entry.name);
-      if (object && object->bytes >= large_from) {
-        large.add(directory, entry.name, object->bytes);
-      }
-      return true;
-    });
-    if (!listed) {
-      return fail(core_.note(listed.error()));
+  }
+  return {};
+}
+
+Result<> CacheFanOut::find_large_in(std::size_t directory, culling::LargeObjects& large,
+                                    std::uint64_t large_from) {
+  Volume& volume = volumes_.at(directory / kFanOut);
+  const std::uint8_t index = index_of(directory);
+  const Result<std::unique_ptr<os::Directory>> maps = volume.map_fan_out(index, false);
+  const Result<std::unique_ptr<os::Directory>> data = volume.open_fan_out(index, false);
+  if (!maps || !data) {
+    return {};
+  }
+  const Result<> listed = (*maps)->list([&](const os::DirectoryEntry& entry) {
+    const Result<os::FileStat> object = (*data)->stat(entry.name);
+    if (object && object->allocated >= large_from) {
+      large.add(directory, entry.name, object->allocated);
     }
+    return true;
+  });
+  if (!listed) {
+    return fail(core_.note(listed.error()));
   }
   return {};
 }

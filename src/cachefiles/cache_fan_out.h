@@ -62,11 +62,14 @@ class CacheFanOut final : public culling::FanOut {
       std::size_t directory, std::span<const std::string> names);
 
   // Counts one directory into the round of the accounts, and removes map logs without an object.
+  // Its large objects become known.
   [[nodiscard]] Result<> count(std::size_t directory, culling::LargeObjects& large,
                                std::uint64_t large_from);
 
-  // Finds the large objects: only they have map logs.
-  [[nodiscard]] Result<> find_large(culling::LargeObjects& large, std::uint64_t large_from);
+  // Finds large objects: only they have map logs. Looks at the directories that were neither
+  // counted nor looked at yet: at one, and then at others until `is_enough`.
+  [[nodiscard]] Result<> find_large(culling::LargeObjects& large, std::uint64_t large_from,
+                                    const std::function<bool()>& is_enough);
 
  private:
   struct Tally {
@@ -90,10 +93,13 @@ class CacheFanOut final : public culling::FanOut {
   [[nodiscard]] Result<Tally> tally(std::size_t directory, culling::LargeObjects& large,
                                     std::uint64_t large_from);
   [[nodiscard]] Result<std::uint64_t> tally_maps(Volume& volume, std::uint8_t index);
+  [[nodiscard]] Result<> find_large_in(std::size_t directory, culling::LargeObjects& large,
+                                       std::uint64_t large_from);
   void reap_orphan(Volume& volume, std::uint8_t index, std::string_view name);
 
   Core& core_;
   Volumes& volumes_;
+  std::size_t large_found_ = 0;  // the large objects of so many directories are known
 };
 
 }  // namespace larder::cachefiles

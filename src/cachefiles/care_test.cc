@@ -16,6 +16,7 @@
 #include "cachefiles/space.h"
 #include "fscache/backend.h"
 #include "os/filesystem.h"
+#include "testing/faulty_filesystem.h"
 
 namespace larder::cachefiles {
 namespace {
@@ -52,6 +53,15 @@ class CareTest : public CacheOnFake {
 
   Culled cull(const Place& place) {
     return cache_->cull(place.directory, std::vector{place.name}).value().at(0);
+  }
+
+  static std::size_t names_in(os::Directory& directory) {
+    std::size_t names = 0;
+    EXPECT_TRUE(directory.list([&](const os::DirectoryEntry&) {
+      ++names;
+      return true;
+    }));
+    return names;
   }
 
   SpaceState space() { return cache_->care_state().value().space; }
@@ -153,6 +163,35 @@ TEST_F(CareTest, WithoutOneItCullsByItself) {
   (void)cache_->run_maintenance();
   EXPECT_LE(objects().size(), 30U);
   EXPECT_GE(objects().size(), 28U);
+}
+
+// A terabyte of large files has so many map logs that the disk would be full before all are seen.
+TEST_F(CareTest, ItCullsBeforeItHasLookedForAllLargeObjects) {
+  bind();
+  for (int i = 0; i < 40; ++i) {
+    keep("file" + std::to_string(i), 1, kMega);
+  }
+  withdraw();
+  testing::FaultyFilesystem faulty(filesystem_);
+  std::size_t lists = 0;
+  std::size_t before_the_first = 0;
+  cache_ = bind_cache(faulty.open_root("/").value(), faulty, options_, clock_).value();
+  ASSERT_TRUE(cache_->set_limits({30 * kMega, kNever, kNever}));
+  faulty.faults().set_hook([&](testing::FileCall call, std::uint64_t) {
+    if (call == testing::FileCall::kList) {
+      ++lists;
+      clock_.advance(std::chrono::milliseconds(50));
+    } else if (call == testing::FileCall::kName && before_the_first == 0) {
+      before_the_first = lists;
+    }
+    return 0;
+  });
+  const std::size_t directories = names_in(*volume_directory());
+  ASSERT_GT(directories, 10U);
+  (void)cache_->run_maintenance();
+  faulty.faults().set_hook(nullptr);
+  EXPECT_LE(objects().size(), 30U);
+  EXPECT_LE(before_the_first, directories + 1) << "all of a small cache, and one of map logs";
 }
 
 TEST_F(CareTest, TellsOfWhatCameOutOfUseWhileRoomIsShort) {

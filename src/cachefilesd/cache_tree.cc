@@ -99,6 +99,7 @@ bool CacheTree::number_volumes(std::set<std::string> names) {
   const auto gone = static_cast<std::size_t>(std::ranges::count(volumes_, false, &Volume::there));
   if (gone > kMostGone) {
     volumes_.clear();
+    large_found_ = 0;
   }
   for (Volume& volume : volumes_) {
     volume.there = names.erase(volume.name) > 0;
@@ -141,10 +142,14 @@ void CacheTree::bury(os::Directory& parent, const std::vector<std::string>& name
   }
 }
 
-Result<> CacheTree::find_large(culling::LargeObjects& large, std::uint64_t large_from) {
-  for (std::size_t directory = 0; maps_ != nullptr && directory < directories() && keep_going();
-       ++directory) {
-    TRY(find_large_in(directory, large, large_from));
+Result<> CacheTree::find_large(culling::LargeObjects& large, std::uint64_t large_from,
+                               const std::function<bool()>& is_enough) {
+  while (maps_ != nullptr && large_found_ < directories() && keep_going()) {
+    TRY(find_large_in(large_found_, large, large_from));
+    ++large_found_;
+    if (is_enough()) {
+      break;
+    }
   }
   return {};
 }

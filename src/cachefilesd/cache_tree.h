@@ -43,8 +43,10 @@ class CacheTree final : public culling::FanOut {
   // Looks for volumes that came. True: the directories have other numbers than before.
   [[nodiscard]] Result<bool> find_volumes();
 
-  // Only what has a map log is large. Without maps/ nothing is known.
-  [[nodiscard]] Result<> find_large(culling::LargeObjects& large, std::uint64_t large_from);
+  // Only what has a map log is large. Without maps/ nothing is known. Looks at the directories that
+  // it has not looked at yet: at one, and then at others until `is_enough`.
+  [[nodiscard]] Result<> find_large(culling::LargeObjects& large, std::uint64_t large_from,
+                                    const std::function<bool()>& is_enough);
 
   // What there is, by a look at some samples.
   [[nodiscard]] Result<culling::Share> estimate();
@@ -104,6 +106,7 @@ class CacheTree final : public culling::FanOut {
   Graveyard* const graveyard_;
   std::function<bool()> keep_going_;
   std::vector<Volume> volumes_;
+  std::size_t large_found_ = 0;  // directories that were looked at for large objects
   std::deque<Opened> opened_;
 };
 

@@ -2,6 +2,7 @@
 // while volumes come and go.
 #include "cachefilesd/cache_tree.h"
 
+#include <algorithm>
 #include <cerrno>
 #include <cstddef>
 #include <cstdint>
@@ -10,6 +11,7 @@
 #include <fstream>
 #include <memory>
 #include <optional>
+#include <set>
 #include <string>
 #include <utility>
 #include <vector>
@@ -76,6 +78,17 @@ class CacheTreeTest : public ::testing::Test {
     ADD_FAILURE() << name << " is nowhere";
     return 0;
   }
+
+  // An object with a map log.
+  void add_large(const std::string& name, const std::string& volume) {
+    cache_.add(name, 1, volume);
+    (void)cache_.directory({"maps"});
+    const auto tree = open();
+    const auto maps = cache_.directory({"maps", volume, fan_out_of_number(number_of(*tree, name))});
+    ASSERT_TRUE(maps->create_file(name, 0600));
+  }
+
+  static bool never() { return false; }
 
   FakeCache cache_;
   FakeChannel channel_{cache_};
@@ -155,13 +168,36 @@ TEST_F(CacheTreeTest, LargeObjectsAreFoundByTheirMapLogs) {
   ASSERT_TRUE(maps->create_file("Dorphan", 0600));
   const auto with_maps = open();
   culling::LargeObjects large;
-  ASSERT_TRUE(with_maps->find_large(large, FakeCache::kBytes));
+  ASSERT_TRUE(with_maps->find_large(large, FakeCache::kBytes, never));
   ASSERT_EQ(large.all().size(), 1U);
   EXPECT_EQ(large.all().begin()->first.name, "Dlarge");
   EXPECT_EQ(large.all().begin()->first.directory, directory);
   culling::LargeObjects none;
-  ASSERT_TRUE(with_maps->find_large(none, FakeCache::kBytes + 1));
+  ASSERT_TRUE(open()->find_large(none, FakeCache::kBytes + 1, never));
   EXPECT_TRUE(none.all().empty());
+}
+
+TEST_F(CacheTreeTest, LargeObjectsAreFoundSomeAtATimeThoseOfLaterVolumesToo) {
+  add_large("Da", "Ivolume");
+  add_large("Db", "Ivolume");
+  const auto tree = open();
+  const std::set<std::size_t> numbers{number_of(*tree, "Da"), number_of(*tree, "Db")};
+  ASSERT_EQ(numbers.size(), 2U);
+  culling::LargeObjects large;
+  const auto found = [&] {
+    EXPECT_TRUE(tree->find_large(large, FakeCache::kBytes, [] { return true; }));
+    return large.all().size();
+  };
+  for (std::size_t directory = 0; directory < culling::kSamples; ++directory) {
+    const auto passed =
+        std::ranges::count_if(numbers, [&](std::size_t number) { return number <= directory; });
+    EXPECT_EQ(found(), static_cast<std::size_t>(passed));
+  }
+  EXPECT_EQ(found(), 2U);
+  add_large("Dlater", "Ilater");
+  EXPECT_FALSE(tree->find_volumes().value());
+  ASSERT_TRUE(tree->find_large(large, FakeCache::kBytes, never));
+  EXPECT_EQ(large.all().size(), 3U);
 }
 
 TEST_F(CacheTreeTest, AnEstimateIsAboutRight) {

@@ -21,7 +21,7 @@ using control::CacheState;
 
 constexpr double kStampSeconds = 60;
 constexpr int kPauseFactor = 10;
-constexpr std::chrono::milliseconds kLongestStep{20};  // in the graveyard
+constexpr std::chrono::milliseconds kLongestStep{20};  // in the graveyard, or beside a slice
 
 bool has_same_limits(const CacheState& a, const CacheState& b) {
   return a.frun == b.frun && a.fcull == b.fcull && a.fstop == b.fstop && a.brun == b.brun &&
@@ -115,13 +115,9 @@ Result<> Caretaker::cull() {
   round_began_ = round_began_.value_or(begin);
   if (TRY(parts_.tree.find_volumes())) {
     large_ = {};
-    large_known_ = false;
   }
   const culling::Share share = TRY(this->share());
-  if (!large_known_) {
-    TRY(parts_.tree.find_large(large_, culling::large_from(share.used_bytes)));
-    large_known_ = parts_.tree.keep_going();
-  }
+  TRY(find_large(share.used_bytes));
   const culling::Outcome outcome =
       TRY(rotation_.cull_slice(parts_.tree, large_, share, parts_.now(), kStampSeconds));
   if (failure_) {
@@ -145,6 +141,13 @@ Result<> Caretaker::cull() {
     round_began_.reset();
   }
   return look_what_is_left();
+}
+
+// Some before each slice: the first does not wait until all are known.
+Result<> Caretaker::find_large(std::uint64_t cache_bytes) {
+  const MonotonicTime until = parts_.clock.now() + kLongestStep;
+  return parts_.tree.find_large(large_, culling::large_from(cache_bytes),
+                                [&] { return parts_.clock.now() >= until; });
 }
 
 Result<> Caretaker::look_what_is_left() {

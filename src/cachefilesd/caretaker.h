@@ -71,6 +71,7 @@ class Caretaker {
   [[nodiscard]] bool released_enough() const;
   [[nodiscard]] bool keep_going();
   [[nodiscard]] Result<> cull();
+  [[nodiscard]] Result<> find_large(std::uint64_t cache_bytes);
   [[nodiscard]] Result<> look_what_is_left();
   [[nodiscard]] Result<> reap();
   [[nodiscard]] Result<culling::Share> share();
@@ -80,7 +81,6 @@ class Caretaker {
   control::CacheState state_;
   culling::Rotation rotation_;
   culling::LargeObjects large_;
-  bool large_known_ = false;
   std::optional<culling::Share> estimated_;  // of a kernel's cache
   std::optional<Error> failure_;             // of the channel, in keep_going()
 

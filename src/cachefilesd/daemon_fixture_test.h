@@ -160,6 +160,7 @@ struct FakeCache {
   std::vector<double> told_oldest;
   std::optional<Error> broken;  // what every call says
   std::function<void()> on_cull;
+  std::function<void()> on_hear;  // before each directory, at least
 };
 
 class FakeChannel final : public CacheChannel {
@@ -191,6 +192,9 @@ class FakeChannel final : public CacheChannel {
 
   Result<std::optional<control::CacheState>> hear() override {
     TRY(look());
+    if (cache_.on_hear) {
+      cache_.on_hear();
+    }
     return std::exchange(cache_.pushed, std::nullopt);
   }
 

@@ -16,6 +16,7 @@
 #include "base/error.h"
 #include "base/log.h"
 #include "cachefilesd/daemon_fixture_test.h"
+#include "culling/fan_out.h"
 #include "os/filesystem.h"
 
 namespace larder::cachefilesd {
@@ -168,6 +169,23 @@ TEST_F(DaemonTest, TheCommandLinesWordAgainstCullingHolds) {
   never_culls_ = true;
   ASSERT_TRUE(run().has_value());
   EXPECT_THAT(cache_.asked, IsEmpty());
+}
+
+// So many map logs may there be that the disk would be full before all are seen.
+TEST_F(DaemonTest, CullsBeforeItHasLookedForAllLargeObjects) {
+  cache_.add_many(10);
+  cache_.size = 9;
+  (void)cache_.directory({"maps"});
+  std::size_t heard = 0;
+  std::size_t before_the_first = 0;
+  cache_.on_hear = [&] {
+    ++heard;
+    clock_.advance(milliseconds(50));
+  };
+  cache_.on_cull = [&] { before_the_first = before_the_first == 0 ? heard : before_the_first; };
+  ASSERT_TRUE(run().has_value());
+  EXPECT_EQ(cache_.culled.size(), 1U);
+  EXPECT_LT(before_the_first, culling::kSamples + 20) << "those of the slice, and one of map logs";
 }
 
 // A million dead names in front of a cull would leave the disk full.
