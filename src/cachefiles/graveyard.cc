@@ -1,6 +1,7 @@
 #include "cachefiles/graveyard.h"
 
 #include <cstdint>
+#include <optional>
 
 #include "cachefiles/core.h"
 
@@ -12,14 +13,11 @@ Graveyard::Graveyard(Core& core)
 
 bool Graveyard::empty_some() {
   const std::uint64_t buried = core_.buried();
-  if (begun_ && looked_at_ == buried) {
+  if (looked_at_ == buried) {
     return false;
   }
-  begun_ = true;
   const bool more = graves_.empty_some(*core_.graveyard);
-  if (!more) {
-    looked_at_ = buried;
-  }
+  looked_at_ = more ? std::nullopt : std::optional(buried);
   return more;
 }
 

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 
 #include "cachefiles/core.h"
 #include "culling/graves.h"
@@ -19,8 +20,7 @@ class Graveyard {
  private:
   Core& core_;
   culling::Graves graves_;
-  std::uint64_t looked_at_ = 0;  // burials, when all was empty
-  bool begun_ = false;
+  std::optional<std::uint64_t> looked_at_;  // burials, when all was empty
 };
 
 }  // namespace larder::cachefiles

@@ -73,6 +73,21 @@ TEST_F(GraveyardTest, DeepAndWideGravesAreRemovedInBoundedSteps) {
   keep("works", 1, 5000);
 }
 
+// It takes many steps, and nothing is buried in this life.
+TEST_F(GraveyardTest, AWideGraveOfAnEarlierLifeGoesToo) {
+  bind();
+  withdraw();
+  ASSERT_TRUE(graveyard()->make_directory("wide", 0700));
+  const auto wide = graveyard()->open_directory("wide").value();
+  for (int i = 0; i < 2000; ++i) {
+    ASSERT_TRUE(wide->create_file("file" + std::to_string(i), 0600));
+  }
+  bind();
+  EXPECT_GT(runs_until_idle(), 10);
+  EXPECT_EQ(graves(), 0U);
+  EXPECT_EQ(runs_until_idle(), 1);
+}
+
 TEST_F(GraveyardTest, WhatIsBuriedLaterGoesToo) {
   bind();
   keep("a", 1, 5000);
