@@ -1,11 +1,18 @@
 #include "cachefiles/graveyard.h"
 
+#include <chrono>
 #include <cstdint>
 #include <optional>
 
+#include "base/clock.h"
 #include "cachefiles/core.h"
 
 namespace larder::cachefiles {
+namespace {
+
+constexpr std::chrono::milliseconds kLongestStep{20};
+
+}  // namespace
 
 Graveyard::Graveyard(Core& core)
     : core_(core),
@@ -16,7 +23,9 @@ bool Graveyard::empty_some() {
   if (looked_at_ == buried) {
     return false;
   }
-  const bool more = graves_.empty_some(*core_.graveyard);
+  // Large files take long to remove, and a cull may be due meanwhile.
+  const MonotonicTime until = core_.clock.now() + kLongestStep;
+  const bool more = graves_.empty_some(*core_.graveyard, [&] { return core_.clock.now() < until; });
   looked_at_ = more ? std::nullopt : std::optional(buried);
   return more;
 }

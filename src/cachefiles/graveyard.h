@@ -14,7 +14,7 @@ class Graveyard {
  public:
   explicit Graveyard(Core& core);
 
-  // Blocks. True: there is more to do.
+  // Blocks for some 128 names, or 20 ms. True: there is more to do.
   bool empty_some();
 
  private:

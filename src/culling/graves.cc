@@ -2,8 +2,8 @@
 
 #include <cstddef>
 #include <string>
-#include <vector>
 
+#include "base/error.h"
 #include "base/log.h"
 #include "base/result.h"
 #include "os/filesystem.h"
@@ -13,6 +13,13 @@ namespace {
 
 constexpr std::size_t kMostNames = 128;  // in one step
 constexpr std::size_t kMostStuck = 1024;
+// Listed at once. Each time a filesystem passes by all the room of names that went before.
+constexpr std::size_t kMostFound = 4096;
+
+// Somebody else may have been quicker.
+bool is_gone(const Result<>& removed) {
+  return removed || removed.error().code() == Errc::kNotFound;
+}
 
 }  // namespace
 
@@ -22,32 +29,36 @@ bool Graves::empty_some(os::Directory& graveyard, const KeepGoing& keep_going) {
   }
   Step step{kMostNames, keep_going};
   do {
-    const std::string next = next_grave(graveyard);
-    if (next.empty()) {
+    if (found_.empty() && !find_graves(graveyard)) {
       return false;
     }
     --step.left;
-    const Result<bool> gone = open_grave(graveyard, next, step);
+    const Result<bool> gone = open_grave(graveyard, step);
+    if (gone && !*gone) {
+      break;
+    }
     if (!gone) {
-      log_warning("the cache: graveyard/{} cannot be removed: {}", next, gone.error().message());
-      stuck_.insert(next);
+      log_warning("the cache: graveyard/{} cannot be removed: {}", found_.back(),
+                  gone.error().message());
+      stuck_.insert(found_.back());
       if (stuck_.size() >= kMostStuck) {
         return false;
       }
-    } else if (!*gone) {
-      break;
     }
+    inside_.clear();
+    found_.pop_back();
   } while (!step.is_over());
   return true;
 }
 
-std::string Graves::next_grave(os::Directory& graveyard) const {
-  std::string next;
+bool Graves::find_graves(os::Directory& graveyard) {
   const Result<> listed = graveyard.list([&](const os::DirectoryEntry& entry) {
-    next = stuck_.contains(entry.name) || is_spared(graveyard, entry) ? std::string() : entry.name;
-    return next.empty();
+    if (!stuck_.contains(entry.name) && !is_spared(graveyard, entry)) {
+      found_.push_back(entry.name);
+    }
+    return found_.size() < kMostFound;
   });
-  return listed ? next : std::string();
+  return listed && !found_.empty();
 }
 
 bool Graves::is_spared(os::Directory& graveyard, const os::DirectoryEntry& entry) const {
@@ -58,13 +69,19 @@ bool Graves::is_spared(os::Directory& graveyard, const os::DirectoryEntry& entry
   return !stat || (stat->type != os::NodeType::kDirectory && rules_.spares(*stat));
 }
 
-Result<bool> Graves::open_grave(os::Directory& graveyard, const std::string& name, Step& step) {
-  if (TRY(graveyard.stat(name)).type != os::NodeType::kDirectory) {
+Result<bool> Graves::open_grave(os::Directory& graveyard, Step& step) {
+  const std::string& name = found_.back();
+  const Result<os::FileStat> stat = graveyard.stat(name);
+  if (!stat) {
+    return stat.error().code() == Errc::kNotFound ? Result<bool>(true) : fail(stat.error());
+  }
+  if (stat->type != os::NodeType::kDirectory) {
     TRY(graveyard.unlink(name));
     ++removed_;
     return true;
   }
-  if (!TRY(empty_grave(graveyard, name, step))) {
+  const auto grave = TRY(graveyard.open_directory(name));
+  if (!TRY(empty_grave(graveyard, *grave, step))) {
     return false;
   }
   TRY(graveyard.remove_directory(name));
@@ -72,19 +89,26 @@ Result<bool> Graves::open_grave(os::Directory& graveyard, const std::string& nam
   return true;
 }
 
-Result<bool> Graves::empty_grave(os::Directory& graveyard, const std::string& name, Step& step) {
-  const auto grave = TRY(graveyard.open_directory(name));
-  std::vector<os::DirectoryEntry> entries;
-  TRY(grave->list([&](const os::DirectoryEntry& entry) {
-    entries.push_back(entry);
-    return entries.size() <= step.left;
-  }));
-  for (const os::DirectoryEntry& entry : entries) {
+Result<> Graves::find_inside(os::Directory& grave) {
+  if (!inside_.empty()) {
+    return {};
+  }
+  return grave.list([&](const os::DirectoryEntry& entry) {
+    inside_.push_back(entry);
+    return inside_.size() < kMostFound;
+  });
+}
+
+Result<bool> Graves::empty_grave(os::Directory& graveyard, os::Directory& grave, Step& step) {
+  TRY(find_inside(grave));
+  while (!inside_.empty()) {
     if (step.is_over()) {
       return false;
     }
     --step.left;
-    TRY(take_out(graveyard, *grave, entry));
+    TRY(take_out(graveyard, grave, inside_.back()));
+    inside_.pop_back();
+    TRY(find_inside(grave));
   }
   return true;
 }
@@ -94,11 +118,12 @@ Result<> Graves::take_out(os::Directory& graveyard, os::Directory& grave,
   const os::NodeType type = entry.type ? *entry.type : TRY(grave.stat(entry.name)).type;
   if (type == os::NodeType::kDirectory) {
     const std::string name = TRY(rules_.new_name());
-    return grave.rename(entry.name, graveyard, name);
+    const Result<> moved = grave.rename(entry.name, graveyard, name);
+    return is_gone(moved) ? Result<>() : moved;
   }
-  TRY(grave.unlink(entry.name));
-  ++removed_;
-  return {};
+  const Result<> removed = grave.unlink(entry.name);
+  removed_ += removed ? 1 : 0;
+  return is_gone(removed) ? Result<>() : removed;
 }
 
 }  // namespace larder::culling

@@ -7,6 +7,7 @@
 #include <set>
 #include <string>
 #include <utility>
+#include <vector>
 
 #include "base/result.h"
 #include "os/filesystem.h"
@@ -14,8 +15,9 @@
 namespace larder::culling {
 
 // Who put them there is not known, nor how deep they are: a directory inside of one becomes a grave
-// of its own, so that one open directory is enough. What cannot be removed is left alone for this
-// life of the object. Threads: one at a time.
+// of its own, so that one open directory is enough. A step costs the same however many there are:
+// names are listed by thousands, and kept from step to step. What cannot be removed is left alone
+// for this life of the object. Threads: one at a time.
 class Graves {
  public:
   struct Rules {
@@ -38,8 +40,8 @@ class Graves {
   [[nodiscard]] std::uint64_t removed() const { return removed_; }
 
  private:
-  // The next that is neither stuck nor spared; "" when there is none.
-  [[nodiscard]] std::string next_grave(os::Directory& graveyard) const;
+  // Finds the next ones that are neither stuck nor spared. False: there are none.
+  [[nodiscard]] bool find_graves(os::Directory& graveyard);
 
   // What a step may still do.
   struct Step {
@@ -49,11 +51,12 @@ class Graves {
     [[nodiscard]] bool is_over() const { return left == 0 || !keep_going(); }
   };
 
-  // False: there is more in it.
-  [[nodiscard]] Result<bool> open_grave(os::Directory& graveyard, const std::string& name,
-                                        Step& step);
+  // The last of `found_`. False: there is more in it.
+  [[nodiscard]] Result<bool> open_grave(os::Directory& graveyard, Step& step);
+  // Finds the next names in it, unless some are known.
+  [[nodiscard]] Result<> find_inside(os::Directory& grave);
   // False: the step is over, and there are more.
-  [[nodiscard]] Result<bool> empty_grave(os::Directory& graveyard, const std::string& name,
+  [[nodiscard]] Result<bool> empty_grave(os::Directory& graveyard, os::Directory& grave,
                                          Step& step);
   [[nodiscard]] Result<> take_out(os::Directory& graveyard, os::Directory& grave,
                                   const os::DirectoryEntry& entry);
@@ -61,6 +64,8 @@ class Graves {
 
   const Rules rules_;
   std::set<std::string> stuck_;
+  std::vector<std::string> found_;          // graves
+  std::vector<os::DirectoryEntry> inside_;  // of the last of them
   std::uint64_t removed_ = 0;
 };
 
