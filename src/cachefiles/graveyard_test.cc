@@ -88,6 +88,26 @@ TEST_F(GraveyardTest, AWideGraveOfAnEarlierLifeGoesToo) {
   EXPECT_EQ(runs_until_idle(), 1);
 }
 
+// The engine cares by itself here: a cull comes before the dead, however many they are.
+TEST_F(GraveyardTest, AWideGraveHoldsUpNoCull) {
+  bind();
+  for (int i = 0; i < 40; ++i) {
+    keep("file" + std::to_string(i), 1, kMega);
+  }
+  ASSERT_TRUE(graveyard()->make_directory("wide", 0700));
+  const auto wide = graveyard()->open_directory("wide").value();
+  for (int i = 0; i < 2000; ++i) {
+    ASSERT_TRUE(wide->create_file("file" + std::to_string(i), 0600));
+  }
+  (void)cache_->run_maintenance();  // has begun with it
+  ASSERT_TRUE(cache_->set_limits({30 * kMega, {3, 2, 1}, {3, 2, 1}}));
+  (void)cache_->run_maintenance();
+  EXPECT_GE(cache_->status().culled_objects, 10U);
+  EXPECT_EQ(graves(), 1U);
+  EXPECT_GT(runs_until_idle(), 10);
+  EXPECT_EQ(graves(), 0U);
+}
+
 TEST_F(GraveyardTest, WhatIsBuriedLaterGoesToo) {
   bind();
   keep("a", 1, 5000);

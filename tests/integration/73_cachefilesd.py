@@ -197,6 +197,7 @@ class Supervised(DaemonCase):
 
 
 class Culling(DaemonCase):
+    GRAVES = 30_000  # links of one file: at most 65,000
 
     def test_keeps_the_size(self):
         self.start_daemon(size="12M")
@@ -283,6 +284,46 @@ class Culling(DaemonCase):
             return not list((self.place / "graveyard").iterdir())
 
         wait_until(is_empty, 60, "the graveyard to be empty")
+
+    def seconds_until_culled(self, size, begin=lambda: None):
+        def is_unused():
+            larder.drop_page_cache()  # whose files count as in use
+            return self.cache()["open_objects"] == 0
+
+        wait_until(is_unused, 30, "all objects to be out of use")
+        culled = self.cache()["culled_objects"]
+        began = time.monotonic()
+        self.resize(size)
+        begin()
+        wait_until(lambda: self.cache()["culled_objects"] > culled, 60, "the daemon to cull")
+        return time.monotonic() - began
+
+    def bury(self, names):
+        """A directory of so many; returns how to count those that are left."""
+        outside = self.disk.mountpoint / "outside"
+        outside.mkdir()
+        os.chown(outside, os.stat(self.place).st_uid, os.stat(self.place).st_gid)
+        (outside / "0").touch()
+        for number in range(1, names):
+            os.link(outside / "0", outside / str(number))
+        grave = self.place / "graveyard" / "x1x1x"
+        outside.rename(grave)
+        return lambda: len(os.listdir(grave)) if grave.exists() else 0
+
+    def test_a_full_graveyard_delays_no_cull(self):
+        """The dead are removed in steps between slices, however many there are."""
+        self.start_daemon()
+        self.read_until_warm()
+        alone = self.seconds_until_culled("16M")
+        left = self.bury(self.GRAVES)
+        self.seconds_until_culled("13M")  # behind it the daemon is told of the graves
+        wait_until(lambda: left() < self.GRAVES, 30, "the daemon to begin with them")
+        self.daemon.process.send(signal.SIGSTOP)
+        self.assertGreater(left(), self.GRAVES // 4, "too few are left to tell anything")
+        beside = self.seconds_until_culled("10M", lambda: self.daemon.process.send(signal.SIGCONT))
+        self.assertGreater(left(), 0, "the cull waited for all of the dead")
+        self.assertLess(beside, 5 * alone + 1)
+        wait_until(lambda: left() == 0, 60, "the graveyard to be empty")
 
 
 class HotSet(DaemonCase):
