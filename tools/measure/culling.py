@@ -32,6 +32,7 @@ _FIRST_MS = 100
 _MOST_MIB = 32
 _TAG = "bench"
 _STOCK_PERCENT = 50
+_GRAVES_OBJECTS, _GRAVES_PRESSES = 10_000, 5
 # What must go, how often in a round, and how fast it is to be against the bare loop.
 _PRESSES = ((3, 3, 0.4), (50, 1, 0.7))
 
@@ -53,11 +54,21 @@ def _bytes_of(mountpoint):
     return space.f_blocks * space.f_frsize
 
 
-class _Watch:
-    """When objects left a filesystem, seen by its free inodes. Is called quiet by a journal that stalls, too."""
+def _free_inodes(mountpoint):
+    return os.statvfs(mountpoint).f_ffree
 
-    def __init__(self, mountpoint):
-        self._mountpoint = mountpoint
+
+def _free_objects(mountpoint):
+    """Room for so many; files that are empty do not count."""
+    space = os.statvfs(mountpoint)
+    return space.f_bfree * space.f_frsize // _OBJECT_BYTES
+
+
+class _Watch:
+    """When objects left a filesystem, seen by what is free there. Is called quiet by a journal that stalls, too."""
+
+    def __init__(self, mountpoint, free=_free_inodes):
+        self._free = lambda: free(mountpoint)
         self.before = self._free()
         self.begin = time.monotonic()
         self.first = self.last = None
@@ -65,9 +76,6 @@ class _Watch:
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._look)
         self._thread.start()
-
-    def _free(self):
-        return os.statvfs(self._mountpoint).f_ffree
 
     def _look(self):
         while not self._over.wait(_LOOK_SECONDS):
@@ -99,6 +107,8 @@ class Culling:
                 self.round(count, kept)
             if count <= self.bench.sizes.most_culled_by_stock:
                 self.against_stock(count)
+        if self.bench.sizes.graves:
+            self.beside_graves(self.bench.sizes.graves)
 
     def comparisons(self, count):
         bench, loop, made = self.bench, "fstatat + unlinkat", {}
@@ -119,12 +129,13 @@ class Culling:
             Round(self, mountpoint, larder, count).play(kept)
 
     @contextlib.contextmanager
-    def served_disk(self, count, trees):
+    def served_disk(self, count, trees, graves=0):
         """A filesystem with full caches by these names, and an engine; yields the place and the engine's Larder."""
         self.rounds += 1
         directory = self.bench.stage.directory / f"cull{self.rounds}"
-        with LoopFs(directory, count * _OBJECT_BYTES * 4 + _BESIDE_BYTES,
-                    mkfs_options=("-N", str(count * 4 + _BESIDE_INODES)), mount_options=MOUNT_OPTIONS) as disk:
+        with LoopFs(directory, (count * 4 + graves) * _OBJECT_BYTES + _BESIDE_BYTES,
+                    mkfs_options=("-N", str(count * 4 + graves * 2 + _BESIDE_INODES)),
+                    mount_options=MOUNT_OPTIONS) as disk:
             for tree in trees:
                 self.objects("fill", disk.mountpoint / tree, count, _OBJECT_BYTES)
             larder = self.bench.stage.larder(disk.mountpoint / "none", f"cull{self.rounds}-larder")
@@ -134,6 +145,31 @@ class Culling:
             finally:
                 larder.stop()
         shutil.rmtree(directory)
+
+    def beside_graves(self, graves):
+        """A cache is pressed while its daemon removes what is in the graveyard: so many names in one directory."""
+        count, percent = _GRAVES_OBJECTS, _PRESSES[0][0]
+        first = self.bench.figure(f"cull {percent} % of {count} beside {graves} graves, until the first is gone", "ms",
+                                  aim=_FIRST_MS, cost=True)
+        speed = self.bench.figure(f"removing {graves} graves", "names/s")
+        with self.served_disk(count, ("ours",), graves) as (mountpoint, larder):
+            culled = Round(self, mountpoint, larder, count)
+            try:
+                culled.wait_until_counted()
+                before = _free_inodes(mountpoint)
+                self.objects("bury", mountpoint / "ours", graves)
+                subprocess.run(["sync", "--file-system", mountpoint], check=True)
+                # Without graves being removed yet: by this one the daemon is told of them.
+                culled.press(percent, _free_objects)
+                begin, left = time.monotonic(), before - _free_inodes(mountpoint)
+                for _ in range(_GRAVES_PRESSES):
+                    pressed = culled.press(percent, _free_objects)
+                    if before > _free_inodes(mountpoint):
+                        first.add(pressed["first"] * 1e3)
+                wait_until(lambda: not list((mountpoint / "ours/graveyard").iterdir()), 600, "the graves to go")
+                speed.add(left / (time.monotonic() - begin))
+            finally:
+                culled.daemon.stop()
 
     def against_stock(self, count):
         """The daemons alone: what the engine does for either is the same."""
@@ -236,7 +272,7 @@ class Round:
             done[work] = work()
         return done[ours], done[bare]
 
-    def press(self, percent):
+    def press(self, percent, free=_free_inodes):
         """A size by which so much is too much; returns when it is gone."""
         before = self.cache()
         pids = self.daemon.pid, self.larder.engine_pid()
@@ -244,7 +280,7 @@ class Round:
         goal = before["used_bytes"] * (100 - percent) // 100
         self.daemon.write_config(f"dir {self.lines(0)[0]}", *self.lines(goal * 100 // (100 - _RUN_PERCENT))[1:])
         cpu = sum(map(_process_seconds, pids))
-        watch = _Watch(self.mountpoint)
+        watch = _Watch(self.mountpoint, free)
         try:
             self.daemon.reload()
             wait_until(lambda: watch.is_quiet() and self.cache()["used_bytes"] <= goal, 600, "the daemon to cull")

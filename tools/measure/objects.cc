@@ -4,6 +4,7 @@
 //   bench_objects fill DIR COUNT BYTES   a cache directory with so many objects of one volume
 //   bench_objects remove DIR COUNT       takes so many out of it, as many of each directory, with
 //                                        nothing but fstatat(2) and unlinkat(2)
+//   bench_objects bury DIR COUNT         puts a directory of so many empty files into its graveyard
 //
 // Two directories filled with the same words hold the same names.
 #include <array>
@@ -68,14 +69,19 @@ std::string fan_out(unsigned index) {
   return cachefiles::fan_out_directory(static_cast<std::uint8_t>(index));
 }
 
-// The engine finds a cache of its user's, of which it does not know what is in it.
-UniqueFd make_cache(const std::string& path) {
+handover::EngineUser engines_user() {
   const auto user = handover::find_engine_user();
   must(user.has_value(), "the engine's user");
+  return *user;
+}
+
+// The engine finds a cache of its user's, of which it does not know what is in it.
+UniqueFd make_cache(const std::string& path) {
+  const auto user = engines_user();
   must(::mkdir(path.c_str(), cachefiles::kDirectoryMode) == 0, path);
-  must(::chown(path.c_str(), user->uid, user->gid) == 0, path);
+  must(::chown(path.c_str(), user.uid, user.gid) == 0, path);
   UniqueFd root = open_directory(AT_FDCWD, path);
-  must(::setegid(user->gid) == 0 && ::seteuid(user->uid) == 0, "becoming the engine's user");
+  must(::setegid(user.gid) == 0 && ::seteuid(user.uid) == 0, "becoming the engine's user");
   const UniqueFd format(::openat(root.get(), std::string(cachefiles::kFormatFile).c_str(),
                                  O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, cachefiles::kFileMode));
   must(::write(format.get(), cachefiles::kFormatText.data(), cachefiles::kFormatText.size()) ==
@@ -194,6 +200,23 @@ std::uint64_t remove(const std::string& path, std::uint64_t count) {
   return gone;
 }
 
+// Whoever reaps does not begin before all are there: they come into the graveyard together.
+std::uint64_t bury(const std::string& path, std::uint64_t count) {
+  const std::string outside = path + "-dead";
+  const std::string grave = fmt::format("{}/{}/x1x1x", path, cachefiles::kGraveyardDirectory);
+  const auto user = engines_user();
+  const UniqueFd dead = make_directory(AT_FDCWD, outside);
+  must(::fchown(dead.get(), user.uid, user.gid) == 0, outside);
+  for (std::uint64_t i = 0; i < count; ++i) {
+    const std::string name = fmt::format("Dgone{:027}", i);  // as long as a made object's
+    const UniqueFd file(::openat(dead.get(), name.c_str(), O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC,
+                                 cachefiles::kFileMode));
+    must(file.valid(), name);
+  }
+  must(::rename(outside.c_str(), grave.c_str()) == 0, grave);
+  return count;
+}
+
 std::uint64_t run(const std::vector<std::string>& words) {
   const auto number = [&](std::size_t at) { return std::stoull(words.at(at)); };
   if (words[0] == "fill") {
@@ -201,6 +224,9 @@ std::uint64_t run(const std::vector<std::string>& words) {
   }
   if (words[0] == "remove") {
     return remove(words[1], number(2));
+  }
+  if (words[0] == "bury") {
+    return bury(words[1], number(2));
   }
   fmt::print(stderr, "bench_objects: I cannot {}\n", words[0]);
   std::exit(2);
@@ -212,7 +238,7 @@ std::uint64_t run(const std::vector<std::string>& words) {
 int main(int argc, char** argv) {
   const std::vector<std::string> words(argv + 1, argv + argc);
   if (words.size() < 3) {
-    fmt::print(stderr, "usage: bench_objects fill|remove DIR COUNT [BYTES]\n");
+    fmt::print(stderr, "usage: bench_objects fill|remove|bury DIR COUNT [BYTES]\n");
     return 2;
   }
   larder::print_measured("objects", [&] { return larder::run(words); });
