@@ -150,6 +150,9 @@ class Cache final : public DirectoryCache {
     status.path = path_;
     status.used_bytes = core_.space.used_bytes();
     status.limit_bytes = core_.space.limit_bytes();
+    const Room room = core_.space.room();
+    status.blocks = {room.free_bytes, room.blocks.run, room.blocks.cull, room.blocks.stop};
+    status.files = {room.free_files, room.files.run, room.files.cull, room.files.stop};
     status.objects = core_.space.objects();
     status.objects_exact = core_.space.exact();
     status.culling = core_.space.culling();

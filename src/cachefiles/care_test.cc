@@ -223,7 +223,7 @@ TEST_F(CareTest, LimitsOutOfOrderAreRefusedAndChangeNothing) {
   EXPECT_EQ(cache_->set_limits({1, kNever, kNever}).error().code(), Errc::kInvalid);
   const SpaceState after = space();
   EXPECT_EQ(after.limits.size_bytes, before.limits.size_bytes);
-  EXPECT_EQ(after.blocks.run, before.blocks.run);
+  EXPECT_EQ(after.room.blocks.run, before.room.blocks.run);
 }
 
 TEST_F(CareTest, LeavesTheGraveyardToIt) {

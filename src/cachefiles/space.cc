@@ -134,20 +134,29 @@ ToFree Space::to_free() {
   return to_free_locked();
 }
 
-SpaceState Space::state() {
+Room Space::room_locked() const {
   const auto thresholds = [](std::uint64_t whole, const Percentages& percent) {
     return Thresholds{share(whole, percent.run), share(whole, percent.cull),
                       share(whole, percent.stop)};
   };
+  return {.blocks = thresholds(filesystem_.blocks * filesystem_.block_size, limits_.blocks),
+          .files = thresholds(filesystem_.files, limits_.files),
+          .free_bytes = free_bytes(filesystem_, since_statfs_),
+          .free_files = filesystem_.free_files};
+}
+
+Room Space::room() const {
+  const MutexLock lock(mutex_);
+  return room_locked();
+}
+
+SpaceState Space::state() {
   const MutexLock lock(mutex_);
   SpaceState state;
   state.to_free = to_free_locked();
   state.limits = limits_;
-  state.blocks = thresholds(filesystem_.blocks * filesystem_.block_size, limits_.blocks);
-  state.files = thresholds(filesystem_.files, limits_.files);
+  state.room = room_locked();
   state.block_size = filesystem_.block_size;
-  state.free_bytes = free_bytes(filesystem_, since_statfs_);
-  state.free_files = filesystem_.free_files;
   state.used_bytes = used_;
   state.objects = objects_;
   state.culling = culling_;

@@ -41,11 +41,16 @@ struct Thresholds {
 };
 
 // All about the room of a cache at one moment.
+// Where the filesystem stands.
+struct Room {
+  Thresholds blocks, files;  // bytes, inodes
+  std::uint64_t free_bytes = 0, free_files = 0;
+};
+
 struct SpaceState {
   Limits limits;
-  Thresholds blocks, files;  // of the filesystem: bytes, inodes
+  Room room;
   std::uint64_t block_size = 0;
-  std::uint64_t free_bytes = 0, free_files = 0;
   std::uint64_t used_bytes = 0, objects = 0;
   ToFree to_free;
   bool culling = false;
@@ -92,8 +97,10 @@ class Space {
   [[nodiscard]] bool stopped() const EXCLUDES(mutex_);
 
   [[nodiscard]] std::uint64_t limit_bytes() const EXCLUDES(mutex_);
+  [[nodiscard]] Room room() const EXCLUDES(mutex_);
 
  private:
+  [[nodiscard]] Room room_locked() const REQUIRES(mutex_);
   [[nodiscard]] bool stopped_locked() const REQUIRES(mutex_);
   [[nodiscard]] bool wanted_locked() const REQUIRES(mutex_);
   [[nodiscard]] bool near_ceiling_locked() const REQUIRES(mutex_);

@@ -132,11 +132,26 @@ bool is_let_go(std::string_view status, const std::string& tag) {
   });
 }
 
-Result<std::string> detach_cache(const AskEngine& ask, const std::string& tag,
+std::string tag_of(std::string_view status, const std::string& name) {
+  std::string tag = name;
+  for (const auto& cache : rows_of(status, "caches")) {
+    if (text_at(cache, "tag") == name) {
+      return name;
+    }
+    if (text_at(cache, "path") == name) {
+      tag = text_at(cache, "tag");
+    }
+  }
+  return tag;
+}
+
+Result<std::string> detach_cache(const AskEngine& ask, const std::string& name,
                                  std::chrono::seconds patience) {
+  std::string status = TRY(ask({"status"}));
+  const std::string tag = tag_of(status, name);
   TRY(ask({"detach", tag}));
   const auto until = std::chrono::steady_clock::now() + patience;
-  std::string status = TRY(ask({"status"}));
+  status = TRY(ask({"status"}));
   while (!is_let_go(status, tag) && std::chrono::steady_clock::now() < until) {
     ::poll(nullptr, 0, kPauseMilliseconds);
     status = TRY(ask({"status"}));

@@ -35,9 +35,12 @@ struct FileHolder {
 // The engine holds nothing of the cache's disk any more.
 [[nodiscard]] bool is_let_go(std::string_view status, const std::string& tag);
 
+// The tag of the cache that is named so, by its tag or its directory; `name` if there is none.
+[[nodiscard]] std::string tag_of(std::string_view status, const std::string& name);
+
 // Detaches, waits at most `patience` until the cache's disk is let go, and returns what is to be
 // printed: that it is free, or who keeps it, be it by files of mounts or by the cache's directory.
-[[nodiscard]] Result<std::string> detach_cache(const AskEngine& ask, const std::string& tag,
+[[nodiscard]] Result<std::string> detach_cache(const AskEngine& ask, const std::string& name,
                                                std::chrono::seconds patience);
 
 }  // namespace larder::cli

@@ -72,7 +72,14 @@ TEST(DetachTest, ReadsTheStatus) {
   for (const char* const odd : {"", "[]", "{}", R"({"mounts":{},"caches":3})"}) {
     EXPECT_TRUE(mountpoints_of(odd, "farm").empty()) << odd;
     EXPECT_TRUE(is_let_go(odd, "farm")) << odd;
+    EXPECT_EQ(tag_of(odd, "/c"), "/c") << odd;
   }
+  constexpr const char* kTagged =
+      R"({"caches":[{"tag":"farm","path":"/c"},{"tag":"/d","path":"/d"}]})";
+  EXPECT_EQ(tag_of(kTagged, "/c"), "farm");
+  EXPECT_EQ(tag_of(kTagged, "farm"), "farm");
+  EXPECT_EQ(tag_of(kTagged, "/d"), "/d");
+  EXPECT_EQ(directories_of(kTagged, "farm"), std::vector<std::string>{"/c"});
 }
 
 TEST(DetachTest, WaitsUntilTheDiskIsFree) {
@@ -82,11 +89,11 @@ TEST(DetachTest, WaitsUntilTheDiskIsFree) {
       EXPECT_EQ(words.at(1), "farm");
       return "";
     }
-    return ++asked < 3 ? std::string(kBusy) : std::string("{}");
+    return ++asked < 4 ? std::string(kBusy) : std::string("{}");
   };
   EXPECT_EQ(detach_cache(ask, "farm", std::chrono::seconds(20)).value(),
             "the cache farm is offline and its disk is free\n");
-  EXPECT_EQ(asked, 3);
+  EXPECT_EQ(asked, 4);
 }
 
 TEST(DetachTest, SaysThatItIsKept) {

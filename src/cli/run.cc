@@ -189,7 +189,8 @@ Result<> do_detach(Arguments& arguments, const Serve& /*serve*/) {
 }
 
 Result<> do_attach(Arguments& arguments, const Serve& /*serve*/) {
-  TRY(ask_engine(arguments, {"attach", arguments.cache}));
+  const std::string status = TRY(ask_engine(arguments, {"status"}));
+  TRY(ask_engine(arguments, {"attach", tag_of(status, arguments.cache)}));
   return {};
 }
 

@@ -31,6 +31,7 @@ struct Column {
 
 constexpr auto kCacheColumns = std::to_array<Column>({
     {"CACHE", "path", Shape::kText},
+    {"TAG", "tag", Shape::kText},
     {"USED", "used_bytes", Shape::kBytes},
     {"LIMIT", "limit_bytes", Shape::kBytes},
     {"OBJECTS", "objects", Shape::kNumber},
@@ -92,18 +93,49 @@ std::string cell(const Json& object, const Column& column) {
   }
 }
 
-std::vector<std::string> troubles_of(const Json& row) {
-  std::vector<std::string> troubles;
+// What is shown below a row.
+std::vector<std::string> remarks_on(const Json& row) {
+  std::vector<std::string> remarks;
+  if (const auto holder = row.find("holder");
+      holder != row.end() && holder->is_string() && !holder->get<std::string>().empty()) {
+    remarks.push_back("cared for by " + holder->get<std::string>());
+  }
   for (const char* const key : kTroubleKeys) {
     const auto found = row.find(key);
     if (found != row.end() && found->is_string() && !found->get<std::string>().empty()) {
-      troubles.push_back(found->get<std::string>());
+      remarks.push_back("! " + found->get<std::string>());
     }
   }
-  return troubles;
+  return remarks;
 }
 
-// A table with columns as wide as their widest cell, and below each row what is wrong with it.
+// As it is shown: a tag only where it says more than the path, and the state with what goes on in
+// it.
+Json cache_row(Json cache) {
+  if (!cache.is_object()) {
+    return cache;
+  }
+  if (cache.contains("path") && cache.contains("tag") && cache["path"] == cache["tag"]) {
+    cache.erase("tag");
+  }
+  if (cache.contains("state") && cache["state"].is_string() && cache.contains("culling") &&
+      cache["culling"] == true) {
+    cache["state"] = cache["state"].get<std::string>() + ", culling";
+  }
+  return cache;
+}
+
+Json cache_rows(const Json& caches) {
+  Json rows = Json::array();
+  if (caches.is_array()) {
+    for (const Json& cache : caches) {
+      rows.push_back(cache_row(cache));
+    }
+  }
+  return rows;
+}
+
+// A table with columns as wide as their widest cell, and below each row what else there is to say.
 void append_table(std::string& text, const Json& rows, std::span<const Column> columns) {
   if (!rows.is_array() || rows.empty()) {
     return;
@@ -112,7 +144,7 @@ void append_table(std::string& text, const Json& rows, std::span<const Column> c
   for (const Column& column : columns) {
     cells[0].emplace_back(column.title);
   }
-  std::vector<std::vector<std::string>> troubles(1);
+  std::vector<std::vector<std::string>> remarks(1);
   for (const Json& row : rows) {
     if (!row.is_object()) {
       continue;
@@ -121,7 +153,7 @@ void append_table(std::string& text, const Json& rows, std::span<const Column> c
     for (const Column& column : columns) {
       line.push_back(cell(row, column));
     }
-    troubles.push_back(troubles_of(row));
+    remarks.push_back(remarks_on(row));
   }
   std::vector<std::size_t> widths(columns.size());
   for (const auto& line : cells) {
@@ -135,8 +167,8 @@ void append_table(std::string& text, const Json& rows, std::span<const Column> c
       text += fmt::format("{:{}}  ", cells[row][i], widths[i]);
     }
     text += cells[row].back() + '\n';
-    for (const std::string& trouble : troubles[row]) {
-      text += fmt::format("  ! {}\n", printable(trouble));
+    for (const std::string& remark : remarks[row]) {
+      text += fmt::format("  {}\n", printable(remark));
     }
   }
 }
@@ -191,7 +223,7 @@ Result<std::string> status_text(std::string_view json) {
     text += fmt::format("  ! {}\n", printable(trouble));
   }
   const Json none = Json::array();
-  append_table(text, status.value("caches", none), kCacheColumns);
+  append_table(text, cache_rows(status.value("caches", none)), kCacheColumns);
   append_table(text, status.value("mounts", none), kMountColumns);
   if (status.value("mounts", none).empty()) {
     text += "no mounts\n";

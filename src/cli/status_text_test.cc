@@ -15,17 +15,24 @@ using testing::HasSubstr;
 
 TEST(StatusTextTest, PrintsTables) {
   const auto text = status_text(R"({"keeper":{"pid":1},"engine":{"pid":2,"uptime_s":3},
-    "caches":[{"path":"/c","used_bytes":1536,"limit_bytes":1073741824,"objects":7,
+    "caches":[{"path":"/c","tag":"farm","holder":"process 9","culling":true,"used_bytes":1536,"limit_bytes":1073741824,"objects":7,
                "open_objects":2,"culled_last_hour":5,"oldest_s":86400,"state":"online","trouble":"the disk is full","damage":"some"}],
     "mounts":[{"mountpoint":"/m","source":"nfs://h/e","state":"served","hits":3,"misses":1,
                "hit_ratio":0.75,"bytes_from_cache":0,"bytes_from_server":42,"what":[]}]})");
   ASSERT_TRUE(text.has_value());
   EXPECT_THAT(*text, HasSubstr("keeper pid 1, engine pid 2, up 3 s\n"));
-  EXPECT_THAT(*text,
-              HasSubstr("/c     1.5 KiB  1.0 GiB  7        2       5         24 h    online\n"
-                        "  ! the disk is full\n  ! some\n"));
+  EXPECT_THAT(
+      *text,
+      HasSubstr(
+          "/c     farm  1.5 KiB  1.0 GiB  7        2       5         24 h    online, culling\n"
+          "  cared for by process 9\n  ! the disk is full\n  ! some\n"));
   EXPECT_THAT(*text, HasSubstr("75.0 %"));
   EXPECT_THAT(*text, HasSubstr("42 B"));
+}
+
+TEST(StatusTextTest, ShowsATagOnlyWhereItSaysMore) {
+  EXPECT_THAT(status_text(R"({"caches":[{"path":"/c","tag":"/c"}]})").value(),
+              HasSubstr("/c     -    "));
 }
 
 TEST(StatusTextTest, TellsWhatIsWrongWithTheDaemons) {

@@ -29,6 +29,10 @@ std::string damage_of(const fscache::BackendStatus& backend) {
       backend.damaged_objects, backend.corrupt_ranges);
 }
 
+Json limits_json(const fscache::FilesystemLimits& limits) {
+  return {{"free", limits.free}, {"run", limits.run}, {"cull", limits.cull}, {"stop", limits.stop}};
+}
+
 Json cache_json(const CacheBinder::Status& status) {
   Json json;
   json["tag"] = status.cache.tag;
@@ -42,6 +46,8 @@ Json cache_json(const CacheBinder::Status& status) {
     const fscache::BackendStatus& backend = *status.cache.backend;
     json["used_bytes"] = backend.used_bytes;
     json["limit_bytes"] = backend.limit_bytes;
+    json["filesystem_bytes"] = limits_json(backend.blocks);
+    json["filesystem_files"] = limits_json(backend.files);
     json["objects"] = backend.objects;
     json["objects_exact"] = backend.objects_exact;
     json["culling"] = backend.culling;

@@ -137,12 +137,19 @@ class BackendVolume {
   [[nodiscard]] virtual Result<> discard(std::string_view key) = 0;
 };
 
+// Of the filesystem's blocks or inodes: culling ends when `run` are free, begins when less than
+// `cull` are, and below `stop` nothing new is kept.
+struct FilesystemLimits {
+  std::uint64_t free = 0, run = 0, cull = 0, stop = 0;
+};
+
 // For `larder status`; bytes are real blocks of the disk.
 struct BackendStatus {
   std::string path;
   std::uint64_t used_bytes = 0;
   std::uint64_t limit_bytes = 0;
-  std::uint64_t objects = 0;  // as far as known; exact after a first round of the culler
+  FilesystemLimits blocks, files;  // bytes, inodes
+  std::uint64_t objects = 0;       // as far as known; exact after a first round of the culler
   bool objects_exact = false;
   bool culling = false;
   std::string trouble;  // why nothing (new) is cached, as a sentence; "" when all is well

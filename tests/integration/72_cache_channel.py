@@ -163,7 +163,7 @@ class Detach(ChannelCase):
         with self.assertRaises(Refused) as refused:
             self.hold()
         self.assertEqual(refused.exception.name, "EBUSY")
-        self.larder.run("cache", "attach", _TAG)
+        self.larder.run("cache", "attach", self.place)  # as good a name
         self.hold()
         self.read_until_warm()
 
