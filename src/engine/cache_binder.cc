@@ -461,11 +461,20 @@ bool CacheBinder::take_away(const std::string& tag, const std::string& why) {
     found->second.trouble = why;
     tell = std::exchange(found->second.on_detach, nullptr);
   }
+  keeper_.report_detached(tag, true);
   find(tag)->withdraw([] {}, why);
   if (tell) {
     tell();
   }
   return true;
+}
+
+void CacheBinder::keep_away(const std::string& tag) {
+  (void)find(tag);  // so that the status shows it
+  const MutexLock lock(mutex_);
+  Binding& binding = bindings_[tag];
+  binding.detached = true;
+  binding.trouble = detached_sentence(tag);
 }
 
 Result<> CacheBinder::attach(const std::string& tag) {
@@ -486,6 +495,7 @@ Result<> CacheBinder::attach(const std::string& tag) {
                                                   tag);
     size = found->second.size;
   }
+  keeper_.report_detached(tag, false);
   find(tag)->forget_trouble();
   if (names_directory) {
     bring_online(tag, size, [](const Result<>&) {});

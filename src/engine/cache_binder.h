@@ -85,6 +85,8 @@ class CacheBinder {
   // its disk does the same.
   [[nodiscard]] Result<> detach(const std::string& tag) EXCLUDES(mutex_);
   [[nodiscard]] Result<> attach(const std::string& tag) EXCLUDES(mutex_);
+  // It was detached in an earlier engine's life. Before anything is brought online.
+  void keep_away(const std::string& tag) EXCLUDES(mutex_);
 
   // Where what channels ask for is done: it blocks.
   [[nodiscard]] Pool& pool() { return *pool_; }

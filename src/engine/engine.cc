@@ -107,6 +107,9 @@ Result<> Engine::run() {
   if (LogLevel level{}; parse_log_level(keeper_->hello().log_level, level)) {
     set_log_level(level);
   }
+  for (const std::string& tag : keeper_->hello().detached) {
+    caches_.keep_away(tag);
+  }
   if (const handover::Hello& hello = keeper_->hello(); !hello.cache.empty()) {
     caches_.bring_online_at_start(hello.cache, hello.cache_size);
   }

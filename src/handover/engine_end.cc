@@ -134,6 +134,12 @@ void EngineEnd::report_unmounted(std::uint32_t mount_id) {
   tell(make_message(MessageKind::kUnmounted, mount_id));
 }
 
+void EngineEnd::report_detached(const std::string& tag, bool detached) {
+  Message news = make_message(detached ? MessageKind::kDetached : MessageKind::kAttached, 0);
+  news.text = tag.substr(0, kMostSpecBytes);
+  tell(news);
+}
+
 void EngineEnd::report_stopping() {
   tell(make_message(MessageKind::kStopping, 0));
 }

@@ -106,6 +106,8 @@ class EngineEnd {
   void report_failed(std::uint32_t mount_id, const Error& why);
   // Unmounted by the kernel or after release_mount: the last word about that mount.
   void report_unmounted(std::uint32_t mount_id);
+  // A cache that the next engine's HELLO shall name, or not any more.
+  void report_detached(const std::string& tag, bool detached);
   // Before ending on purpose.
   void report_stopping();
 

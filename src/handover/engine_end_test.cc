@@ -173,6 +173,12 @@ TEST_F(EngineEndTest, TellsNews) {
   EXPECT_EQ(receive().head.backing_id, 12);
   end_->report_unmounted(3);
   EXPECT_EQ(receive().head.mount_id, 3U);
+  end_->report_detached("farm", true);
+  const auto detached = receive();
+  EXPECT_EQ(detached.head.kind, MessageKind::kDetached);
+  EXPECT_EQ(detached.text, "farm");
+  end_->report_detached("farm", false);
+  EXPECT_EQ(receive().head.kind, MessageKind::kAttached);
   end_->report_stopping();
   EXPECT_EQ(receive().head.kind, MessageKind::kStopping);
 }

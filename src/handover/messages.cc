@@ -57,6 +57,8 @@ int descriptors_of(const MessageHead& head) {
     case MessageKind::kBackingClose:
     case MessageKind::kOpenCache:
     case MessageKind::kStopping:
+    case MessageKind::kDetached:
+    case MessageKind::kAttached:
       return 0;
   }
   return -1;
@@ -178,6 +180,13 @@ std::string encode_hello(const Hello& hello) {
   if (hello.cache_size != 0) {
     append_line(text, "cache_size", std::to_string(hello.cache_size));
   }
+  for (const std::string& tag : hello.detached) {
+    const std::size_t before = text.size();
+    append_line(text, "detached", tag);
+    if (text.size() > kMostSpecBytes) {
+      text.resize(before);
+    }
+  }
   return text;
 }
 
@@ -192,6 +201,8 @@ Result<> apply_line(Hello& hello, std::string_view key, std::string value) {
     hello.cache = std::move(value);
   } else if (key == "cache_size") {
     hello.cache_size = TRY(parse_byte_count(value));
+  } else if (key == "detached") {
+    hello.detached.push_back(std::move(value));
   }
   return {};
 }

@@ -92,6 +92,8 @@ enum class MessageKind : std::uint32_t {
   kBackingClose = 68,  // mount_id, backing_id; not answered
   kOpenCache = 69,     // request, text: an absolute path
   kStopping = 70,      // the engine ends on purpose
+  kDetached = 71,  // text: the tag of a cache that nobody is to bring online, by the next either
+  kAttached = 72,  // text: the same may be brought online again
 };
 
 struct MessageHead {
@@ -133,6 +135,8 @@ struct Hello {
   std::string log_level = "info";
   std::string cache = {};        // brought online at once; "": when a mount names one
   std::uint64_t cache_size = 0;  // as MountSpec::cache_size
+  // Tags of caches that nobody is to bring online; of more than fit into a message, some.
+  std::vector<std::string> detached = {};
 };
 
 [[nodiscard]] std::string encode_hello(const Hello& hello);

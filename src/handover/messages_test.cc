@@ -211,6 +211,15 @@ TEST(MessagesTest, HelloTellsTheCacheAndItsSize) {
   EXPECT_EQ(hello->cache_size, 123456U);
 }
 
+TEST(MessagesTest, HelloTellsOfAsManyDetachedCachesAsFit) {
+  std::vector<std::string> tags{"farm", "/a\nb", std::string(5000, 'x'), "last"};
+  const auto hello = decode_hello(encode_hello({"/run/x", "info", "", 0, tags}));
+  ASSERT_TRUE(hello.has_value());
+  EXPECT_EQ(hello->detached, (std::vector<std::string>{"farm", "/a\nb", "last"}));
+  tags.assign(1000, "some tag");
+  EXPECT_LE(encode_hello({"/run/x", "info", "", 0, tags}).size(), kMostSpecBytes);
+}
+
 TEST(MessagesTest, HelloTellsTheRuntimeDirectoryWhateverItsName) {
   const auto hello = decode_hello(encode_hello({"/run/a\nb%=c", "debug"}));
   ASSERT_TRUE(hello.has_value());

@@ -56,7 +56,8 @@ using handover::MessageKind;
 using handover::RequestKind;
 using std::chrono::milliseconds;
 
-constexpr std::size_t kCacheLanes = 4;        // in which cache directories are opened
+constexpr std::size_t kCacheLanes = 4;  // in which cache directories are opened
+constexpr std::size_t kMostDetached = 64;
 constexpr std::size_t kMessagesPerTurn = 64;  // of the engine, before others get their turn
 constexpr int kLogInterval = 60'000;          // milliseconds: how often the log is looked at
 constexpr milliseconds kFirstBackoff{100};
@@ -122,6 +123,7 @@ class Keeper {
   void on_backing_open(Message message);
   void on_backing_close(const Message& message);
   void on_open_cache(const Message& message);
+  void on_detached(const Message& message);
   [[nodiscard]] bool may_be_a_cache(const std::string& path) const;
   void send_finished();
   void refuse(MessageKind kind, std::uint64_t request, int error_number, std::string text);
@@ -137,7 +139,7 @@ class Keeper {
 
   [[nodiscard]] pid_t engine_pid() const { return engine_ ? engine_->pid() : 0; }
 
-  const handover::Hello hello_;
+  handover::Hello hello_;  // of the next engine
   const std::string program_;
   const handover::EngineUser user_;
   const SteadyClock clock_;
@@ -318,6 +320,9 @@ void Keeper::on_message(Message message) {
       return on_backing_close(message);
     case MessageKind::kOpenCache:
       return on_open_cache(message);
+    case MessageKind::kDetached:
+    case MessageKind::kAttached:
+      return on_detached(message);
     case MessageKind::kStopping:
       log_info("engine (pid {}) is ending", engine_->pid());
       return;
@@ -408,6 +413,13 @@ void Keeper::on_open_cache(const Message& message) {
   const std::size_t lane = std::hash<std::string>{}(message.text) % kCacheLanes;
   if (!lanes_->post(fmt::format("cache-open-{}", lane), std::move(job))) {
     refuse(MessageKind::kCacheOpened, message.head.request, EBUSY, "too many caches are opened");
+  }
+}
+
+void Keeper::on_detached(const Message& message) {
+  std::erase(hello_.detached, message.text);
+  if (message.head.kind == MessageKind::kDetached && hello_.detached.size() < kMostDetached) {
+    hello_.detached.push_back(message.text);
   }
 }
 

@@ -178,6 +178,26 @@ class Detach(ChannelCase):
                 found.append(path)
         return found
 
+    def test_the_next_engine_knows_of_it(self):
+        self.hold()
+        self.larder.run("cache", "detach", _TAG)
+        self.larder.kill_engine()
+        self.larder.forget_dead_mounts()
+        wait_until(self.is_served_again, 20, "the next engine")
+        self.assertIn("larder cache attach", self.cache()["trouble"])
+        with self.assertRaises(Refused) as refused:
+            self.hold()
+        self.assertEqual(refused.exception.name, "EBUSY")
+        self.larder.run("cache", "attach", _TAG)
+        self.hold()
+        self.assertEqual(self.cache()["state"], "active")
+
+    def is_served_again(self):
+        try:
+            return bool(self.larder.status()["caches"])
+        except larder.Refused:
+            return False
+
     def test_who_keeps_it_is_named(self):
         self.hold()
         self.read_until_warm()
