@@ -68,7 +68,9 @@ Result<> Daemon::run() {
 }
 
 void Daemon::note_error(const Error& error) {
-  if (trouble_ != error.message()) {
+  // That nobody listens is what follows from an engine's end; all else is news.
+  const bool news = error.code() != Errc::kNotFound && trouble_ != error.message();
+  if (trouble_.empty() || news) {
     trouble_ = error.message();
     log_warning("the cache {} is not online any more: {}; trying to bring it up again",
                 config_.directory, trouble_);

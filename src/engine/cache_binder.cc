@@ -300,9 +300,9 @@ Result<std::optional<HeldBackend>> CacheBinder::take_over(const Bringing& bringi
   }
   if (!other.empty()) {
     // A mount that names it can be told so, and name the other.
-    return fail(
-        settings.holder.empty() ? Errc::kUnsuitable : Errc::kBusy,
-        fmt::format("this engine has the cache in {} as {}: name it so", settings.path, other));
+    return fail(settings.holder.empty() ? Errc::kUnsuitable : Errc::kBusy,
+                fmt::format("the cache in {} is in use already, as {}: give that name",
+                            settings.path, other));
   }
   if (held.online == nullptr) {
     return std::nullopt;
