@@ -47,6 +47,11 @@ std::string sentence_for(const Error& error) {
   return fmt::format("nothing is cached, the cache cannot be used: {}", error.message());
 }
 
+// Of one that mounts name by its directory.
+std::string sentence_for(const Error& error, const std::string& path) {
+  return fmt::format("{}; `larder cache attach {}` tries again", sentence_for(error), path);
+}
+
 // Without a holder the cache cares for itself.
 void set_caretaker(cachefiles::DirectoryCache& cache, const HeldSettings& settings) {
   if (settings.changed) {
@@ -483,7 +488,10 @@ Result<> CacheBinder::attach(const std::string& tag) {
   {
     const MutexLock lock(mutex_);
     const auto found = bindings_.find(tag);
-    if (found == bindings_.end() || !found->second.detached) {
+    // What could not be brought online is tried again.
+    const bool failed = found != bindings_.end() && names_directory && !found->second.trying &&
+                        !found->second.trouble.empty();
+    if (found == bindings_.end() || (!found->second.detached && !failed)) {
       return fail(Errc::kNotFound, fmt::format("the cache {} is not detached", tag));
     }
     found->second.detached = false;
@@ -527,7 +535,7 @@ void CacheBinder::finish(const std::string& path, const Result<>& result) {
     if (refused && binding.trouble.empty() && !binding.at_start && binding.online.expired()) {
       bindings_.erase(path);  // no mount goes on with it
     } else if (!binding.detached) {
-      binding.trouble = result ? "" : sentence_for(result.error());
+      binding.trouble = result ? "" : sentence_for(result.error(), path);
     }
   }
   if (deadline) {

@@ -84,6 +84,7 @@ class CacheBinder {
   // backend is gone when its last open file is. kNotFound: there is none of that tag. An error of
   // its disk does the same.
   [[nodiscard]] Result<> detach(const std::string& tag) EXCLUDES(mutex_);
+  // Also for a directory that could not be brought online: it is tried again.
   [[nodiscard]] Result<> attach(const std::string& tag) EXCLUDES(mutex_);
   // It was detached in an earlier engine's life. Before anything is brought online.
   void keep_away(const std::string& tag) EXCLUDES(mutex_);
