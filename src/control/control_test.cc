@@ -5,6 +5,7 @@
 #include <atomic>
 #include <chrono>
 #include <cstddef>
+#include <cstdint>
 #include <cstdlib>
 #include <filesystem>
 #include <future>
@@ -21,6 +22,7 @@
 #include <gtest/gtest.h>
 #include <stdlib.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <sys/uio.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -146,6 +148,14 @@ class ServerTest : public testing::Test {
     return os::connect_for_packets(directory_ + "/control.sock").value();
   }
 
+  // As whom the connection counts: this thread is that user meanwhile, the server's stays root's.
+  [[nodiscard]] UniqueFd connect_as(uid_t uid) const {
+    EXPECT_EQ(::syscall(SYS_setresuid, -1, uid, -1), 0);
+    UniqueFd socket = connect();
+    EXPECT_EQ(::syscall(SYS_setresuid, -1, 0, -1), 0);
+    return socket;
+  }
+
   static void send(const UniqueFd& socket, std::string text) {
     const iovec part{text.data(), text.size()};
     ASSERT_TRUE(os::send_packet(socket, std::span(&part, 1), {}, os::Wait::kYes));
@@ -186,8 +196,16 @@ class ServerTest : public testing::Test {
     return packet ? std::string(text_of(Bytes(buffer).first(packet->length))) : "hung up";
   }
 
-  [[nodiscard]] UniqueFd open_channel() const {
-    UniqueFd channel = connect();
+  // The server's thread is another user's, as an engine's is.
+  void start_as(uid_t user) {
+    EXPECT_EQ(::syscall(SYS_setresuid, user, -1, -1), 0);
+    start();
+    EXPECT_EQ(::syscall(SYS_setresuid, 0, -1, -1), 0);
+  }
+
+  [[nodiscard]] UniqueFd open_channel() const { return open_channel(connect()); }
+
+  [[nodiscard]] static UniqueFd open_channel(UniqueFd channel) {
     send(channel, "cache");
     EXPECT_EQ(receive(channel), "ok\n");
     return channel;
@@ -354,6 +372,7 @@ TEST_F(ServerTest, WhoDoesNotReadMissesWhatIsOutdated) {
 TEST_F(ServerTest, ThereAreNotManyChannels) {
   start();
   std::vector<UniqueFd> channels;
+  channels.reserve(Server::kMostChannels);
   for (std::size_t i = 0; i < Server::kMostChannels; ++i) {
     channels.push_back(open_channel());
   }
@@ -363,6 +382,57 @@ TEST_F(ServerTest, ThereAreNotManyChannels) {
   channels.pop_back();
   released_.wait(0);
   channels.push_back(open_channel());
+}
+
+// Neither what the same user opens nor what root does.
+TEST_F(ServerTest, NobodyTakesThePlaceOfAChannel) {
+  if (::geteuid() != 0) {
+    GTEST_SKIP() << "needs root";
+  }
+  constexpr uid_t kUser = 40000;
+  start_as(kUser);
+  std::vector<UniqueFd> channels;
+  channels.reserve(Server::kMostChannels);
+  std::vector<UniqueFd> others;
+  for (std::size_t i = 0; i < Server::kMostChannels; ++i) {
+    channels.push_back(open_channel(connect_as(kUser)));
+  }
+  for (std::size_t i = 0; i < 2 * Server::kMostConnections; ++i) {
+    others.push_back(connect_as(kUser));
+    others.push_back(connect());
+  }
+  EXPECT_EQ(ask_server({"status"}).value(), "{}");
+  for (const UniqueFd& channel : channels) {
+    send(channel, "tag a");
+    EXPECT_EQ(receive(channel), "ok\ntag|a|0");
+  }
+  EXPECT_EQ(released_, 0);
+}
+
+TEST_F(ServerTest, UsersFillOnlyTheirOwnPlaces) {
+  if (::geteuid() != 0) {
+    GTEST_SKIP() << "needs root";
+  }
+  start();
+  const UniqueFd own = connect();
+  std::vector<UniqueFd> strangers;
+  strangers.reserve(2 * Server::kMostConnections);
+  constexpr std::size_t kUsers = Server::kMostConnections / Server::kMostConnectionsPerUser;
+  for (std::size_t i = 0; i < Server::kMostConnections; ++i) {
+    strangers.push_back(connect_as(static_cast<uid_t>(40000 + i % kUsers)));
+  }
+  const UniqueFd one_too_many = connect_as(50000);
+  EXPECT_EQ(receive(one_too_many), "hung up");
+  for (std::size_t i = 0; i < Server::kMostConnections - 2; ++i) {
+    strangers.push_back(connect());
+  }
+  const UniqueFd newest = connect_as(40000);
+  for (const UniqueFd* const socket :
+       std::array<const UniqueFd*, 3>{&newest, &own, &strangers[1]}) {
+    send(*socket, "status");
+    EXPECT_EQ(receive(*socket), "ok\n{}");
+  }
+  EXPECT_EQ(receive(strangers.front()), "hung up");
 }
 
 TEST_F(ServerTest, OnlyRootMayGiveCommandsThatChangeSomething) {

@@ -59,6 +59,11 @@ constexpr auto kCommands = std::to_array<Command>({
 #undef COMMAND
 });
 
+// The most that the user may be.
+Who who_is(uid_t uid) {
+  return uid == 0 ? kRoot : uid == ::getuid() ? kService : kEveryone;
+}
+
 Result<const Command*> find_command(const std::vector<std::string>& words, uid_t uid) {
   const auto* const command = std::ranges::find(kCommands, words.front(), &Command::name);
   if (command == kCommands.end()) {
@@ -71,8 +76,8 @@ Result<const Command*> find_command(const std::vector<std::string>& words, uid_t
                 fmt::format("{0} with {1} arguments: write {0}{2}{3}", command->name, arguments,
                             command->syntax.empty() ? "" : " ", command->syntax));
   }
-  const bool is_service = command->who == kService && uid == ::getuid();
-  if (command->who != kEveryone && uid != 0 && !is_service) {
+  const Who who = who_is(uid);
+  if (command->who != kEveryone && who != kRoot && who != command->who) {
     return fail(Errc::kPermission, fmt::format("{} is for root only", command->name));
   }
   return command;
@@ -173,7 +178,9 @@ struct Connection {
   std::unique_ptr<CacheSession> session;  // it is a cache channel
   std::optional<std::string> state;       // to be sent behind the rest
 
-  [[nodiscard]] bool has_time_limit() const { return !busy && session == nullptr; }
+  [[nodiscard]] bool is_channel() const { return session != nullptr; }
+
+  [[nodiscard]] bool has_time_limit() const { return !busy && !is_channel(); }
 };
 
 void send_state_next(Connection& connection) {
@@ -212,7 +219,8 @@ class PacketServer final : public Server {
   void turn();
   [[nodiscard]] int poll_timeout() const;
   void accept_all();
-  void make_room(const Connection& newcomer);
+  // False: there is no place for it.
+  [[nodiscard]] bool make_room(uid_t uid);
   // False: the connection is over.
   [[nodiscard]] bool receive(Connection& connection);
   void execute(Connection& connection, std::string_view line);
@@ -283,34 +291,39 @@ void PacketServer::accept_all() {
     connection.socket = std::move(*socket);
     connection.peer = *peer;
     extend(connection);
-    make_room(connection);
-    if (connections_.size() < kMostConnections) {
+    if (make_room(peer->uid)) {
       connections_.push_back(std::move(connection));
     }
   }
 }
 
-// A user's new connection takes the place of the user's oldest, never of another user's; root's of
-// anybody's.
-void PacketServer::make_room(const Connection& newcomer) {
-  const uid_t uid = newcomer.peer.uid;
-  const auto is_own = [uid](const Connection& other) { return other.peer.uid == uid; };
-  const auto is_others = [](const Connection& other) { return other.peer.uid != 0; };
-  if (uid != 0 && std::cmp_greater_equal(std::ranges::count_if(connections_, is_own),
-                                         kMostConnectionsPerUser)) {
-    connections_.erase(std::ranges::find_if(connections_, is_own));
+// Where its user has no place left, a new connection takes that of the user's oldest, of one that
+// waits for nothing if there is such a one. A channel is a cache online: it gives way to nobody.
+bool PacketServer::make_room(uid_t uid) {
+  const Who who = who_is(uid);
+  const auto is_own = [uid](const Connection& other) {
+    return !other.is_channel() && other.peer.uid == uid;
+  };
+  const auto is_alike = [who](const Connection& other) {
+    return !other.is_channel() && who_is(other.peer.uid) == who;
+  };
+  const auto count = [this](const auto& kind) {
+    return static_cast<std::size_t>(std::ranges::count_if(connections_, kind));
+  };
+  if (count(is_alike) < kMostConnections &&
+      (who == kRoot || count(is_own) < kMostConnectionsPerUser)) {
+    return true;
   }
-  if (connections_.size() < kMostConnections) {
-    return;
+  auto victim = std::ranges::find_if(
+      connections_, [&is_own](const Connection& other) { return is_own(other) && !other.busy; });
+  if (victim == connections_.end()) {
+    victim = std::ranges::find_if(connections_, is_own);
   }
-  auto victim = uid == 0 ? std::ranges::find_if(connections_, is_others)
-                         : std::ranges::find_if(connections_, is_own);
-  if (victim == connections_.end() && uid == 0) {
-    victim = std::ranges::find(connections_, true, &Connection::has_time_limit);
+  if (victim == connections_.end()) {
+    return false;
   }
-  if (victim != connections_.end()) {
-    connections_.erase(victim);
-  }
+  connections_.erase(victim);
+  return true;
 }
 
 bool PacketServer::receive(Connection& connection) {
@@ -330,7 +343,7 @@ bool PacketServer::receive(Connection& connection) {
   }
   connection.busy = true;
   const std::string_view text = text_of(Bytes(buffer).first(packet->length));
-  if (connection.session != nullptr) {
+  if (connection.is_channel()) {
     execute_for_cache(connection, text, std::move(packet->descriptors), responder_of(connection));
   } else {
     execute(connection, text);
@@ -340,7 +353,7 @@ bool PacketServer::receive(Connection& connection) {
 
 Responder PacketServer::responder_of(const Connection& connection) const {
   return {mailbox_, connection.id,
-          connection.session != nullptr ? Responder::Dialect::kChannel : Responder::Dialect::kText};
+          connection.is_channel() ? Responder::Dialect::kChannel : Responder::Dialect::kText};
 }
 
 void PacketServer::execute_for_cache(Connection& connection, std::string_view packet,
@@ -355,7 +368,7 @@ void PacketServer::execute_for_cache(Connection& connection, std::string_view pa
 // From the next packet on; this is still answered as text.
 void PacketServer::open_channel(Connection& connection, Responder responder) {
   const auto channels = std::ranges::count_if(
-      connections_, [](const Connection& other) { return other.session != nullptr; });
+      connections_, [](const Connection& other) { return other.is_channel(); });
   if (!open_session_ || std::cmp_greater_equal(channels, kMostChannels)) {
     return responder.answer(
         fail(Errc::kBusy, fmt::format("there are {} cache channels: no more", channels)));

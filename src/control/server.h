@@ -2,7 +2,8 @@
 //
 // Anybody on the machine may connect, so nothing that a client does may cost the engine more than a
 // slot of a short table: requests are short, one at a time per connection; who does not read its
-// reply, or says nothing, loses the connection after a while; users other than root have few.
+// reply, or says nothing, loses the connection after a while. Root, the user that this process runs
+// as, everybody else and the cache channels have places of their own, which the others cannot fill.
 #pragma once
 
 #include <chrono>
@@ -47,9 +48,10 @@ using OpenSession =
 // responders may outlive the server, their answers are dropped then.
 class Server {
  public:
+  // Of root, and once more of all users that are neither root nor ours. Without cache channels.
   static constexpr std::size_t kMostConnections = 64;
-  static constexpr std::size_t kMostConnectionsPerUser = 16;  // of users other than root
-  static constexpr std::size_t kMostChannels = 16;            // for caches, of kMostConnections
+  static constexpr std::size_t kMostConnectionsPerUser = 16;  // other than root
+  static constexpr std::size_t kMostChannels = 16;            // for caches, beside the others
   static constexpr std::chrono::seconds kPatience{30};        // with a client that is due
 
   // `listener` does not block and may be shared with others. `clock` outlives the server. Without

@@ -11,13 +11,16 @@ sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
 
 from harness import larder, loopfs, trees
 from harness.cache_channel import CacheChannel, Refused
+from harness.cachefilesd import Cachefilesd
 from harness.case import main
 from harness.held_case import HeldCase
 from harness.mounted_case import MountedCase
 from harness.processes import wait_until
+from harness.users import as_user
 
 _MIB = 1 << 20
 _TAG = "farm"
+_CROWD = 40  # connections
 
 
 class ChannelCase(HeldCase):
@@ -325,6 +328,48 @@ class HangingDisk(MountedCase):
         self.assertIn("larder cache attach", cache["trouble"])
         self.larder.run("cache", "attach", self.larder.cache_directory)
         wait_until(lambda: self.larder.status()["caches"][0]["state"] == "active", 20, "it to be online")
+
+
+class Crowd(ChannelCase):
+    """Connections that say nothing must not cost anybody a cache."""
+
+    def connect_as(self, user, count):
+        ours, theirs = socket.socketpair()
+        with ours, theirs:
+            as_user(user, user, [], _connect_and_send, theirs, self.larder.runtime_directory, count)
+            _, descriptors, _, _ = socket.recv_fds(ours, 1, count)
+        for descriptor in descriptors:
+            self._cleanup.defer(os.close, descriptor)
+
+    def crowd(self):
+        """More than there is room for, of four users and the engine's own."""
+        for user in (*range(40000, 40004), os.stat(f"/proc/{self.larder.engine_pid()}").st_uid):
+            self.connect_as(user, _CROWD)
+
+    def test_a_daemon_stays_and_comes_back(self):
+        daemon = self.begin(Cachefilesd(self.directory / "daemon", self.larder.runtime_directory, self.place,
+                                        f"tag {_TAG}"))
+        self.wait_for_state("active")
+        self.crowd()
+        for _ in range(5):
+            self.assertEqual(self.cache()["state"], "active")
+        daemon.end_in_order()
+        self.wait_for_state("withdrawn")
+        self.crowd()
+        daemon.start()
+        self.wait_for_state("active")
+        self.assertNotIn("is not online any more", daemon.log_text())
+
+
+def _connect_and_send(to_parent, runtime_directory, count):
+    """The kernel tells the engine who called connect(): this user, whoever has the connection later."""
+    connections = []
+    for _ in range(count):
+        connections.append(socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET))
+        connections[-1].connect(str(runtime_directory / "control.sock"))
+    socket.send_fds(to_parent, [b"x"], [connection.fileno() for connection in connections])
+    for connection in connections:
+        connection.close()
 
 
 class Commands(ChannelCase):
