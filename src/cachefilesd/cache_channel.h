@@ -42,7 +42,8 @@ class CacheChannel {
 
   // Brings the cache online. `directory`: the descriptor of the one that the configuration names.
   [[nodiscard]] virtual Result<> bind(const Config& config, int directory) = 0;
-  // Once bound: gives what has changed and may. An error leaves the rest not given.
+  // Once bound: gives what has changed and may. An error: an engine's is as it was, unless the
+  // sentence says otherwise; a kernel's rest is not given.
   [[nodiscard]] virtual Result<> reconfigure(const Config& from, const Config& to) = 0;
 
   // The state, now.

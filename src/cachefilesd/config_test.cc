@@ -14,7 +14,6 @@
 
 #include "base/error.h"
 #include "cachefilesd/limits.h"
-#include "control/cache_protocol.h"
 
 namespace larder::cachefilesd {
 namespace {
@@ -128,40 +127,6 @@ TEST(ConfigTest, AFileThatCannotBeReadIsASentence) {
   std::ofstream(path) << "dir /c\nnocull";
   EXPECT_FALSE(read_config(path).value().culls);
   std::filesystem::remove(path);
-}
-
-std::vector<std::string> texts(const Limits& from, const Limits& to) {
-  std::vector<std::string> texts;
-  for (const control::CacheCommand& command : limit_commands(from, to)) {
-    texts.push_back(control::encode_cache_command(command));
-  }
-  return texts;
-}
-
-TEST(LimitsTest, TheyRiseFromTheTopAndFallFromTheBottom) {
-  EXPECT_THAT(texts({}, {7, 5, 1, 20, 15, 10}), ElementsAre("brun 20%", "bcull 15%", "bstop 10%"));
-  EXPECT_THAT(texts({20, 15, 10, 7, 5, 1}, {}), ElementsAre("fstop 1%", "fcull 5%", "frun 7%"));
-  EXPECT_THAT(texts({}, {}), ElementsAre());
-}
-
-// Whatever leads where, no step is one that the other end refuses.
-TEST(LimitsTest, EveryStepIsAllowed) {
-  for (unsigned from = 0; from < 4 * 4 * 4; ++from) {
-    for (unsigned to = 0; to < 4 * 4 * 4; ++to) {
-      const auto make = [](unsigned n) {
-        const unsigned stop = n % 4;
-        const unsigned cull = stop + 1 + n / 4 % 4;
-        return Limits{7, 5, 1, cull + 1 + n / 16, cull, stop};
-      };
-      Limits limits = make(from);
-      for (const control::CacheCommand& command : limit_commands(limits, make(to))) {
-        const auto set =
-            set_limit(limits, command.verb, control::parse_percent(command.argument).value());
-        ASSERT_TRUE(set.has_value()) << set.error().message();
-      }
-      ASSERT_EQ(limits, make(to));
-    }
-  }
 }
 
 }  // namespace

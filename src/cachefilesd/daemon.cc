@@ -160,6 +160,10 @@ void Daemon::reload(CacheChannel* channel, Caretaker* caretaker) {
   keep_what_is_fixed(*config, config_);
   if (channel != nullptr) {
     const Result<> given = channel->reconfigure(config_, *config);
+    // What was pushed while limits were on their way is no reason to cull. An error comes again.
+    if (const auto state = channel->ask_state()) {
+      caretaker->hear(*state);
+    }
     // Who hung up is told at the next bind.
     if (!given && given.error().code() != Errc::kCacheDead) {
       log_error("the configuration stays as it was: {}", given.error().message());

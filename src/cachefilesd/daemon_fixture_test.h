@@ -154,13 +154,15 @@ struct FakeCache {
   std::optional<control::CacheState> pushed;
   std::vector<std::string> asked;  // for their cull
   std::vector<std::string> culled;
-  std::vector<std::string> given;  // commands of reconfigure()
+  std::vector<Limits> given;  // by reconfigure()
   int binds = 0;
+  int refused_binds = 0;  // of the next ones, with kBusy
   bool kernels = false;
   std::vector<double> told_oldest;
   std::optional<Error> broken;  // what every call says
   std::function<void()> on_cull;
   std::function<void()> on_hear;  // before each directory, at least
+  std::function<void()> on_reconfigure;
 };
 
 class FakeChannel final : public CacheChannel {
@@ -174,19 +176,25 @@ class FakeChannel final : public CacheChannel {
   Result<> bind(const Config& /*config*/, int /*directory*/) override {
     TRY(look());
     ++cache_.binds;
+    if (cache_.refused_binds > 0) {
+      --cache_.refused_binds;
+      return fail(Errc::kBusy, "held by another channel");
+    }
     return {};
   }
 
-  Result<> reconfigure(const Config& from, const Config& to) override {
+  Result<> reconfigure(const Config& /*from*/, const Config& to) override {
     TRY(look());
-    for (const control::CacheCommand& command : limit_commands(from.limits, to.limits)) {
-      cache_.given.push_back(control::encode_cache_command(command));
+    cache_.given.push_back(to.limits);
+    if (cache_.on_reconfigure) {
+      cache_.on_reconfigure();
     }
     return {};
   }
 
   Result<control::CacheState> ask_state() override {
     TRY(look());
+    cache_.pushed.reset();  // which is older
     return cache_.state();
   }
 

@@ -271,7 +271,7 @@ TEST_F(DaemonTest, AConfigurationReadAgainGivesWhatHasChanged) {
     waiter_.reload_ = true;
   });
   ASSERT_TRUE(run().has_value());
-  EXPECT_THAT(cache_.given, ElementsAre("brun 20%"));
+  EXPECT_THAT(cache_.given, ElementsAre(Limits{7, 5, 1, 20, 5, 1}));
   EXPECT_EQ(cache_.culled.size(), 2U);
 }
 
@@ -287,7 +287,26 @@ TEST_F(DaemonTest, AConfigurationThatIsWrongChangesNothing) {
   });
   set_log_level(LogLevel::kError);
   ASSERT_TRUE(run().has_value());
-  EXPECT_THAT(cache_.given, ElementsAre("bstop 2%"));
+  EXPECT_THAT(cache_.given, ElementsAre(Limits{7, 5, 1, 7, 5, 2}));
+}
+
+// On their way to where they are to be, limits may ask for more.
+TEST_F(DaemonTest, WhatIsPushedBeforeAllLimitsAreGivenIsOutdated) {
+  cache_.add_many(10);
+  cache_.size = 8;
+  waiter_.then([&] {
+    EXPECT_EQ(cache_.culled.size(), 2U);
+    new_config_ = config_;
+    cache_.on_reconfigure = [&] {
+      cache_.size = 1;
+      cache_.push();
+      cache_.size = 7;
+    };
+    waiter_.reload_ = true;
+  });
+  ASSERT_TRUE(run().has_value());
+  EXPECT_EQ(cache_.given.size(), 1U);
+  EXPECT_EQ(cache_.culled.size(), 3U);
 }
 
 TEST_F(DaemonTest, ComesBackToAnEngineThatWentWithGrowingPauses) {

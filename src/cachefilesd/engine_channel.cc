@@ -61,21 +61,34 @@ Result<> EngineChannel::bind(const Config& config, int directory) {
   if (config.security_context) {
     TRY(give(CacheVerb::kSecctx, *config.security_context));
   }
-  Config before;
-  before.limits = Limits();
-  TRY(reconfigure(before, config));
+  TRY(give_settings({}, config));
   TRY(give(CacheVerb::kBind, {}));
   return {};
 }
 
 Result<> EngineChannel::reconfigure(const Config& from, const Config& to) {
+  const Result<> given = give_settings(from, to);
+  if (given || given.error().code() == Errc::kCacheDead ||
+      given.error().code() == Errc::kCancelled) {
+    return given;
+  }
+  if (const Result<> back = give_settings(to, from); !back) {
+    return fail(given.error().code(),
+                fmt::format("{}; and what was given before that holds, as it could not be taken "
+                            "back: {}",
+                            given.error().message(), back.error().message()));
+  }
+  return given;
+}
+
+Result<> EngineChannel::give_settings(const Config& from, const Config& to) {
   if (from.debug_mask != to.debug_mask) {
     TRY(give(CacheVerb::kDebug, fmt::format("{}", to.debug_mask)));
   }
   if (from.size_bytes != to.size_bytes) {
     TRY(give(CacheVerb::kSize, fmt::format("{}", to.size_bytes.value_or(0))));
   }
-  for (const CacheCommand& command : limit_commands(from.limits, to.limits)) {
+  for (const CacheCommand& command : limit_commands(to.limits)) {
     TRY(give(command));
   }
   return {};

@@ -40,6 +40,8 @@ class EngineChannel final : public CacheChannel {
   Result<std::vector<Result<std::uint64_t>>> cull(std::span<const ObjectGroup> groups) override;
 
  private:
+  // All limits, whatever the engine began with; of the rest what is not as in `from`.
+  [[nodiscard]] Result<> give_settings(const Config& from, const Config& to);
   // Sends the one, with a descriptor or -1, and waits for the body of its answer. What is pushed
   // before that is kept for hear().
   Result<std::string> give(const control::CacheCommand& command, int descriptor = -1);

@@ -26,8 +26,11 @@
 #include "base/error.h"
 #include "base/result.h"
 #include "base/unique_fd.h"
+#include "cachefilesd/cache_channel.h"
 #include "cachefilesd/config.h"
+#include "cachefilesd/limits.h"
 #include "cachefilesd/waiter.h"
+#include "control/cache_protocol.h"
 #include "control/channel_client.h"
 #include "culling/candidate.h"
 #include "os/filesystem.h"
@@ -39,6 +42,16 @@ namespace {
 
 using ::testing::ElementsAre;
 using ::testing::HasSubstr;
+
+// The commands of all limits.
+std::vector<std::string> with_limits(std::vector<std::string> before, const Limits& limits,
+                                     const std::vector<std::string>& after = {}) {
+  for (const control::CacheCommand& command : limit_commands(limits)) {
+    before.push_back(control::encode_cache_command(command));
+  }
+  before.insert(before.end(), after.begin(), after.end());
+  return before;
+}
 
 constexpr const char* kLine =
     "cull=0 frun=1 fcull=1 fstop=1 brun=1 bcull=1 bstop=1 freleased=2 breleased=10 bsize=1000";
@@ -118,18 +131,53 @@ TEST_F(EngineChannelTest, BindsWithWhatTheConfigurationSays) {
   config.limits.bcull = 10;
   const UniqueFd directory(::open("/", O_PATH | O_CLOEXEC));
   ASSERT_TRUE(channel_.bind(config, directory.get()).has_value());
-  EXPECT_THAT(engine_.got_, ElementsAre("dir /var/cache/it ", "tag one", "size 4096", "brun 20%",
-                                        "bcull 10%", "bind"));
+  EXPECT_EQ(engine_.got_,
+            with_limits({"dir /var/cache/it ", "tag one", "size 4096"}, config.limits, {"bind"}));
   EXPECT_EQ(engine_.descriptors_, 1U);
 }
 
-TEST_F(EngineChannelTest, GivesOnlyWhatHasChanged) {
+// An engine's own limits are others.
+TEST_F(EngineChannelTest, LimitsThatNobodySaidAreGivenToo) {
+  ASSERT_TRUE(channel_.bind(Config(), 0).has_value());
+  EXPECT_EQ(engine_.got_, with_limits({"dir"}, Limits(), {"bind"}));
+}
+
+TEST_F(EngineChannelTest, GivesWhatHasChangedAndAllLimits) {
   const Config before;
   Config after;
   after.debug_mask = 1;
   after.limits.fstop = 2;
   ASSERT_TRUE(channel_.reconfigure(before, after).has_value());
-  EXPECT_THAT(engine_.got_, ElementsAre("debug 1", "fstop 2%"));
+  EXPECT_EQ(engine_.got_, with_limits({"debug 1"}, after.limits));
+}
+
+TEST_F(EngineChannelTest, WhatIsRefusedHalfWayIsTakenBack) {
+  Config before;
+  before.size_bytes = 4096;
+  Config after;
+  after.size_bytes = 8192;
+  after.debug_mask = 1;
+  after.limits.fstop = 2;
+  engine_.answer_ = [](const std::string& packet) {
+    return std::vector<std::string>{packet == "fstop 2%" ? "error EIO the disk failed\n" : "ok\n"};
+  };
+  const auto given = channel_.reconfigure(before, after);
+  ASSERT_FALSE(given.has_value());
+  EXPECT_EQ(given.error().message(), "the disk failed");
+  EXPECT_EQ(engine_.got_, with_limits(with_limits({"debug 1", "size 8192"}, after.limits,
+                                                  {"debug 0", "size 4096"}),
+                                      before.limits));
+}
+
+TEST_F(EngineChannelTest, WhatCannotBeTakenBackIsTold) {
+  Config after;
+  after.debug_mask = 1;
+  engine_.answer_ = [](const std::string& packet) {
+    return std::vector<std::string>{packet.starts_with("debug") ? "ok\n"
+                                                                : "error EIO the disk failed\n"};
+  };
+  EXPECT_THAT(channel_.reconfigure({}, after).error().message(),
+              HasSubstr("the disk failed; and what was given before that holds"));
 }
 
 TEST_F(EngineChannelTest, TheEnginesSentenceIsTheError) {

@@ -113,7 +113,7 @@ Result<> KernelChannel::bind(const Config& config, int directory) {
   if (config.debug_mask != 0) {
     TRY(give({CacheVerb::kDebug, fmt::format("{}", config.debug_mask), {}}));
   }
-  for (const CacheCommand& command : limit_commands({}, config.limits)) {
+  for (const CacheCommand& command : limit_commands(config.limits)) {
     TRY(give(command));
   }
   TRY(give({CacheVerb::kBind, {}, {}}));
@@ -128,13 +128,13 @@ Result<> KernelChannel::reconfigure(const Config& from, const Config& to) {
   if (from.debug_mask != to.debug_mask) {
     TRY(give({CacheVerb::kDebug, fmt::format("{}", to.debug_mask), {}}));
   }
-  const std::vector<CacheCommand> commands = limit_commands(from.limits, to.limits);
-  for (const CacheCommand& command : commands) {
+  if (from.limits == to.limits) {
+    return {};
+  }
+  for (const CacheCommand& command : limit_commands(to.limits)) {
     TRY(give(command));
   }
-  if (!commands.empty()) {
-    log_warning("a kernel looks at its cache's limits when it is bound: restart cachefilesd");
-  }
+  log_warning("a kernel looks at its cache's limits when it is bound: restart cachefilesd");
   return {};
 }
 

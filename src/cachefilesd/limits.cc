@@ -9,6 +9,7 @@
 #include "base/check.h"
 #include "base/error.h"
 #include "base/result.h"
+#include "control/cache_limits.h"
 #include "control/cache_protocol.h"
 
 namespace larder::cachefilesd {
@@ -18,17 +19,15 @@ using control::CacheVerb;
 
 // Three that belong together.
 struct LimitRow {
-  CacheVerb run, cull, stop;
+  control::LimitVerbs verbs;
   unsigned Limits::* run_value;
   unsigned Limits::* cull_value;
   unsigned Limits::* stop_value;
 };
 
 constexpr std::array<LimitRow, 2> kLimitRows{{
-    {CacheVerb::kBrun, CacheVerb::kBcull, CacheVerb::kBstop, &Limits::brun, &Limits::bcull,
-     &Limits::bstop},
-    {CacheVerb::kFrun, CacheVerb::kFcull, CacheVerb::kFstop, &Limits::frun, &Limits::fcull,
-     &Limits::fstop},
+    {control::kBlockVerbs, &Limits::brun, &Limits::bcull, &Limits::bstop},
+    {control::kInodeVerbs, &Limits::frun, &Limits::fcull, &Limits::fstop},
 }};
 
 std::unexpected<Error> out_of_order(CacheVerb verb, unsigned percent, const char* relation,
@@ -43,13 +42,13 @@ std::unexpected<Error> out_of_order(CacheVerb verb, unsigned percent, const char
 
 unsigned Limits::* limit_of(CacheVerb verb) {
   for (const LimitRow& row : kLimitRows) {
-    if (verb == row.run) {
+    if (verb == row.verbs.run) {
       return row.run_value;
     }
-    if (verb == row.cull) {
+    if (verb == row.verbs.cull) {
       return row.cull_value;
     }
-    if (verb == row.stop) {
+    if (verb == row.verbs.stop) {
       return row.stop_value;
     }
   }
@@ -61,17 +60,17 @@ Result<> set_limit(Limits& limits, CacheVerb verb, unsigned percent) {
     const unsigned run = limits.*row.run_value;
     const unsigned cull = limits.*row.cull_value;
     const unsigned stop = limits.*row.stop_value;
-    if (verb == row.run && percent <= cull) {
-      return out_of_order(verb, percent, "above", row.cull, cull);
+    if (verb == row.verbs.run && percent <= cull) {
+      return out_of_order(verb, percent, "above", row.verbs.cull, cull);
     }
-    if (verb == row.stop && percent >= cull) {
-      return out_of_order(verb, percent, "below", row.cull, cull);
+    if (verb == row.verbs.stop && percent >= cull) {
+      return out_of_order(verb, percent, "below", row.verbs.cull, cull);
     }
-    if (verb == row.cull && percent >= run) {
-      return out_of_order(verb, percent, "below", row.run, run);
+    if (verb == row.verbs.cull && percent >= run) {
+      return out_of_order(verb, percent, "below", row.verbs.run, run);
     }
-    if (verb == row.cull && percent <= stop) {
-      return out_of_order(verb, percent, "above", row.stop, stop);
+    if (verb == row.verbs.cull && percent <= stop) {
+      return out_of_order(verb, percent, "above", row.verbs.stop, stop);
     }
   }
   unsigned Limits::* const limit = limit_of(verb);
@@ -80,30 +79,9 @@ Result<> set_limit(Limits& limits, CacheVerb verb, unsigned percent) {
   return {};
 }
 
-std::vector<control::CacheCommand> limit_commands(const Limits& from, const Limits& to) {
-  std::vector<control::CacheCommand> commands;
-  const auto give = [&](CacheVerb verb, unsigned percent) {
-    commands.push_back({verb, fmt::format("{}%", percent), {}});
-  };
-  for (const LimitRow& row : kLimitRows) {
-    // What makes room comes first.
-    if (to.*row.run_value > from.*row.run_value) {
-      give(row.run, to.*row.run_value);
-    }
-    if (to.*row.stop_value < from.*row.stop_value) {
-      give(row.stop, to.*row.stop_value);
-    }
-    if (to.*row.cull_value != from.*row.cull_value) {
-      give(row.cull, to.*row.cull_value);
-    }
-    if (to.*row.run_value < from.*row.run_value) {
-      give(row.run, to.*row.run_value);
-    }
-    if (to.*row.stop_value > from.*row.stop_value) {
-      give(row.stop, to.*row.stop_value);
-    }
-  }
-  return commands;
+std::vector<control::CacheCommand> limit_commands(const Limits& limits) {
+  return control::limit_commands({limits.brun, limits.bcull, limits.bstop},
+                                 {limits.frun, limits.fcull, limits.fstop});
 }
 
 }  // namespace larder::cachefilesd

@@ -8,8 +8,8 @@
 
 namespace larder::cachefilesd {
 
-// Percent. 0 <= stop < cull < run < 100, of inodes (f) and of blocks (b). As a cache has them that
-// was told nothing.
+// Percent. 0 <= stop < cull < run < 100, of inodes (f) and of blocks (b). As a kernel's cache has
+// them that was told nothing; an engine's has others then.
 struct Limits {
   unsigned frun = 7, fcull = 5, fstop = 1;
   unsigned brun = 7, bcull = 5, bstop = 1;
@@ -24,9 +24,7 @@ struct Limits {
 // kernel checks; the sentence says which.
 [[nodiscard]] Result<> set_limit(Limits& limits, control::CacheVerb verb, unsigned percent);
 
-// The commands that lead from one to the other, in an order in which each lies between its
-// neighbours: run before cull before stop where they rise, the other way round where they fall.
-[[nodiscard]] std::vector<control::CacheCommand> limit_commands(const Limits& from,
-                                                                const Limits& to);
+// The commands after which they hold, whatever held before.
+[[nodiscard]] std::vector<control::CacheCommand> limit_commands(const Limits& limits);
 
 }  // namespace larder::cachefilesd

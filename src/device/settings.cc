@@ -1,6 +1,8 @@
 #include "device/settings.h"
 
+#include <algorithm>
 #include <cstdint>
+#include <iterator>
 #include <optional>
 #include <string>
 #include <string_view>
@@ -10,6 +12,7 @@
 
 #include "base/error.h"
 #include "base/result.h"
+#include "control/cache_limits.h"
 #include "control/cache_protocol.h"
 #include "device/command.h"
 
@@ -30,26 +33,6 @@ Result<> set_once(std::optional<std::string>& setting, const CacheCommand& comma
   }
   setting = command.argument;
   return {};
-}
-
-struct LimitVerbs {
-  CacheVerb run, cull, stop;
-};
-
-constexpr LimitVerbs kBlockVerbs{CacheVerb::kBrun, CacheVerb::kBcull, CacheVerb::kBstop};
-constexpr LimitVerbs kFileVerbs{CacheVerb::kFrun, CacheVerb::kFcull, CacheVerb::kFstop};
-
-// First as far apart as can be: so each of the three fits between the others, whatever they were.
-void tell_limits(const Limits& limits, const LimitVerbs& verbs,
-                 std::vector<CacheCommand>& commands) {
-  const auto tell = [&commands](CacheVerb verb, std::uint64_t percent) {
-    commands.push_back({verb, fmt::format("{}%", percent), {}});
-  };
-  tell(verbs.run, 99);
-  tell(verbs.stop, 0);
-  tell(verbs.cull, limits.cull);
-  tell(verbs.run, limits.run);
-  tell(verbs.stop, limits.stop);
 }
 
 }  // namespace
@@ -77,7 +60,7 @@ Result<> Settings::set_limit(CacheVerb verb, std::string_view argument) {
       verb == CacheVerb::kFrun || verb == CacheVerb::kFcull || verb == CacheVerb::kFstop;
   Limits& current = of_files ? files_ : blocks_;
   Limits limits = current;
-  const LimitVerbs& verbs = of_files ? kFileVerbs : kBlockVerbs;
+  const control::LimitVerbs& verbs = of_files ? control::kInodeVerbs : control::kBlockVerbs;
   (verb == verbs.run ? limits.run : verb == verbs.cull ? limits.cull : limits.stop) = percent;
   if (limits.stop >= limits.cull || limits.cull >= limits.run || limits.run >= 100) {
     return fail(Errc::kInvalid, fmt::format("{} {}: not 0 <= stop < cull < run < 100",
@@ -93,8 +76,7 @@ std::vector<CacheCommand> Settings::commands(std::uint64_t filesystem_bytes) con
     commands.push_back({CacheVerb::kTag, *tag_, {}});
   }
   commands.push_back({CacheVerb::kSize, fmt::format("{}", filesystem_bytes), {}});
-  tell_limits(blocks_, kBlockVerbs, commands);
-  tell_limits(files_, kFileVerbs, commands);
+  std::ranges::move(control::limit_commands(blocks_, files_), std::back_inserter(commands));
   return commands;
 }
 

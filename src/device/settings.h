@@ -9,18 +9,12 @@
 #include <vector>
 
 #include "base/result.h"
+#include "control/cache_limits.h"
 #include "control/cache_protocol.h"
 
 namespace larder::device {
 
-// Percent that must be free, as the kernel has them when nobody says anything.
-struct Limits {
-  std::uint64_t run = 7;
-  std::uint64_t cull = 5;
-  std::uint64_t stop = 1;
-
-  friend bool operator==(const Limits&, const Limits&) = default;
-};
+using Limits = control::CacheLimits;
 
 // Threads: one.
 class Settings {

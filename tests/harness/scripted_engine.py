@@ -10,6 +10,8 @@ import struct
 import threading
 
 _BLOCK = 4096
+# As an engine's are that was told nothing.
+_LIMITS = {"brun": 10, "bcull": 7, "bstop": 3, "frun": 10, "fcull": 7, "fstop": 3}
 
 
 class ScriptedEngine:
@@ -21,7 +23,9 @@ class ScriptedEngine:
         self.in_use = set()
         self.silent = threading.Event()  # set: culls are not answered
         self.refuses_bind = ""  # "EBUSY a sentence"
+        self.refuses = {}  # command: "EIO a sentence"
         self.commands = []  # but cull and state
+        self.limits = dict(_LIMITS)  # percent
         self.culled = []
         self.asked_states = 0
         self.peer_uid = None
@@ -59,11 +63,13 @@ class ScriptedEngine:
                 credentials = self._connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)
                 self.peer_uid = struct.unpack("3i", credentials)[1]
                 self._converse()
+                self._connection.close()
 
     def _converse(self):
         if self._connection.recv(100) != b"cache":
             return
         self._connection.send(b"ok\n")
+        self.limits = dict(_LIMITS)
         while True:
             packet, ancillary, _, _ = self._connection.recvmsg(65536, socket.CMSG_SPACE(4))
             if not packet:
@@ -82,6 +88,10 @@ class ScriptedEngine:
         if word == "cull":
             return None if self.silent.is_set() else self._cull(rest.split("\n"))
         self.commands.append(packet)
+        if packet in self.refuses:
+            return f"error {self.refuses[packet]}\n"
+        if word in _LIMITS:
+            return self._set_limit(word, int(rest.removesuffix("%")))
         if word == "bind":
             if self.refuses_bind:
                 return f"error {self.refuses_bind}\n"
@@ -90,6 +100,15 @@ class ScriptedEngine:
                     os.mkdir(name, 0o700, dir_fd=self._directory)
                     os.chown(name, os.fstat(self._directory).st_uid, -1, dir_fd=self._directory)
             self.bound.set()
+        return "ok\n"
+
+    def _set_limit(self, word, percent):
+        """As the engine compares one with the others."""
+        limits = {**self.limits, word: percent}
+        kind = word[0]
+        if not limits[f"{kind}stop"] < limits[f"{kind}cull"] < limits[f"{kind}run"] < 100:
+            return f"error EINVAL {word} {percent}%: out of order\n"
+        self.limits = limits
         return "ok\n"
 
     def _cull(self, lines):

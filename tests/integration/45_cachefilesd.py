@@ -79,8 +79,15 @@ class Life(DaemonCase):
     def test_it_binds_with_what_the_configuration_says(self):
         self.configure("brun 20%", "size 1G")
         self.begin_daemon()
-        self.assertEqual(self.engine.commands,
-                         [f"dir {self.cache}", "tag one", "size 1073741824", "brun 20%", "bind"])
+        self.assertEqual(self.engine.commands[:3], [f"dir {self.cache}", "tag one", "size 1073741824"])
+        self.assertEqual(self.engine.commands[-1], "bind")
+        self.assertEqual(self.engine.limits["brun"], 20)
+
+    def test_limits_hold_as_they_are_documented(self):
+        """Whatever the engine's own are: those of the configuration, of which the rest is 7, 5 and 1."""
+        self.configure("bcull 3%", "brun 4%", "fstop 4%")
+        self.begin_daemon()
+        self.assertEqual(self.engine.limits, {"brun": 4, "bcull": 3, "bstop": 1, "frun": 7, "fcull": 5, "fstop": 4})
 
     def test_it_has_few_rights(self):
         daemon = self.begin_daemon()
@@ -125,10 +132,21 @@ class Life(DaemonCase):
         self.configure("brun 30%", "size 2G")
         daemon.send(signal.SIGHUP)
         daemon.wait_for_line("was read again")
-        self.assertEqual(self.engine.commands, ["size 2147483648", "brun 30%"])
+        self.assertEqual(self.engine.commands[0], "size 2147483648")
+        self.assertEqual(self.engine.limits, {"brun": 30, "bcull": 5, "bstop": 1, "frun": 7, "fcull": 5, "fstop": 1})
         self.configure("bruno 30%")
         daemon.send(signal.SIGHUP)
         daemon.wait_for_line(r'one.conf:3: "bruno" is no command')
+
+    def test_a_configuration_that_is_refused_half_way_changes_nothing(self):
+        self.configure("brun 30%")
+        daemon = self.begin_daemon()
+        before = dict(self.engine.limits)
+        self.engine.refuses["fcull 4%"] = "EIO the disk failed: replace it"
+        self.configure("brun 20%", "fcull 4%")
+        daemon.send(signal.SIGHUP)
+        daemon.wait_for_line("the configuration stays as it was: the disk failed: replace it")
+        wait_until(lambda: self.engine.limits == before, 5, "the limits to be as they were")
 
     def test_it_comes_back_to_the_next_engine(self):
         daemon = self.begin_daemon()

@@ -20,6 +20,8 @@ from harness.processes import Footprint, cpu_seconds, descendants, is_running, w
 
 _KIB = 1 << 10
 _MIB = 1 << 20
+# So far apart that something must be culled between them.
+_LIMITS = ("brun 10%", "bcull 7%", "bstop 3%")
 
 
 class DaemonCase(TaggedCase):
@@ -200,7 +202,7 @@ class Culling(DaemonCase):
     GRAVES = 30_000  # links of one file: at most 65,000
 
     def test_keeps_the_size(self):
-        self.start_daemon(size="12M")
+        self.start_daemon(*_LIMITS, size="12M")
         for _ in range(2):
             self.read_all()
             self.assertLessEqual(self.cache()["used_bytes"], 12 * _MIB)
@@ -218,7 +220,7 @@ class Culling(DaemonCase):
         self.assertEqual(self.cache()["limit_bytes"], 8 * _MIB)
 
     def test_makes_room_on_a_disk_that_others_fill(self):
-        self.start_daemon(size="150M")
+        self.start_daemon(*_LIMITS, size="150M")
         self.read_until_warm()
         # A twentieth is kept for root by its filesystem: another is left, between bstop and bcull.
         filler = self.disk.fill(leave_bytes=self.disk.size_bytes // 10)
