@@ -355,7 +355,7 @@ ChannelPacket channel_reply(const Result<std::string>& reply) {
   if (reply) {
     return {ChannelPacket::Kind::kOk, 0, *reply};
   }
-  return {ChannelPacket::Kind::kError, reply.error().error_number(), reply.error().context()};
+  return {ChannelPacket::Kind::kError, reply.error().error_number(), reply.error().message()};
 }
 
 }  // namespace larder::control

@@ -60,6 +60,48 @@ std::optional<unsigned long long> parse_mask(std::string_view text) {
                                                                   : std::nullopt;
 }
 
+// Why an object was not taken out, or may not be.
+Error why_not(int error_number, std::string_view path) {
+  switch (error_number) {
+    case EBUSY:
+      return {Errc::kBusy, fmt::format("{} is in use: it can go when nobody has it open", path)};
+    case ENOENT:
+      return {Errc::kNotFound, fmt::format("{} is gone: there is nothing left to cull", path)};
+    case EINVAL:
+      return {Errc::kInvalid, fmt::format("{} is no object of this cache: give the path of a data "
+                                          "file below cache/, as Ivolume/@3f/name",
+                                          path)};
+    default:
+      return Error::from_errno(
+          error_number,
+          fmt::format("{} stays where it is, `larder status` says how the cache is", path));
+  }
+}
+
+// What can be done about what the operating system said of a cache's directory.
+std::string_view remedy_for(Errc code) {
+  switch (code) {
+    case Errc::kPermission:
+      return "it and all in it must belong to the engine's user, and be writable";
+    case Errc::kNotFound:
+      return "look whether it is still there";
+    case Errc::kInvalid:
+      return "give a directory";
+    case Errc::kNoSpace:
+      return "make room on its filesystem";
+    default:
+      return "look at its disk, and at the kernel's log";
+  }
+}
+
+// Of a bind that failed. Sentences are left as they are.
+Error with_remedy(const Error& error, std::string_view path) {
+  if (error.message() == error.context()) {
+    return error;
+  }
+  return error.within(fmt::format("no cache in {}: {}", path, remedy_for(error.code())));
+}
+
 // Culled in one go: who is gone is not obeyed for longer.
 constexpr std::size_t kMostInARun = 64;
 
@@ -262,7 +304,7 @@ HeldCache::Answer HeldCache::set_oldest(std::string_view argument) {
   const auto [end, error] =
       std::from_chars(argument.data(), argument.data() + argument.size(), seconds);
   if (error != std::errc() || end != argument.data() + argument.size() || !(seconds >= 0)) {
-    return fail(Errc::kInvalid, fmt::format("oldest \"{}\": give seconds", argument));
+    return fail(Errc::kInvalid, fmt::format("oldest \"{}\": give a number of seconds", argument));
   }
   held_.directory->set_oldest(seconds);
   return "";
@@ -297,7 +339,7 @@ void HeldCache::on_directory(Result<UniqueFd> directory, Responder responder) {
   }
   if (!directory) {
     binding_ = false;
-    return responder.answer(fail(directory.error()));
+    return responder.answer(fail(with_remedy(directory.error(), path_)));
   }
   HeldSettings settings{tag_.empty() ? path_ : tag_, path_, holder_, limits_, {}, {}};
   settings.detached = [weak = weak_from_this()] {
@@ -323,7 +365,7 @@ void HeldCache::on_directory(Result<UniqueFd> directory, Responder responder) {
 void HeldCache::on_bound(Result<HeldBackend> held, Responder responder) {
   binding_ = false;
   if (!held) {
-    return responder.answer(fail(held.error()));
+    return responder.answer(fail(with_remedy(held.error(), path_)));
   }
   tag_ = held->tag;
   if (hung_up_) {
@@ -371,7 +413,7 @@ HeldCache::Answer HeldCache::cull(const CacheCommand& command) {
     return fail(Errc::kCancelled, "the channel was closed");
   }
   if (objects.size() == 1 && outcomes.front().error_number != 0) {
-    return fail(Error::from_errno(outcomes.front().error_number, command.argument));
+    return fail(why_not(outcomes.front().error_number, command.argument));
   }
   return control::encode_outcomes(outcomes);
 }
@@ -384,7 +426,7 @@ HeldCache::Answer HeldCache::look_in_use(const CacheCommand& command) {
     outcomes.push_back({!used ? used.error().error_number() : *used ? EBUSY : 0, 0});
   }
   if (objects.size() == 1 && outcomes.front().error_number != 0) {
-    return fail(Error::from_errno(outcomes.front().error_number, command.argument));
+    return fail(why_not(outcomes.front().error_number, command.argument));
   }
   return control::encode_outcomes(outcomes);
 }

@@ -394,7 +394,9 @@ void Keeper::on_backing_close(const Message& message) {
 void Keeper::on_open_cache(const Message& message) {
   if (!may_be_a_cache(message.text)) {
     return refuse(MessageKind::kCacheOpened, message.head.request, EACCES,
-                  fmt::format("no mount names {} as its cache", message.text.substr(0, 500)));
+                  fmt::format("no mount names {} as its cache: let one name it, or `larder serve "
+                              "--cache`, or give its descriptor with `dir`",
+                              message.text.substr(0, 500)));
   }
   Job job;
   job.engine = engine_->number();

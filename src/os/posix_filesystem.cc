@@ -635,7 +635,7 @@ Result<std::unique_ptr<Directory>> adopt_directory(UniqueFd descriptor) {
   struct stat found{};
   TRY(check_call(::fstat(descriptor.get(), &found), "fstat"));
   if (!S_ISDIR(found.st_mode)) {
-    return fail(Errc::kInvalid, "the descriptor is not a directory's");
+    return fail(Errc::kInvalid, "the descriptor is not a directory's: give that of a directory");
   }
   return std::make_unique<PosixDirectory>(std::move(descriptor));
 }

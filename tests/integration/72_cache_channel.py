@@ -375,31 +375,42 @@ def _connect_and_send(to_parent, runtime_directory, count):
 class Commands(ChannelCase):
 
     def refused(self, channel, command):
+        """The errno's name and the sentence, which must be one."""
         with self.assertRaises(Refused, msg=command) as refused:
             channel.command(command)
-        self.assertRegex(refused.exception.sentence, r"\w+ \w+ \w+", "no sentence")
-        return refused.exception.name
+        self.assertRegex(refused.exception.sentence, r"\w+ \w+ \w+", command)
+        return refused.exception.name, refused.exception.sentence
+
+    def assert_refused(self, channel, command, name, remedy):
+        """`remedy`: in the words of the sentence."""
+        told, sentence = self.refused(channel, command)
+        self.assertEqual(told, name, command)
+        self.assertIn(remedy, sentence, command)
 
     def test_what_the_kernel_refuses_is_refused_with_its_errno(self):
         channel = self.open_channel()
-        for command, name in (("nonsense", "EOPNOTSUPP"), (" bind", "EOPNOTSUPP"),
-                              ("\nbind", "EINVAL"), ("bind", "EINVAL"), ("cull Ix/@00/Dy", "EIO"),
-                              ("inuse Ix/@00/Dy", "EIO"), ("state", "EIO"), ("dir", "EINVAL"),
-                              ("dir relative", "EINVAL"), ("tag", "EINVAL"), ("tag a/b", "EINVAL"),
-                              ("brun 10", "EINVAL"), ("brun x%", "EINVAL"), ("brun 100%", "EINVAL"),
-                              ("brun 7%", "EINVAL"), ("bcull 3%", "EINVAL"), ("bstop 7%", "EINVAL"),
-                              ("secctx system_u:system_r:cachefiles_kernel_t:s0", "EINVAL"),
-                              ("debug x", "EINVAL"), ("size x", "EINVAL"), ("bind ondemand", "EINVAL")):
-            self.assertEqual(self.refused(channel, command), name, command)
+        for command, name, remedy in (
+                ("nonsense", "EOPNOTSUPP", "no command"), (" bind", "EOPNOTSUPP", "no command"),
+                ("\nbind", "EINVAL", "begins with a newline"), ("bind", "EINVAL", "name the directory first"),
+                ("cull Ix/@00/Dy", "EIO", "before bind"), ("inuse Ix/@00/Dy", "EIO", "before bind"),
+                ("state", "EIO", "before bind"), ("oldest 3", "EIO", "before bind"),
+                ("dir", "EINVAL", "give an absolute path"), ("dir relative", "EINVAL", "give an absolute path"),
+                ("tag", "EINVAL", "give a name"), ("tag a/b", "EINVAL", "give a name"),
+                ("brun 10", "EINVAL", "write a whole number"), ("brun x%", "EINVAL", "write a whole number"),
+                ("brun 100%", "EINVAL", "write a whole number"), ("brun 7%", "EINVAL", "begin with run"),
+                ("bcull 3%", "EINVAL", "begin with run"), ("bstop 7%", "EINVAL", "begin with run"),
+                ("secctx system_u:system_r:cachefiles_kernel_t:s0", "EINVAL", "leave the line out"),
+                ("debug x", "EINVAL", "give a number"), ("size x", "EINVAL", "give a whole number"),
+                ("bind ondemand", "EINVAL", "write bind alone")):
+            self.assert_refused(channel, command, name, remedy)
         for command in ("brun 20%", "bcull 15%", "bstop 5%", "frun  12%", "size 64M", "debug 0",
                         f"tag {_TAG}"):
             self.assertEqual(channel.command(command), "")
-        self.assertEqual(self.refused(channel, "tag again"), "EEXIST")
+        self.assert_refused(channel, "tag again", "EEXIST", "once is enough")
         channel.bind(self.place)
-        for command in ("bind",):
-            self.assertEqual(self.refused(channel, command), "EBUSY")
+        self.assert_refused(channel, "bind", "EBUSY", "bound already")
         for command in ("dir /elsewhere", "tag again"):
-            self.assertEqual(self.refused(channel, command), "EEXIST")
+            self.assert_refused(channel, command, "EEXIST", "begin anew")
         state = channel.state()
         blocks = os.statvfs(self.place)
         whole = blocks.f_blocks * blocks.f_frsize // state["bsize"]
@@ -410,6 +421,37 @@ class Commands(ChannelCase):
             self.assertAlmostEqual(state[name] / blocks.f_files, percent / 100, places=3)
         channel.command("bcull 10%")
         self.assertAlmostEqual(channel.state()["bcull"] / whole, 0.1, places=3)
+
+    def test_an_object_that_stays_is_told_why(self):
+        channel = self.hold()
+        self.read_until_warm()
+        parents = [path.rpartition("/")[0] for path in self.wait_for_objects()]
+        with open(self.mounted / "large0", "rb"):
+            used = next(path for path, outcome in zip(self.objects(), channel.cull(self.objects()))
+                        if outcome == "EBUSY")
+            for word in ("cull", "inuse"):
+                self.assert_refused(channel, f"{word} {used}", "EBUSY", f"{used} is in use: it can go when")
+                self.assert_refused(channel, f"{word} {parents[0]}/Dgone", "ENOENT", "Dgone is gone: ")
+                self.assert_refused(channel, f"{word} Inone/@00/Dx", "EINVAL", "give the path of")
+                self.assert_refused(channel, word, "EINVAL", "give its path")
+        self.assert_refused(channel, "oldest x", "EINVAL", "give a number of seconds")
+
+    def test_what_the_system_refuses_is_told_with_a_remedy(self):
+        roots = self.directory / "roots"
+        roots.mkdir()
+        (roots / "cache").mkdir(mode=0o700)
+        file = self.directory / "file"
+        file.touch()
+        for path, name, remedy in (
+                (roots, "EACCES", f"no cache in {roots}: it and all in it must belong to the engine's user"),
+                (file, "EINVAL", "give that of a directory")):
+            channel = self.open_channel()
+            descriptor = os.open(path, os.O_RDONLY)
+            try:
+                channel.command(f"dir {path}", descriptor)
+            finally:
+                os.close(descriptor)
+            self.assert_refused(channel, "bind", name, remedy)
 
     def test_a_directory_that_is_not_a_cache_is_refused_and_bind_may_be_tried_again(self):
         (self.place / "letter").write_text("of somebody else\n")
@@ -424,9 +466,7 @@ class Commands(ChannelCase):
     def test_only_what_mounts_name_is_opened_by_its_path(self):
         channel = self.open_channel()
         channel.command(f"dir {self.place}")
-        with self.assertRaises(Refused) as refused:
-            channel.command("bind")
-        self.assertIn(str(self.place), refused.exception.sentence)
+        self.assert_refused(channel, "bind", "EACCES", f"{self.place} as its cache: let one name it")
 
     def test_only_root_and_the_engines_user_may_hold_a_cache(self):
         pid = os.fork()
