@@ -48,6 +48,11 @@ std::atomic<LogLevel>& level_variable() {
   return level;
 }
 
+std::atomic<int>& verbose_wishes() {
+  static std::atomic<int> wishes{0};
+  return wishes;
+}
+
 bool journal_behind_stderr() {
   // NOLINTNEXTLINE(concurrency-mt-unsafe): nothing of ours changes the environment
   static const bool journal = std::getenv("JOURNAL_STREAM") != nullptr;
@@ -68,7 +73,17 @@ void set_log_level(LogLevel level) {
 }
 
 LogLevel log_level() {
-  return level_variable().load(std::memory_order_relaxed);
+  return verbose_wishes().load(std::memory_order_relaxed) > 0
+             ? LogLevel::kDebug
+             : level_variable().load(std::memory_order_relaxed);
+}
+
+VerboseLog::VerboseLog() {
+  verbose_wishes().fetch_add(1, std::memory_order_relaxed);
+}
+
+VerboseLog::~VerboseLog() {
+  verbose_wishes().fetch_sub(1, std::memory_order_relaxed);
 }
 
 bool parse_log_level(std::string_view name, LogLevel& level) {

@@ -23,7 +23,18 @@ enum class LogLevel : std::uint8_t {
 
 // Lines less important than `level` are dropped; kInfo at start.
 void set_log_level(LogLevel level);
+// What counts now.
 [[nodiscard]] LogLevel log_level();
+
+// Somebody's wish for everything: as long as one lives no line is dropped, whatever the level.
+class VerboseLog {
+ public:
+  VerboseLog();
+  VerboseLog(const VerboseLog&) = delete;
+  VerboseLog& operator=(const VerboseLog&) = delete;
+  ~VerboseLog();
+};
+
 // "error", "warning", "info", "debug"; false when `name` is none of them.
 [[nodiscard]] bool parse_log_level(std::string_view name, LogLevel& level);
 // A word before each line that says which process speaks ("keeper", "engine").

@@ -1,7 +1,9 @@
 // The log must drop what is not asked for and keep what came last.
 #include "base/log.h"
 
+#include <optional>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include <gmock/gmock.h>
@@ -37,6 +39,22 @@ TEST_F(LogTest, LinesBelowTheLevelAreDropped) {
   EXPECT_THAT(last_line_after(LogLevel::kDebug, LogLevel::kDebug), EndsWith(" debug: the line"));
   EXPECT_THAT(last_line_after(LogLevel::kError, LogLevel::kWarning), EndsWith("before"));
   EXPECT_THAT(last_line_after(LogLevel::kError, LogLevel::kError), EndsWith(" error: the line"));
+}
+
+TEST_F(LogTest, TheLevelCountsAgainAfterTheLastWish) {
+  set_log_level(LogLevel::kError);
+  std::optional<VerboseLog> first(std::in_place);
+  std::optional<VerboseLog> second(std::in_place);
+  log_debug("for both");
+  EXPECT_THAT(recent_log_lines().back(), EndsWith(" debug: for both"));
+  first.reset();
+  set_log_level(LogLevel::kWarning);
+  log_debug("for one");
+  EXPECT_THAT(recent_log_lines().back(), EndsWith(" debug: for one"));
+  second.reset();
+  EXPECT_EQ(log_level(), LogLevel::kWarning);
+  log_info("for nobody");
+  EXPECT_THAT(recent_log_lines().back(), EndsWith(" debug: for one"));
 }
 
 TEST_F(LogTest, LinesGoToStderrAndTheLastThousandAreKept) {

@@ -212,7 +212,10 @@ HeldCache::Answer HeldCache::obey(const CacheCommand& command, std::vector<Uniqu
       if (!mask) {
         return fail(Errc::kInvalid, fmt::format("debug \"{}\": give a number", command.argument));
       }
-      set_log_level(*mask != 0 ? LogLevel::kDebug : LogLevel::kInfo);
+      debugs_.reset();
+      if (*mask != 0) {
+        debugs_.emplace();
+      }
       return "";
     }
     case CacheVerb::kSize:

@@ -6,12 +6,14 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <span>
 #include <string>
 #include <string_view>
 #include <vector>
 
 #include "base/executor.h"
+#include "base/log.h"
 #include "base/result.h"
 #include "base/unique_fd.h"
 #include "cachefiles/cache.h"
@@ -85,6 +87,7 @@ class HeldCache : public std::enable_shared_from_this<HeldCache> {
   bool hung_up_ = false;
   HeldBackend held_;  // its directory null: not bound
   control::CacheState told_;
+  std::optional<VerboseLog> debugs_;  // as long as the channel's holder wants it
 };
 
 // The session of a channel. Threads and life: control::CacheSession's.

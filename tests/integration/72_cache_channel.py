@@ -494,6 +494,25 @@ class Commands(ChannelCase):
                 os._exit(1)
         self.assertEqual(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), 0)
 
+    def test_debug_lasts_as_long_as_somebody_wants_it(self):
+        first, second = self.open_channel(), self.open_channel()
+        self.assertFalse(self.logs_decisions())
+        first.command("debug 7")
+        second.command("debug 0x1")
+        self.assertTrue(self.logs_decisions())
+        second.command("debug 0")
+        self.assertTrue(self.logs_decisions(), "the other still wants it")
+        first.stop()
+        wait_until(lambda: not self.logs_decisions(), 10, "the engine's own level")
+
+    def logs_decisions(self):
+        """Why an open goes as it goes is for debugging only."""
+        before = self.larder.run("log").splitlines()
+        larder.drop_page_cache()
+        (self.mounted / "large0").read_bytes()
+        after = self.larder.run("log").splitlines()
+        return any(" debug: open node" in line for line in after[after.index(before[-1]) + 1:])
+
     def test_nonsense_does_not_disturb_others(self):
         channel = self.hold()
         for packet in (b"\0" * 100, b"x" * 40000, b"cull " + b"/" * 30000, b"cull a\n" * 4000,
