@@ -10,6 +10,7 @@
 
 #include "base/clock.h"
 #include "base/error.h"
+#include "base/growing_pause.h"
 #include "base/log.h"
 #include "base/result.h"
 #include "cachefiles/layout.h"
@@ -26,6 +27,9 @@ namespace {
 
 constexpr std::chrono::milliseconds kFirstPause{100};
 constexpr std::chrono::seconds kLongestPause{30};
+// At the start, with whoever has the cache: one that was killed may be on its way out.
+constexpr std::chrono::seconds kPatience{10};
+constexpr std::chrono::seconds kLongestPauseAtStart{1};
 constexpr std::chrono::minutes kLongLife{1};  // after which the pauses begin anew
 
 // What stays as it is until the next start.
@@ -52,18 +56,34 @@ Daemon::Daemon(Parts parts, Config config, bool never_culls)
       pause_(kFirstPause, kLongestPause) {}
 
 Result<> Daemon::run() {
+  const MonotonicTime patient_until = parts_.clock.now() + kPatience;
+  GrowingPause pause_at_start(kFirstPause, kLongestPauseAtStart);
   for (;;) {
     const Result<> held = hold();
     if (held || held.error().code() == Errc::kCancelled || parts_.waiter.told_to_stop()) {
       return {};
     }
-    if (!started_ || is_kernels_) {
+    const bool may_come_free =
+        !started_ && held.error().code() == Errc::kBusy && parts_.clock.now() < patient_until;
+    if (!may_come_free && (!started_ || is_kernels_)) {
       return held;
     }
-    note_error(held.error());
-    if (!pause()) {
+    if (may_come_free) {
+      note_busy(held.error());
+    } else {
+      note_error(held.error());
+    }
+    if (!pause(may_come_free ? pause_at_start.take() : pause_.take())) {
       return {};
     }
+  }
+}
+
+void Daemon::note_busy(const Error& error) {
+  if (trouble_ != error.message()) {
+    trouble_ = error.message();
+    log_info("{}; trying for {} seconds", trouble_, kPatience.count());
+    parts_.on_status(fmt::format("waiting for the cache: {}", trouble_));
   }
 }
 
@@ -82,8 +102,8 @@ void Daemon::note_error(const Error& error) {
   bound_at_.reset();
 }
 
-bool Daemon::pause() {
-  const MonotonicTime until = parts_.clock.now() + pause_.take();
+bool Daemon::pause(Duration length) {
+  const MonotonicTime until = parts_.clock.now() + length;
   for (;;) {
     if (parts_.waiter.told_to_stop()) {
       return false;
@@ -133,6 +153,8 @@ Result<> Daemon::care(CacheChannel& channel, Caretaker& caretaker) {
     }
     if (parts_.waiter.told_to_reload()) {
       reload(&channel, &caretaker);
+      // What was pushed while limits were on their way is no reason to cull.
+      caretaker.hear(TRY(channel.ask_state()));
     }
     if (const auto news = TRY(channel.hear())) {
       caretaker.hear(*news);

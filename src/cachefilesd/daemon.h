@@ -42,8 +42,8 @@ class Daemon {
   // `never_culls`: whatever the configuration says.
   Daemon(Parts parts, Config config, bool never_culls);
 
-  // Until told to stop. Errors: the cache could not be brought up at first, or was a kernel's and
-  // has failed.
+  // Until told to stop. Errors: the cache could not be brought up at first, of kBusy after some
+  // seconds; or was a kernel's and has failed.
   [[nodiscard]] Result<> run();
 
  private:
@@ -53,9 +53,10 @@ class Daemon {
   [[nodiscard]] Result<> care(CacheChannel& channel, Caretaker& caretaker);
   [[nodiscard]] Caretaker::Settings settings() const;
   void reload(CacheChannel* channel, Caretaker* caretaker);
+  void note_busy(const Error& error);
   void note_error(const Error& error);
   // False: told to stop.
-  [[nodiscard]] bool pause();
+  [[nodiscard]] bool pause(Duration length);
 
   const Parts parts_;
   const bool never_culls_;

@@ -309,6 +309,30 @@ TEST_F(DaemonTest, WhatIsPushedBeforeAllLimitsAreGivenIsOutdated) {
   EXPECT_EQ(cache_.culled.size(), 3U);
 }
 
+TEST_F(DaemonTest, APredecessorThatIsOnItsWayOutIsWaitedFor) {
+  cache_.refused_binds = 3;
+  cache_.add_many(3);
+  cache_.size = 2;
+  waiter_.then([&] { cache_.broken = Error(Errc::kCacheDead, "hung up"); });
+  waiter_.then([] {});
+  ASSERT_TRUE(run().has_value());
+  EXPECT_EQ(cache_.binds, 5);
+  EXPECT_EQ(started_, 1);
+  EXPECT_EQ(cache_.culled.size(), 1U);
+}
+
+TEST_F(DaemonTest, WhoHoldsTheCacheForLongIsTold) {
+  cache_.refused_binds = 1000;
+  const MonotonicTime begin = clock_.now();
+  const auto done = run();
+  ASSERT_FALSE(done.has_value());
+  EXPECT_EQ(done.error().message(), "held by another channel");
+  EXPECT_GE(clock_.now() - begin, std::chrono::seconds(10));
+  EXPECT_LE(clock_.now() - begin, std::chrono::seconds(11));
+  EXPECT_LT(cache_.binds, 20);
+  EXPECT_EQ(started_, 0);
+}
+
 TEST_F(DaemonTest, ComesBackToAnEngineThatWentWithGrowingPauses) {
   waiter_.then([&] {
     cache_.broken = Error(Errc::kCacheDead, "hung up");

@@ -197,8 +197,8 @@ class Start(DaemonCase):
         self.assertEqual((self.directory / "pid").read_text(), "")
 
     def test_what_keeps_it_from_starting_is_told(self):
-        self.engine.refuses_bind = "EBUSY the cache is somebody else's: stop him"
-        self.assertEqual(self.run_daemon(status=1), "cachefilesd: the cache is somebody else's: stop him\n")
+        self.engine.refuses_bind = "EINVAL the cache is no cache: give another"
+        self.assertEqual(self.run_daemon(status=1), "cachefilesd: the cache is no cache: give another\n")
         self.configure("bruno 10%", "bind")
         complaint = self.run_daemon(status=1)
         self.assertIn("one.conf:3:", complaint)
@@ -206,6 +206,23 @@ class Start(DaemonCase):
         self.configure()
         self.engine.stop()
         self.assertIn("no engine listens on", self.run_daemon("-n", status=1))
+
+    def test_a_cache_that_somebody_has_is_waited_for(self):
+        """One that was killed may be on its way out."""
+        self.engine.refuses_bind = "EBUSY the cache is held by another channel"
+        daemon = self.begin(Process(self.command("-n", "-s", "-d"), self.directory / "daemon.log"))
+        daemon.wait_for_line("is held by another channel; trying for 10 seconds")
+        time.sleep(1)
+        self.assertTrue(daemon.is_running())
+        self.engine.refuses_bind = ""
+        daemon.wait_for_line("is online")
+
+    def test_who_keeps_the_cache_is_told_after_some_seconds(self):
+        self.engine.refuses_bind = "EBUSY the cache is detached: larder cache attach"
+        begin = time.monotonic()
+        self.assertEqual(self.run_daemon(status=1), "cachefilesd: the cache is detached: larder cache attach\n")
+        self.assertGreater(time.monotonic() - begin, 9)
+        self.assertLess(self.engine.commands.count("bind"), 20)
 
     def test_somebody_elses_directory_is_refused(self):
         self.cache.mkdir()

@@ -69,6 +69,8 @@ class Installed(MountedCase):
                               ("larder-device.service", "sbin/larder-device")):
             text = pathlib.Path(f"{self.root}{_PREFIX}/lib/systemd/system/{unit}").read_text()
             self.assertIn(f"ExecStart={_PREFIX}/{program} ", text)
+            # Five failures in ten seconds would end it for good, else; and a restart is not for a busy loop.
+            self.assertRegex(text, r"(?s)\[Unit\][^[]*\nStartLimitIntervalSec=0\n.*\nRestartSec=[1-9]")
         version = subprocess.run([f"{self.root}{_PREFIX}/bin/larder", "version"], check=True, capture_output=True)
         self.assertRegex(version.stdout, rb"larder \d+\.\d+")
 

@@ -141,7 +141,7 @@ class Life(DaemonCase):
         self.start_daemon()
         second = self.begin(Cachefilesd(self.directory / "second", self.larder.runtime_directory,
                                         self.place, "tag other"))
-        self.assertNotEqual(second.process.wait(20), 0)
+        self.assertNotEqual(second.process.wait(40), 0)
         self.assertRegex(second.log_text(), r"in use")
         self.assertEqual(self.cache()["state"], "active")
 
