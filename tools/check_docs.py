@@ -6,7 +6,7 @@ usage: tools/check_docs.py           says what does not agree, and fails
 
 Generated: what stands between `<!-- generated: NAME -->` and `<!-- end -->` in docs/. Also checked: links,
 names of files in the tree, the README of each folder of src/, the commands in docs/protocol.md, the words in the manual
-pages of cachefilesd.
+pages of cachefilesd, the synopsis of larder(8).
 """
 
 import pathlib
@@ -192,6 +192,20 @@ def check_man_pages():
     return found
 
 
+def check_synopsis():
+    """larder(8) shows each command, and each of its options, that `larder --help` shows."""
+    code = source("cli/run.cc")
+    options = [names.split(",") for names, rest in re.findall(
+        r'(?:->|command\s*\.)\s*add_(?:flag|option)\(\s*"(-[^"]+)"([^;]*);', code) if '->group("")' not in rest]
+    commands = [[name] for name in re.findall(r'add_subcommand\(\s*"(\w+)"', code)]
+    page = (ROOT / "docs/man/larder.8").read_text()
+    shown = page[page.index(".SH SYNOPSIS"):page.index(".SH DESCRIPTION")].replace("\\-", "-")
+    found = [f"docs/man/larder.8: the synopsis lacks {names[0]}" for names in commands + options
+             if not any(re.search(rf"(?<![\w-]){re.escape(name)}(?![\w-])", re.sub(r"\\f.", " ", shown))
+                        for name in names)]
+    return found if commands and options else [*found, "docs/man/larder.8: the code has no names for it"]
+
+
 def check_decisions():
     found, numbers = [], {}
     for path in sorted((ROOT / "docs/decisions").iterdir()):
@@ -219,7 +233,8 @@ def main(words):
         print(__doc__, file=sys.stderr)
         return 2
     found = check_generated(bool(words))
-    for check in (check_links, check_readmes, check_commands, check_man_pages, check_decisions, check_test_labels):
+    for check in (check_links, check_readmes, check_commands, check_man_pages, check_synopsis, check_decisions,
+                  check_test_labels):
         found += check()
     for complaint in found:
         print(complaint)

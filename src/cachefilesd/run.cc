@@ -102,6 +102,20 @@ Result<Config> read_whole_config(const Options& options) {
   return config;
 }
 
+// Once we are who we are then.
+Result<Config> read_whole_config_again(const Options& options) {
+  Result<Config> config = read_whole_config(options);
+  if (!config && config.error().code() == Errc::kPermission) {
+    return fail(
+        Errc::kPermission,
+        fmt::format("{}: since it has started cachefilesd is user {} without root's rights; "
+                    "let that user read the file, which must lie in the directory itself, "
+                    "or restart cachefilesd",
+                    config.error().message(), ::getuid()));
+  }
+  return config;
+}
+
 // As who we are then we may not get to the directory by its path: it was opened before.
 Result<std::unique_ptr<CacheChannel>> connect_to_engine(const std::string& path,
                                                         const UniqueFd& opened, Waiter& waiter) {
@@ -174,7 +188,7 @@ Result<> serve(const Options& options, const Config& config, const std::function
                     ? os::adopt_directory(std::move(copy))
                     : Result<std::unique_ptr<os::Directory>>(fail_errno(errno, config.directory));
        },
-       .read_config = [&] { return read_whole_config(options); },
+       .read_config = [&] { return read_whole_config_again(options); },
        .on_started = [&] { return begin_work(end, started); },
        .on_status =
            [](std::string_view status) {

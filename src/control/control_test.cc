@@ -228,6 +228,12 @@ TEST_F(ServerTest, AnswersCommands) {
   EXPECT_THAT(ask_server({"help"}).value(), HasSubstr("probe SOURCE [OPTIONS]"));
 }
 
+TEST(HelpTest, SaysWhoMayGiveACommand) {
+  EXPECT_THAT(help_text(), HasSubstr("this list\n"));
+  EXPECT_THAT(help_text(), HasSubstr("oldest first (root only)\n"));
+  EXPECT_THAT(help_text(), HasSubstr("docs/protocol.md (root and the engine's user only)\n"));
+}
+
 TEST_F(ServerTest, RefusesWithASentence) {
   start();
   EXPECT_THAT(ask_server({"stats"}).error().context(), HasSubstr("unknown command \"stats\""));

@@ -64,6 +64,11 @@ Who who_is(uid_t uid) {
   return uid == 0 ? kRoot : uid == ::getuid() ? kService : kEveryone;
 }
 
+// Who may give a command that not everybody may.
+std::string_view name_of(Who who) {
+  return who == kRoot ? "root" : "root and the engine's user";
+}
+
 Result<const Command*> find_command(const std::vector<std::string>& words, uid_t uid) {
   const auto* const command = std::ranges::find(kCommands, words.front(), &Command::name);
   if (command == kCommands.end()) {
@@ -78,7 +83,8 @@ Result<const Command*> find_command(const std::vector<std::string>& words, uid_t
   }
   const Who who = who_is(uid);
   if (command->who != kEveryone && who != kRoot && who != command->who) {
-    return fail(Errc::kPermission, fmt::format("{} is for root only", command->name));
+    return fail(Errc::kPermission,
+                fmt::format("{} is for {} only", command->name, name_of(command->who)));
   }
   return command;
 }
@@ -471,8 +477,8 @@ std::string help_text() {
   for (const Command& command : kCommands) {
     const std::string usage =
         fmt::format("{}{}{}", command.name, command.syntax.empty() ? "" : " ", command.syntax);
-    text += fmt::format("{:26}{}{}\n", usage, command.help,
-                        command.who == kEveryone ? "" : " (root only)");
+    text += fmt::format("{:26}{}", usage, command.help);
+    text += command.who == kEveryone ? "\n" : fmt::format(" ({} only)\n", name_of(command.who));
   }
   return text;
 }

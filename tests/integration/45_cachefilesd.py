@@ -148,6 +148,13 @@ class Life(DaemonCase):
         daemon.wait_for_line("the configuration stays as it was: the disk failed: replace it")
         wait_until(lambda: self.engine.limits == before, 5, "the limits to be as they were")
 
+    def test_a_configuration_that_only_root_may_read_takes_a_restart(self):
+        os.chmod(self.config, 0o600)
+        daemon = self.begin_daemon()
+        daemon.send(signal.SIGHUP)
+        daemon.wait_for_line(f"{self.config} cannot be read: Permission denied: since it has started cachefilesd is "
+                             f"user {self.cache.stat().st_uid} .* or restart cachefilesd")
+
     def test_it_comes_back_to_the_next_engine(self):
         daemon = self.begin_daemon()
         self.engine.stop()

@@ -477,7 +477,7 @@ class Commands(ChannelCase):
                 CacheChannel(self.larder.runtime_directory)
                 os._exit(1)
             except Refused as refused:
-                os._exit(0 if "root only" in str(refused) else 2)
+                os._exit(0 if "for root and the engine's user only" in str(refused) else 2)
             except BaseException:  # only the number says so
                 os._exit(3)
         self.assertEqual(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), 0)
