@@ -153,14 +153,6 @@ Result<std::unique_ptr<os::File>> open_or_create(os::Directory& root, std::strin
   return file;
 }
 
-Result<DirectoryPointer> open_or_make(os::Directory& root, std::string_view name) {
-  const Result<> made = root.make_directory(name, kDirectoryMode);
-  if (!made && made.error().code() != Errc::kExists) {
-    return fail(made.error());
-  }
-  return root.open_directory(name);
-}
-
 // Every label needs an attribute, every new version an unnamed file.
 Result<> probe(os::Directory& directory, const std::string& path) {
   const Result<std::unique_ptr<os::File>> file = directory.make_tmpfile(kFileMode);
@@ -259,6 +251,18 @@ Result<Limits> limits_of(const Limits& asked, const std::string& path, os::Direc
   return limits;
 }
 
+Result<DirectoryPointer> open_or_make(os::Directory& parent, std::string_view name) {
+  Result<DirectoryPointer> opened = parent.open_directory(name);
+  if (opened || opened.error().code() != Errc::kNotFound) {
+    return opened;
+  }
+  const Result<> made = parent.make_directory(name, kDirectoryMode);
+  if (!made && made.error().code() != Errc::kExists) {
+    return fail(made.error());
+  }
+  return parent.open_directory(name);
+}
+
 Result<Bound> open_cache_directory(std::unique_ptr<os::Directory> root, os::Filesystem& filesystem,
                                    const CacheOptions& options) {
   const std::string& path = options.path_for_messages;
@@ -277,7 +281,7 @@ Result<Bound> open_cache_directory(std::unique_ptr<os::Directory> root, os::File
     return fail(locked.error().within(path));
   }
   bound.cache = TRY(open_or_make(*root, kCacheDirectory));
-  bound.graveyard = TRY(open_or_make(*root, kGraveyardDirectory));
+  TRY(open_or_make(*root, kGraveyardDirectory));
   bound.maps = TRY(open_or_make(*root, kMapsDirectory));
   bound.meta = TRY(open_or_make(*root, kMetaDirectory));
   TRY(probe(*bound.cache, path));

@@ -3,6 +3,8 @@
 
 #include <cstdint>
 #include <memory>
+#include <string>
+#include <string_view>
 #include <vector>
 
 #include "base/result.h"
@@ -16,7 +18,7 @@ namespace larder::cachefiles {
 
 // What bind found and opened.
 struct Bound {
-  std::unique_ptr<os::Directory> root, cache, graveyard, maps, meta;
+  std::unique_ptr<os::Directory> root, cache, maps, meta;
   std::unique_ptr<os::File> lock;  // the cache is ours as long as it is open
   std::unique_ptr<StateFile> state_file;
   CacheState state;                   // the one of this life, with a new generation
@@ -30,6 +32,10 @@ struct Bound {
 // `path`.
 [[nodiscard]] Result<Limits> limits_of(const Limits& asked, const std::string& path,
                                        os::Directory& root);
+
+// A directory of the cache; made where it is missing.
+[[nodiscard]] Result<std::unique_ptr<os::Directory>> open_or_make(os::Directory& parent,
+                                                                  std::string_view name);
 
 // As bind_cache. The new generation is not stored yet: nothing may be stamped with it.
 [[nodiscard]] Result<Bound> open_cache_directory(std::unique_ptr<os::Directory> root,

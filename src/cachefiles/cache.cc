@@ -68,7 +68,6 @@ class Cache final : public DirectoryCache {
         counting_(bound.last_end != LastEnd::kClean) {
     core_.root = std::move(bound.root);
     core_.cache = std::move(bound.cache);
-    core_.graveyard = std::move(bound.graveyard);
     core_.maps = std::move(bound.maps);
     core_.meta = std::move(bound.meta);
     core_.stamp_seconds = least_stamp_seconds_;
@@ -226,6 +225,11 @@ class Cache final : public DirectoryCache {
           fmt::format("the cache's directory {} was removed while it was in use: nothing new is "
                       "cached; `larder cache detach` and `attach` make it anew",
                       path_));
+    } else if (const auto graveyard = core_.open_graveyard(); !graveyard) {
+      core_.set_partial_trouble(fmt::format(
+          "{}/graveyard cannot be used ({}): what is damaged is not cached anew; remove "
+          "it, and it is made again",
+          path_, core_.note(graveyard.error()).message()));
     }
     return {};
   }

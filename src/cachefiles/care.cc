@@ -27,18 +27,24 @@ Result<CareState> Care::state() {
   CareState state;
   state.space = core_.space.state();
   state.released_objects = core_.caretaker.released_objects();
-  state.graveyard = TRY(has_graves());
+  state.graveyard = has_graves();
   return state;
 }
 
-Result<bool> Care::has_graves() {
+bool Care::has_graves() {
   bool any = false;
-  const Result<> listed = core_.graveyard->list([&any](const os::DirectoryEntry& entry) {
-    any = !entry.name.empty();
-    return false;
-  });
+  const Result<std::unique_ptr<os::Directory>> graveyard = core_.open_graveyard();
+  Result<> listed;
+  if (graveyard) {
+    listed = (*graveyard)->list([&any](const os::DirectoryEntry& entry) {
+      any = !entry.name.empty();
+      return false;
+    });
+  } else {
+    listed = fail(graveyard.error());
+  }
   if (!listed) {
-    return fail(core_.note(listed.error()));
+    (void)core_.note(listed.error());
   }
   return any;
 }
@@ -70,7 +76,7 @@ Result<bool> Care::in_use(std::string_view directory, std::string_view name) {
 void Care::note_news() {
   (void)core_.space.to_free();
   // Somebody else may have put something there, too.
-  const Told now{core_.space.culling(), core_.space.stopped(), has_graves().value_or(false)};
+  const Told now{core_.space.culling(), core_.space.stopped(), has_graves()};
   if (told_ != now) {
     told_ = now;
     core_.caretaker.tell();

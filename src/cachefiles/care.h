@@ -38,7 +38,8 @@ class Care {
   };
 
   [[nodiscard]] Result<std::size_t> find(std::string_view directory);
-  [[nodiscard]] Result<bool> has_graves();
+  // False also where nobody can look: that costs the state nothing.
+  [[nodiscard]] bool has_graves();
 
   Core& core_;
   CacheFanOut fan_out_;

@@ -6,6 +6,7 @@
 #include <string>
 #include <vector>
 
+#include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
 #include "base/bytes.h"
@@ -236,6 +237,42 @@ TEST_F(CareTest, LeavesTheGraveyardToIt) {
   EXPECT_TRUE(cache_->care_state().value().graveyard);
   ASSERT_TRUE(graveyard->remove_directory("x1x1x"));
   EXPECT_FALSE(cache_->care_state().value().graveyard);
+}
+
+// Whoever finds it empty may take it away. The cache needs it, so it is there again.
+TEST_F(CareTest, AGraveyardThatIsRemovedIsMadeAgain) {
+  bind_cared_for();
+  keep("file", 1, 3 * kKilo);
+  const auto root = filesystem_.open_root("/").value();
+  ASSERT_TRUE(root->remove_directory("graveyard"));
+  (void)cache_->run_maintenance();
+  EXPECT_TRUE(root->open_directory("graveyard")) << "by maintenance";
+  EXPECT_EQ(cache_->status().trouble, "");
+
+  ASSERT_TRUE(root->remove_directory("graveyard"));
+  const Place place = objects().at(0);
+  const auto parent =
+      volume_directory()->open_directory(place.directory.substr(place.directory.find('@'))).value();
+  ASSERT_TRUE(parent->unlink(place.name));
+  ASSERT_TRUE(parent->make_directory(place.name, 0700));
+  EXPECT_EQ(served("file", 1, 3 * kKilo), 0U);
+  const auto graveyard = root->open_directory("graveyard");
+  ASSERT_TRUE(graveyard) << "by who buries";
+  EXPECT_EQ(names_in(**graveyard), 1U);
+}
+
+// Nor does one that cannot be looked into cost the state.
+TEST_F(CareTest, TheStateIsToldWithoutAGraveyard) {
+  bind_cared_for();
+  const auto root = filesystem_.open_root("/").value();
+  ASSERT_TRUE(root->remove_directory("graveyard"));
+  ASSERT_TRUE(root->create_file("graveyard", 0600));
+  const Result<CareState> state = cache_->care_state();
+  ASSERT_TRUE(state) << state.error().message();
+  EXPECT_FALSE(state->graveyard);
+  (void)cache_->run_maintenance();
+  EXPECT_THAT(cache_->status().trouble, ::testing::HasSubstr("/cache/graveyard cannot be used"));
+  EXPECT_TRUE(cache_->usable());
 }
 
 // After a crash only an upper bound of what is used is known, until all was counted.

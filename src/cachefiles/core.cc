@@ -20,6 +20,8 @@
 #include "base/log.h"
 #include "base/mutex.h"
 #include "base/result.h"
+#include "cachefiles/bind.h"
+#include "cachefiles/layout.h"
 #include "os/filesystem.h"
 
 namespace larder::cachefiles {
@@ -135,6 +137,10 @@ Result<std::uint64_t> Core::random() {
   return load_be<std::uint64_t>(bytes.data());
 }
 
+Result<std::unique_ptr<os::Directory>> Core::open_graveyard() {
+  return open_or_make(*root, kGraveyardDirectory);
+}
+
 Result<std::string> Core::grave_name() {
   const std::uint64_t lot = TRY(random());
   return fmt::format("x{:x}x{:x}x", lot, ++buried_);
@@ -157,8 +163,12 @@ Result<std::optional<os::FileStat>> Core::bury(os::Directory& directory, std::st
   }
   Result<> gone;
   if (found->type == os::NodeType::kDirectory) {
+    const Result<std::unique_ptr<os::Directory>> graveyard = open_graveyard();
+    if (!graveyard) {
+      return fail(note(graveyard.error()));
+    }
     const std::string grave = TRY(grave_name());
-    gone = directory.rename(name, *graveyard, grave);
+    gone = directory.rename(name, **graveyard, grave);
     caretaker.tell();
   } else {
     gone = directory.unlink(name);

@@ -61,7 +61,7 @@ struct Core {
 
   os::Filesystem& filesystem;
   const Clock& clock;
-  std::unique_ptr<os::Directory> root, cache, graveyard, maps, meta;
+  std::unique_ptr<os::Directory> root, cache, maps, meta;
 
   Space space;
   Accounts accounts;
@@ -112,6 +112,9 @@ struct Core {
   // Takes an unexpected name out of the way: a directory moves to the graveyard, all else is
   // unlinked. What it was; nullopt: nothing was there.
   Result<std::optional<os::FileStat>> bury(os::Directory& directory, std::string_view name);
+  // It is opened anew each time: whoever finds it empty may take it away, and then it is made
+  // again.
+  [[nodiscard]] Result<std::unique_ptr<os::Directory>> open_graveyard();
   // A name in the graveyard that nothing has.
   [[nodiscard]] Result<std::string> grave_name();
 

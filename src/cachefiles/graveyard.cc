@@ -2,10 +2,13 @@
 
 #include <chrono>
 #include <cstdint>
+#include <memory>
 #include <optional>
 
 #include "base/clock.h"
+#include "base/result.h"
 #include "cachefiles/core.h"
+#include "os/filesystem.h"
 
 namespace larder::cachefiles {
 namespace {
@@ -23,9 +26,13 @@ bool Graveyard::empty_some() {
   if (looked_at_ == buried) {
     return false;
   }
+  const Result<std::unique_ptr<os::Directory>> graveyard = core_.open_graveyard();
+  if (!graveyard) {
+    return false;
+  }
   // Large files take long to remove, and a cull may be due meanwhile.
   const MonotonicTime until = core_.clock.now() + kLongestStep;
-  const bool more = graves_.empty_some(*core_.graveyard, [&] { return core_.clock.now() < until; });
+  const bool more = graves_.empty_some(**graveyard, [&] { return core_.clock.now() < until; });
   looked_at_ = more ? std::nullopt : std::optional(buried);
   return more;
 }

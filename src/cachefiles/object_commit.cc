@@ -212,8 +212,9 @@ Result<> Object::rewrite_log() {
   TRY(file->sync());
   // A file without a name cannot replace one; in the graveyard nobody misses what a crash leaves.
   const std::string aside = TRY(core_.grave_name());
-  TRY(core_.graveyard->link(*file, aside));
-  TRY(core_.graveyard->rename(aside, *directory, name_));
+  const std::unique_ptr<os::Directory> graveyard = TRY(core_.open_graveyard());
+  TRY(graveyard->link(*file, aside));
+  TRY(graveyard->rename(aside, *directory, name_));
   log_debug("{}: map log rewritten, {} bytes instead of {}", name_, bytes.size(), before.bytes);
   core_.write_back.known_by(log_.nonce(), nonce);
   return log_.start(std::move(file), nonce, bytes.size(), Stamp{});

@@ -264,7 +264,7 @@ TEST(CacheTreeOnDiskTest, SymbolicLinksLeadNowhere) {
   EXPECT_THAT(names(*tree), ElementsAre("Da"));
 
   // Buried, it is the link that goes.
-  Graveyard graveyard(root->open_directory("graveyard").value(), [] { return os::FileTime{}; });
+  Graveyard graveyard(*root, [] { return os::FileTime{}; });
   const auto tidy = CacheTree::open(*root, channel, &graveyard).value();
   ASSERT_TRUE(tidy->find_volumes().has_value());
   EXPECT_THAT(names(*tidy), ElementsAre("Da"));

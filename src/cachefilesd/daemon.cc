@@ -3,7 +3,6 @@
 #include <chrono>
 #include <memory>
 #include <optional>
-#include <string_view>
 #include <utility>
 
 #include <fmt/format.h>
@@ -13,14 +12,12 @@
 #include "base/growing_pause.h"
 #include "base/log.h"
 #include "base/result.h"
-#include "cachefiles/layout.h"
 #include "cachefilesd/cache_channel.h"
 #include "cachefilesd/cache_tree.h"
 #include "cachefilesd/caretaker.h"
 #include "cachefilesd/config.h"
 #include "cachefilesd/graveyard.h"
 #include "cachefilesd/waiter.h"
-#include "os/filesystem.h"
 
 namespace larder::cachefilesd {
 namespace {
@@ -125,8 +122,7 @@ Result<> Daemon::hold() {
   TRY(channel->bind(config_, parts_.directory.get()));
   bound_at_ = parts_.clock.now();
   const auto root = TRY(parts_.open_root());
-  auto dead = TRY(root->open_directory(cachefiles::kGraveyardDirectory));
-  Graveyard graveyard(std::move(dead), parts_.now);
+  Graveyard graveyard(*root, parts_.now);
   const auto tree = TRY(CacheTree::open(*root, *channel, is_kernels_ ? &graveyard : nullptr));
   Caretaker caretaker({.channel = *channel,
                        .tree = *tree,

@@ -10,6 +10,7 @@
 
 #include "base/error.h"
 #include "base/result.h"
+#include "cachefiles/layout.h"
 #include "os/filesystem.h"
 
 namespace larder::cachefilesd {
@@ -19,8 +20,8 @@ constexpr std::int64_t kSparedSeconds = 60;
 
 }  // namespace
 
-Graveyard::Graveyard(std::unique_ptr<os::Directory> directory, std::function<os::FileTime()> now)
-    : directory_(std::move(directory)),
+Graveyard::Graveyard(os::Directory& root, std::function<os::FileTime()> now)
+    : root_(root),
       now_(std::move(now)),
       graves_({.new_name = [this] { return free_name(); },
                .spares =
@@ -30,22 +31,29 @@ Graveyard::Graveyard(std::unique_ptr<os::Directory> directory, std::function<os:
                    }}) {}
 
 bool Graveyard::empty_some(const std::function<bool()>& keep_going) {
-  return graves_.empty_some(*directory_, keep_going);
+  const Result<std::unique_ptr<os::Directory>> graveyard = open();
+  return graveyard && graves_.empty_some(**graveyard, keep_going);
+}
+
+Result<std::unique_ptr<os::Directory>> Graveyard::open() {
+  return root_.open_directory(cachefiles::kGraveyardDirectory);
 }
 
 Result<> Graveyard::bury(os::Directory& parent, const std::string& name) {
   if (TRY(parent.stat(name)).type != os::NodeType::kDirectory) {
     return parent.unlink(name);
   }
+  const std::unique_ptr<os::Directory> graveyard = TRY(open());
   const std::string grave = TRY(free_name());
-  return parent.rename(name, *directory_, grave);
+  return parent.rename(name, *graveyard, grave);
 }
 
 // As the original's. A rename would replace what has the name.
 Result<std::string> Graveyard::free_name() {
+  const std::unique_ptr<os::Directory> graveyard = TRY(open());
   for (;;) {
     std::string name = fmt::format("x{:x}x{:x}x", now_().seconds, ++names_given_);
-    const Result<os::FileStat> taken = directory_->stat(name);
+    const Result<os::FileStat> taken = graveyard->stat(name);
     if (!taken) {
       if (taken.error().code() != Errc::kNotFound) {
         return fail(taken.error());

@@ -16,9 +16,11 @@ namespace larder::cachefilesd {
 // Threads: one. Life: from a bind to the release.
 class Graveyard {
  public:
+  // In `root`, the cache's directory, which outlives it. It is opened anew each time: whoever finds
+  // it empty may take it away, and then who keeps the cache makes it again.
   // `now`: the time by which files are stamped. What lies there as a file, and was put there just
   // now, is spared: an engine that replaces an object's file has the new one there for a moment.
-  Graveyard(std::unique_ptr<os::Directory> directory, std::function<os::FileTime()> now);
+  Graveyard(os::Directory& root, std::function<os::FileTime()> now);
 
   // Blocks for some 128 names, or until `keep_going`, asked between them, says no. True: there is
   // more to do.
@@ -31,9 +33,10 @@ class Graveyard {
   [[nodiscard]] Result<> bury(os::Directory& parent, const std::string& name);
 
  private:
+  [[nodiscard]] Result<std::unique_ptr<os::Directory>> open();
   [[nodiscard]] Result<std::string> free_name();
 
-  const std::unique_ptr<os::Directory> directory_;
+  os::Directory& root_;
   const std::function<os::FileTime()> now_;
   std::uint64_t names_given_ = 0;
   culling::Graves graves_;

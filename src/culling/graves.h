@@ -32,8 +32,9 @@ class Graves {
 
   using KeepGoing = std::function<bool()>;
 
-  // Of one and the same `graveyard` in all calls. Blocks for some 128 names, or until `keep_going`,
-  // asked between them, says no. True: there is more to do.
+  // Of one and the same `graveyard` in all calls, which may be another open directory of it. Blocks
+  // for some 128 names, or until `keep_going`, asked between them, says no. True: there is more to
+  // do.
   bool empty_some(os::Directory& graveyard, const KeepGoing& keep_going = [] { return true; });
 
   // Names that went, ever.

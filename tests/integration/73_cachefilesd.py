@@ -312,6 +312,23 @@ class Culling(DaemonCase):
         outside.rename(grave)
         return lambda: len(os.listdir(grave)) if grave.exists() else 0
 
+    def test_it_culls_on_when_the_empty_graveyard_is_removed(self):
+        self.start_daemon()
+        self.read_until_warm()
+        (self.place / "graveyard").rmdir()
+        self.resize("5M")
+        self.wait_until_culled(5 * _MIB)
+        (self.place / "graveyard").rmdir()
+        owner = self.place.stat()
+        victim = next(path for path in (self.place / "cache").rglob("*") if path.is_file())
+        victim.unlink()
+        victim.mkdir()
+        os.chown(victim, owner.st_uid, owner.st_gid)
+        self.read_all()
+        wait_until(lambda: not victim.is_dir() and not os.listdir(self.place / "graveyard"), 10,
+                   "what lies in the place of a file to be buried and removed")
+        self.assertEqual(self.cache()["trouble"], "")
+
     def test_a_full_graveyard_delays_no_cull(self):
         """The dead are removed in steps between slices, however many there are."""
         self.start_daemon()
