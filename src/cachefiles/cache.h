@@ -34,7 +34,8 @@ struct CacheOptions {
 // What a caretaker is told.
 struct CareState {
   SpaceState space;
-  bool graveyard = false;              // there is something in it
+  bool graveyard = false;    // there is something in it
+  std::uint64_t buried = 0;  // ever; more than last time: news, though one may have stayed
   std::uint64_t released_objects = 0;  // since take_released()
 };
 

@@ -27,6 +27,7 @@ Result<CareState> Care::state() {
   CareState state;
   state.space = core_.space.state();
   state.released_objects = core_.caretaker.released_objects();
+  state.buried = core_.buried();  // before the look: what comes meanwhile is told once more
   state.graveyard = has_graves();
   return state;
 }
@@ -76,7 +77,7 @@ Result<bool> Care::in_use(std::string_view directory, std::string_view name) {
 void Care::note_news() {
   (void)core_.space.to_free();
   // Somebody else may have put something there, too.
-  const Told now{core_.space.culling(), core_.space.stopped(), has_graves()};
+  const Told now{core_.space.culling(), core_.space.stopped(), has_graves(), core_.buried()};
   if (told_ != now) {
     told_ = now;
     core_.caretaker.tell();

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstddef>
+#include <cstdint>
 #include <optional>
 #include <span>
 #include <string>
@@ -33,6 +34,7 @@ class Care {
  private:
   struct Told {
     bool culling = false, stopped = false, graves = false;
+    std::uint64_t buried = 0;
 
     friend bool operator==(const Told&, const Told&) = default;
   };

@@ -261,6 +261,26 @@ TEST_F(CareTest, AGraveyardThatIsRemovedIsMadeAgain) {
   EXPECT_EQ(names_in(**graveyard), 1U);
 }
 
+// One that nobody can remove stays; those that come after it are to be heard of.
+TEST_F(CareTest, SaysThatMoreWasBuriedWhileSomethingLiesThere) {
+  bind_cared_for();
+  keep("file", 1, 3 * kKilo);
+  const Place place = objects().at(0);
+  const auto graveyard = filesystem_.open_root("/").value()->open_directory("graveyard").value();
+  ASSERT_TRUE(graveyard->make_directory("stays", 0700));
+  (void)cache_->run_maintenance();
+  const CareState before = cache_->care_state().value();
+  EXPECT_TRUE(before.graveyard);
+  const auto parent =
+      volume_directory()->open_directory(place.directory.substr(place.directory.find('@'))).value();
+  ASSERT_TRUE(parent->unlink(place.name));
+  ASSERT_TRUE(parent->make_directory(place.name, 0700));
+  told_ = 0;
+  EXPECT_EQ(served("file", 1, 3 * kKilo), 0U);
+  EXPECT_EQ(told_, 1);
+  EXPECT_GT(cache_->care_state().value().buried, before.buried);
+}
+
 // Nor does one that cannot be looked into cost the state.
 TEST_F(CareTest, TheStateIsToldWithoutAGraveyard) {
   bind_cared_for();

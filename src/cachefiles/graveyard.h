@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <optional>
 
+#include "base/clock.h"
 #include "cachefiles/core.h"
 #include "culling/graves.h"
 
@@ -20,7 +21,8 @@ class Graveyard {
  private:
   Core& core_;
   culling::Graves graves_;
-  std::optional<std::uint64_t> looked_at_;  // burials, when all was empty
+  std::optional<std::uint64_t> looked_at_;  // burials, when all that can go was gone
+  std::optional<MonotonicTime> again_;      // some stayed
 };
 
 }  // namespace larder::cachefiles

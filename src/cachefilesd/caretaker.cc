@@ -1,5 +1,6 @@
 #include "cachefilesd/caretaker.h"
 
+#include <algorithm>
 #include <chrono>
 #include <cstdint>
 #include <optional>
@@ -9,6 +10,7 @@
 #include "base/log.h"
 #include "base/result.h"
 #include "cachefilesd/config.h"
+#include "cachefilesd/graveyard.h"
 #include "cachefilesd/waiter.h"
 #include "control/cache_protocol.h"
 #include "culling/large_objects.h"
@@ -22,6 +24,9 @@ using control::CacheState;
 constexpr double kStampSeconds = 60;
 constexpr int kPauseFactor = 10;
 constexpr std::chrono::milliseconds kLongestStep{20};  // in the graveyard, or beside a slice
+
+// The two clocks need not agree to the second.
+constexpr std::chrono::seconds kLookAgainAfter = Graveyard::kSparedFor + std::chrono::seconds(1);
 
 bool has_same_limits(const CacheState& a, const CacheState& b) {
   return a.frun == b.frun && a.fcull == b.fcull && a.fstop == b.fstop && a.brun == b.brun &&
@@ -64,10 +69,18 @@ bool Caretaker::is_asked() const {
 }
 
 std::optional<MonotonicTime> Caretaker::until() const {
-  return is_asked() ? std::optional(not_before_) : std::nullopt;
+  if (is_asked() && graves_again_) {
+    return std::min(not_before_, *graves_again_);
+  }
+  return is_asked() ? std::optional(not_before_) : graves_again_;
 }
 
 Result<Caretaker::Next> Caretaker::step() {
+  if (graves_again_ && parts_.clock.now() >= *graves_again_) {
+    graves_again_.reset();
+    parts_.graveyard.try_again();
+    graves_ = true;
+  }
   const bool due = is_asked() && parts_.clock.now() >= not_before_;
   if (due && !(graves_ && culled_last_)) {
     culled_last_ = true;
@@ -167,11 +180,24 @@ Result<> Caretaker::reap() {
   const MonotonicTime until = parts_.clock.now() + kLongestStep;
   graves_ = parts_.graveyard.empty_some(
       [&] { return !parts_.waiter.told_to_stop() && parts_.clock.now() < until; });
+  note_what_stays();
   // Whoever keeps the cache sees for himself that nothing is left, and says what came meanwhile.
   if (!graves_ && parts_.graveyard.removed() != before && !parts_.waiter.told_to_stop()) {
     hear(TRY(parts_.channel.ask_state()));
   }
   return {};
+}
+
+// Nobody tells when a file among the graves is old enough, or when one may be removed by now.
+void Caretaker::note_what_stays() {
+  if (graves_) {
+    return;
+  }
+  if (!parts_.graveyard.anything_stays()) {
+    graves_again_.reset();
+  } else if (!graves_again_) {
+    graves_again_ = parts_.clock.now() + kLookAgainAfter;
+  }
 }
 
 }  // namespace larder::cachefilesd

@@ -25,7 +25,7 @@ namespace larder::cachefilesd {
 // fresh line behind it. Once all that is left is in use or pinned it rests until enough came out of
 // use, the limits moved, or what asked for room has passed; and then not before ten times as long
 // as the last look at everything took. The dead are removed in steps between slices, and when there
-// is nothing to cull.
+// is nothing to cull; what stays there is looked at again after a minute.
 // Threads: one. Life: from a bind to the release.
 class Caretaker {
  public:
@@ -74,6 +74,7 @@ class Caretaker {
   [[nodiscard]] Result<> find_large(std::uint64_t cache_bytes);
   [[nodiscard]] Result<> look_what_is_left();
   [[nodiscard]] Result<> reap();
+  void note_what_stays();
   [[nodiscard]] Result<culling::Share> share();
 
   Parts parts_;
@@ -89,7 +90,8 @@ class Caretaker {
   std::optional<MonotonicTime> round_began_;
   MonotonicTime not_before_;  // the next round
 
-  bool graves_ = true;  // there may be some
+  bool graves_ = true;                         // there may be some
+  std::optional<MonotonicTime> graves_again_;  // some stay
   bool culled_last_ = false;
 };
 

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <algorithm>
+#include <chrono>
 #include <cstddef>
 #include <cstdint>
 #include <deque>
@@ -31,6 +32,7 @@
 #include "culling/candidate.h"
 #include "os/filesystem.h"
 #include "testing/fake_filesystem.h"
+#include "testing/faulty_filesystem.h"
 #include "testing/manual_clock.h"
 
 namespace larder::cachefilesd {
@@ -46,6 +48,9 @@ class FakeWaiter final : public Waiter {
     waits_.push_back(at_most);
     if (at_most) {
       clock_.advance(*at_most);
+      if (on_time_) {
+        on_time_();
+      }
       return Woken::kTimedOut;
     }
     if (script_.empty()) {
@@ -64,6 +69,7 @@ class FakeWaiter final : public Waiter {
 
   testing::ManualClock& clock_;
   std::deque<std::function<void()>> script_;
+  std::function<void()> on_time_;  // a wait with an end has ended
   std::vector<std::optional<Duration>> waits_;
   bool stop_ = false;
   bool reload_ = false;
@@ -244,7 +250,7 @@ class DaemonFixture : public ::testing::Test {
   Result<> run() {
     Daemon daemon({.waiter = waiter_,
                    .clock = clock_,
-                   .now = [this] { return now_; },
+                   .now = [this] { return now(); },
                    .open_channel = [this]() -> Result<std::unique_ptr<CacheChannel>> {
                      ++opened_;
                      if (refusals_ > 0) {
@@ -255,7 +261,7 @@ class DaemonFixture : public ::testing::Test {
                      return std::make_unique<FakeChannel>(cache_);
                    },
                    .directory = directory_,
-                   .open_root = [this] { return cache_.filesystem.open_root("/"); },
+                   .open_root = [this] { return faulty_.open_root("/"); },
                    .read_config = [this] { return new_config_; },
                    .on_started = [this]() -> Result<> {
                      ++started_;
@@ -266,9 +272,17 @@ class DaemonFixture : public ::testing::Test {
     return daemon.run();
   }
 
+  // now_, and as much later as the clock has gone on.
+  os::FileTime now() {
+    const auto gone = std::chrono::duration_cast<std::chrono::seconds>(clock_.now() - began_);
+    return {now_.seconds + gone.count(), now_.nanoseconds};
+  }
+
   testing::ManualClock clock_;
+  const MonotonicTime began_ = clock_.now();
   FakeWaiter waiter_{clock_};
   FakeCache cache_;
+  testing::FaultyFilesystem faulty_{cache_.filesystem};  // as the daemon sees it
   Config config_;
   Result<Config> new_config_;
   os::FileTime now_{1'000'000, 0};

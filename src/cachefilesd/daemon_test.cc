@@ -23,6 +23,7 @@ namespace larder::cachefilesd {
 namespace {
 
 using std::chrono::milliseconds;
+using std::chrono::seconds;
 using ::testing::ElementsAre;
 using ::testing::IsEmpty;
 
@@ -230,11 +231,26 @@ TEST_F(DaemonTest, AFileThatHasJustComeToLieAmongTheGravesStays) {
   ASSERT_TRUE(graveyard->create_file("x1x2x", 0600));
   now_ = graveyard->stat("x1x2x")->changed;
   now_.seconds += 10;
-  waiter_.then([&] {
-    EXPECT_EQ(graves(), 1U);
-    now_.seconds += 60;
-    cache_.push();
-  });
+  waiter_.on_time_ = [&] { EXPECT_EQ(graves(), 1U); };
+  ASSERT_TRUE(run().has_value());
+  EXPECT_EQ(graves(), 0U) << "it goes when it is old enough, and nobody says so";
+  ASSERT_EQ(waiter_.waits_.size(), 2U);
+  EXPECT_EQ(waiter_.waits_.front(), seconds(61));
+}
+
+TEST_F(DaemonTest, AGraveThatCannotBeRemovedHoldsUpNoOtherAndIsTriedAgain) {
+  bury("stuck", 1);
+  faulty_.faults().fail_all(testing::FileCall::kName, EACCES);
+  int waited = 0;
+  waiter_.on_time_ = [&] {
+    if (++waited == 1) {
+      faulty_.faults().set_hook(nullptr);
+      bury("later", 1);
+      cache_.push();
+    }
+    EXPECT_LE(waited, 2);
+    waiter_.stop_ = waited > 2;
+  };
   ASSERT_TRUE(run().has_value());
   EXPECT_EQ(graves(), 0U);
 }

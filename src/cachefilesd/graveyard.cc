@@ -14,12 +14,6 @@
 #include "os/filesystem.h"
 
 namespace larder::cachefilesd {
-namespace {
-
-constexpr std::int64_t kSparedSeconds = 60;
-
-}  // namespace
-
 Graveyard::Graveyard(os::Directory& root, std::function<os::FileTime()> now)
     : root_(root),
       now_(std::move(now)),
@@ -27,7 +21,7 @@ Graveyard::Graveyard(os::Directory& root, std::function<os::FileTime()> now)
                .spares =
                    [this](const os::FileStat& stat) {
                      const std::int64_t age = now_().seconds - stat.changed.seconds;
-                     return age >= 0 && age < kSparedSeconds;
+                     return age >= 0 && age < kSparedFor.count();
                    }}) {}
 
 bool Graveyard::empty_some(const std::function<bool()>& keep_going) {

@@ -1,6 +1,7 @@
 // Graveyard: where dead directories of a cache lie, and what is to be removed there.
 #pragma once
 
+#include <chrono>
 #include <cstdint>
 #include <functional>
 #include <memory>
@@ -16,6 +17,9 @@ namespace larder::cachefilesd {
 // Threads: one. Life: from a bind to the release.
 class Graveyard {
  public:
+  // What was spared is old enough then.
+  static constexpr std::chrono::seconds kSparedFor{60};
+
   // In `root`, the cache's directory, which outlives it. It is opened anew each time: whoever finds
   // it empty may take it away, and then who keeps the cache makes it again.
   // `now`: the time by which files are stamped. What lies there as a file, and was put there just
@@ -25,6 +29,11 @@ class Graveyard {
   // Blocks for some 128 names, or until `keep_going`, asked between them, says no. True: there is
   // more to do.
   bool empty_some(const std::function<bool()>& keep_going);
+
+  // As culling::Graves.
+  [[nodiscard]] bool anything_stays() const { return graves_.anything_stays(); }
+
+  void try_again() { graves_.try_again(); }
 
   // Names that went, ever.
   [[nodiscard]] std::uint64_t removed() const { return graves_.removed(); }

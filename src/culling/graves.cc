@@ -1,7 +1,9 @@
 #include "culling/graves.h"
 
 #include <cstddef>
+#include <set>
 #include <string>
+#include <utility>
 
 #include "base/error.h"
 #include "base/log.h"
@@ -38,9 +40,7 @@ bool Graves::empty_some(os::Directory& graveyard, const KeepGoing& keep_going) {
       break;
     }
     if (!gone) {
-      log_warning("the cache: graveyard/{} cannot be removed: {}", found_.back(),
-                  gone.error().message());
-      stuck_.insert(found_.back());
+      pass_over(found_.back(), gone.error());
       if (stuck_.size() >= kMostStuck) {
         return false;
       }
@@ -51,9 +51,26 @@ bool Graves::empty_some(os::Directory& graveyard, const KeepGoing& keep_going) {
   return true;
 }
 
+void Graves::pass_over(const std::string& name, const Error& why) {
+  if (!warned_.contains(name)) {
+    log_warning("the cache: graveyard/{} cannot be removed: {}", name, why.message());
+  }
+  stuck_.insert(name);
+}
+
+void Graves::try_again() {
+  warned_ = std::exchange(stuck_, {});
+}
+
 bool Graves::find_graves(os::Directory& graveyard) {
+  spared_ = false;
   const Result<> listed = graveyard.list([&](const os::DirectoryEntry& entry) {
-    if (!stuck_.contains(entry.name) && !is_spared(graveyard, entry)) {
+    if (stuck_.contains(entry.name)) {
+      return true;
+    }
+    if (is_spared(graveyard, entry)) {
+      spared_ = true;
+    } else {
       found_.push_back(entry.name);
     }
     return found_.size() < kMostFound;

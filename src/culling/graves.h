@@ -9,6 +9,7 @@
 #include <utility>
 #include <vector>
 
+#include "base/error.h"
 #include "base/result.h"
 #include "os/filesystem.h"
 
@@ -16,8 +17,8 @@ namespace larder::culling {
 
 // Who put them there is not known, nor how deep they are: a directory inside of one becomes a grave
 // of its own, so that one open directory is enough. A step costs the same however many there are:
-// names are listed by thousands, and kept from step to step. What cannot be removed is left alone
-// for this life of the object. Threads: one at a time.
+// names are listed by thousands, and kept from step to step. What cannot be removed is passed over
+// until try_again(). Threads: one at a time.
 class Graves {
  public:
   struct Rules {
@@ -36,6 +37,13 @@ class Graves {
   // for some 128 names, or until `keep_going`, asked between them, says no. True: there is more to
   // do.
   bool empty_some(os::Directory& graveyard, const KeepGoing& keep_going = [] { return true; });
+
+  // Something was spared or could not be removed. Known once empty_some() has said that there is
+  // nothing more to do.
+  [[nodiscard]] bool anything_stays() const { return spared_ || !stuck_.empty(); }
+
+  // What could not be removed may go by now.
+  void try_again();
 
   // Names that went, ever.
   [[nodiscard]] std::uint64_t removed() const { return removed_; }
@@ -62,9 +70,12 @@ class Graves {
   [[nodiscard]] Result<> take_out(os::Directory& graveyard, os::Directory& grave,
                                   const os::DirectoryEntry& entry);
   [[nodiscard]] bool is_spared(os::Directory& graveyard, const os::DirectoryEntry& entry) const;
+  void pass_over(const std::string& name, const Error& why);
 
   const Rules rules_;
-  std::set<std::string> stuck_;
+  bool spared_ = false;                     // something, when the graveyard was listed last
+  std::set<std::string> stuck_;             // since try_again()
+  std::set<std::string> warned_;            // of these, when they were stuck before
   std::vector<std::string> found_;          // graves
   std::vector<os::DirectoryEntry> inside_;  // of the last of them
   std::uint64_t removed_ = 0;

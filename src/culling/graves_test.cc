@@ -129,5 +129,21 @@ TEST_F(ManyGravesTest, OneThatCannotBeEmptiedHoldsUpNoOther) {
   EXPECT_EQ(graves_.removed(), 301U);
 }
 
+TEST_F(ManyGravesTest, WhatIsStuckIsPassedOverUntilItIsTriedAgain) {
+  make_grave("stuck", 1);
+  faulty_.faults().fail_all(testing::FileCall::kName, EACCES);
+  (void)reap();
+  EXPECT_TRUE(graves_.anything_stays());
+  faulty_.faults().set_hook(nullptr);
+  make_grave("later", 10);
+  (void)reap();
+  EXPECT_EQ(graves_.removed(), 11U);
+  EXPECT_TRUE(graves_.anything_stays());
+  graves_.try_again();
+  (void)reap();
+  EXPECT_EQ(graves_.removed(), 13U);
+  EXPECT_FALSE(graves_.anything_stays());
+}
+
 }  // namespace
 }  // namespace larder::culling

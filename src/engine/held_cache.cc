@@ -434,16 +434,14 @@ HeldCache::Answer HeldCache::look_in_use(const CacheCommand& command) {
   return control::encode_outcomes(outcomes);
 }
 
-Result<CacheState> HeldCache::look() {
-  return state_of(TRY(held_.directory->care_state()));
-}
-
 HeldCache::Answer HeldCache::tell_state() {
-  CacheState state = TRY(look());
+  const cachefiles::CareState care = TRY(held_.directory->care_state());
+  CacheState state = state_of(care);
   const cachefiles::Released released = held_.directory->take_released();
   state.released_files = released.objects;
   state.released_blocks = released.bytes / kKernelBlock;
   told_ = state;
+  told_buried_ = care.buried;
   return control::encode_cache_state(state);
 }
 
@@ -466,6 +464,7 @@ void HeldCache::push_news() {
   const CacheState state = state_of(*care);
   const bool news = state.culling != told_.culling || state.stopped != told_.stopped ||
                     state.graveyard != told_.graveyard ||
+                    (state.graveyard && care->buried != told_buried_) ||
                     (state.culling && care->released_objects > 0);
   if (!news) {
     return;

@@ -65,7 +65,6 @@ class HeldCache : public std::enable_shared_from_this<HeldCache> {
   void on_directory(Result<UniqueFd> directory, control::Responder responder);
   void on_bound(Result<HeldBackend> held, control::Responder responder);
 
-  [[nodiscard]] Result<control::CacheState> look();
   // The state line of now, which counts as told.
   [[nodiscard]] Answer tell_state();
   void note_change();
@@ -87,6 +86,7 @@ class HeldCache : public std::enable_shared_from_this<HeldCache> {
   bool hung_up_ = false;
   HeldBackend held_;  // its directory null: not bound
   control::CacheState told_;
+  std::uint64_t told_buried_ = 0;
   std::optional<VerboseLog> debugs_;  // as long as the channel's holder wants it
 };
 

@@ -606,6 +606,18 @@ class Culling(ChannelCase):
         self.assertEqual(state["freleased"], 1)
         self.assertGreaterEqual(state["breleased"] * 512, 2 * _MIB)
 
+    def test_each_burial_is_told_also_while_one_lies_there(self):
+        channel = self.hold()
+        self.read_until_warm()
+        self.wait_for_objects()
+        for _ in range(3):
+            path = self.place / "cache" / self.an_unused_object(channel)
+            path.unlink()
+            self.make_place(path)
+            channel.states.clear()
+            self.read_all_cold()
+            self.assertEqual(channel.next_state()["graveyard"], 1)
+
     def test_the_graveyard_has_work(self):
         channel = self.hold()
         self.read_until_warm()

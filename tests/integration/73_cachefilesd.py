@@ -287,6 +287,25 @@ class Culling(DaemonCase):
 
         wait_until(is_empty, 60, "the graveyard to be empty")
 
+    def test_what_stays_in_the_graveyard_is_looked_at_again(self):
+        self.start_daemon()
+        self.read_until_warm(self.names[:3])
+        user = os.stat(self.place)
+        graveyard = self.place / "graveyard"
+        (graveyard / "of root").mkdir()
+        (graveyard / "of root" / "inside").mkdir()
+        (graveyard / "young").touch()
+        os.chown(graveyard / "young", user.st_uid, user.st_gid)
+        wait_until(lambda: "cannot be removed" in self.daemon.log_text(), 40, "the daemon to look at it")
+        later = graveyard / "x2x2x"
+        later.mkdir()
+        os.chown(later, user.st_uid, user.st_gid)
+        wait_until(lambda: os.listdir(graveyard) == ["of root"], 90, "all to go that can go")
+        self.assertEqual(self.daemon.log_text().count("cannot be removed"), 1)
+        for path in (graveyard / "of root", graveyard / "of root" / "inside"):
+            os.chown(path, user.st_uid, user.st_gid)
+        wait_until(lambda: os.listdir(graveyard) == [], 90, "the rest to go once it can")
+
     def seconds_until_culled(self, size, begin=lambda: None):
         def is_unused():
             larder.drop_page_cache()  # whose files count as in use
