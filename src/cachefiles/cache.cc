@@ -31,6 +31,7 @@
 #include "cachefiles/layout.h"
 #include "cachefiles/space.h"
 #include "cachefiles/state_file.h"
+#include "cachefiles/tidy.h"
 #include "cachefiles/volume.h"
 #include "culling/large_objects.h"
 #include "culling/rotation.h"
@@ -46,7 +47,7 @@ constexpr std::uint64_t kFixedBytes = std::uint64_t{64} * 1024;
 constexpr Duration kIdle = std::chrono::seconds(30);
 constexpr Duration kCountFor = std::chrono::milliseconds(50);
 constexpr Duration kFindLargeFor = std::chrono::milliseconds(20);
-constexpr Duration kBetweenGraves = std::chrono::milliseconds(20);
+constexpr Duration kBetweenSteps = std::chrono::milliseconds(20);
 constexpr std::size_t kMostStamps = 256;  // at once
 
 class Cache final : public DirectoryCache {
@@ -60,6 +61,7 @@ class Cache final : public DirectoryCache {
         care_(core_, volumes_),
         fan_out_(core_, volumes_),
         graveyard_(core_),
+        tidy_(core_, volumes_),
         lock_(std::move(bound.lock)),
         state_file_(std::move(bound.state_file)),
         state_(std::move(bound.state)),
@@ -251,8 +253,10 @@ class Cache final : public DirectoryCache {
       counting_ = true;
       next_counted_ = 0;
       core_.accounts.begin_round();
+      tidy_.ask();
     }
     counted_damaged_ = damaged;
+    tidy_when_pressed();
     TRY(go_on_counting());
     if (core_.caretaker.present()) {
       care_.note_news();
@@ -271,14 +275,26 @@ class Cache final : public DirectoryCache {
       return Duration{};
     }
     // Nothing else waits.
+    if (tidy_.work()) {
+      return kBetweenSteps;
+    }
     if (!core_.caretaker.present() && !core_.space.culling() && graveyard_.empty_some()) {
-      return kBetweenGraves;
+      return kBetweenSteps;
     }
     if (core_.epochs.fresh_bytes() == 0) {
       return kIdle;
     }
     return std::max<Duration>(pace_.due_in(core_.clock.now(), core_.epochs.fresh_bytes()),
                               std::chrono::seconds(1));
+  }
+
+  // What nobody expects takes room that nobody counts.
+  void tidy_when_pressed() {
+    const bool pressed = core_.space.culling() || core_.space.wants_culling();
+    if (pressed && !was_pressed_) {
+      tidy_.ask();
+    }
+    was_pressed_ = pressed;
   }
 
   // Some of it; all where a cull waits for it: while only an upper bound is known nothing is
@@ -436,6 +452,8 @@ class Cache final : public DirectoryCache {
   // Of the thread that maintains.
   CacheFanOut fan_out_;
   Graveyard graveyard_;
+  Tidy tidy_;
+  bool was_pressed_ = false;  // for room
   std::unique_ptr<os::File> lock_;
   std::unique_ptr<StateFile> state_file_;
   CacheState state_;

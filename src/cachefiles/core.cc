@@ -154,27 +154,33 @@ void Core::note_released(std::uint64_t bytes) {
 }
 
 Result<std::optional<os::FileStat>> Core::bury(os::Directory& directory, std::string_view name) {
+  Result<std::optional<os::FileStat>> taken = take_away(directory, name);
+  if (!taken) {
+    return fail(note(taken.error()));
+  }
+  return taken;
+}
+
+Result<std::optional<os::FileStat>> Core::take_away(os::Directory& directory,
+                                                    std::string_view name) {
   const Result<os::FileStat> found = directory.stat(name);
   if (!found) {
     if (found.error().code() == Errc::kNotFound) {
       return std::nullopt;
     }
-    return fail(note(found.error()));
+    return fail(found.error());
   }
   Result<> gone;
   if (found->type == os::NodeType::kDirectory) {
-    const Result<std::unique_ptr<os::Directory>> graveyard = open_graveyard();
-    if (!graveyard) {
-      return fail(note(graveyard.error()));
-    }
+    const std::unique_ptr<os::Directory> graveyard = TRY(open_graveyard());
     const std::string grave = TRY(grave_name());
-    gone = directory.rename(name, **graveyard, grave);
+    gone = directory.rename(name, *graveyard, grave);
     caretaker.tell();
   } else {
     gone = directory.unlink(name);
   }
   if (!gone && gone.error().code() != Errc::kNotFound) {
-    return fail(note(gone.error()));
+    return fail(gone.error());
   }
   return *found;
 }

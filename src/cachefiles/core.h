@@ -112,6 +112,8 @@ struct Core {
   // Takes an unexpected name out of the way: a directory moves to the graveyard, all else is
   // unlinked. What it was; nullopt: nothing was there.
   Result<std::optional<os::FileStat>> bury(os::Directory& directory, std::string_view name);
+  // The same; an error says nothing about the cache.
+  Result<std::optional<os::FileStat>> take_away(os::Directory& directory, std::string_view name);
   // It is opened anew each time: whoever finds it empty may take it away, and then it is made
   // again.
   [[nodiscard]] Result<std::unique_ptr<os::Directory>> open_graveyard();

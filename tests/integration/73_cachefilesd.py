@@ -331,6 +331,28 @@ class Culling(DaemonCase):
         outside.rename(grave)
         return lambda: len(os.listdir(grave)) if grave.exists() else 0
 
+    def test_what_nobody_expects_is_buried(self):
+        self.start_daemon()
+        self.read_until_warm()
+        user = os.stat(self.place)
+        fan_out = next(path for path in (self.place / "cache").rglob("*") if path.is_file()).parent
+        junk = []
+        for level in (fan_out, fan_out.parent, fan_out.parent.parent):
+            junk += [level / name for name in ("directory", "file", "link")]
+            (level / "directory" / "inside").mkdir(parents=True)
+            os.chown(level / "directory", user.st_uid, user.st_gid)
+            os.chown(level / "directory" / "inside", user.st_uid, user.st_gid)
+            (level / "file").write_bytes(bytes(4 * _MIB))
+            (level / "link").symlink_to("/etc")
+        os.mkfifo(fan_out / "Dpipe")
+        junk.append(fan_out / "Dpipe")
+        self.resize("10M")
+        self.wait_until_culled(10 * _MIB)
+        wait_until(lambda: not any(os.path.lexists(path) for path in junk), 30, "all of it to be buried")
+        wait_until(lambda: os.listdir(self.place / "graveyard") == [], 30, "the dead to be removed")
+        taken = sum(path.lstat().st_blocks * 512 for path in self.place.rglob("*"))
+        self.assertLess(taken, 11 * _MIB)
+
     def test_it_culls_on_when_the_empty_graveyard_is_removed(self):
         self.start_daemon()
         self.read_until_warm()
