@@ -158,8 +158,8 @@ class Cache final : public DirectoryCache {
     status.objects_exact = core_.space.exact();
     status.culling = core_.space.culling();
     status.trouble = core_.trouble();
-    if (status.trouble.empty() && core_.space.stopped()) {
-      status.trouble = "the cache's filesystem is too full: nothing new is cached";
+    if (status.trouble.empty()) {
+      status.trouble = core_.why_stopped();
     }
     status.culled_objects = core_.counters.culled_objects.value();
     status.culled_bytes = core_.counters.culled_bytes.value();
@@ -256,7 +256,7 @@ class Cache final : public DirectoryCache {
       tidy_.ask();
     }
     counted_damaged_ = damaged;
-    tidy_when_pressed();
+    look_at_pressure();
     TRY(go_on_counting());
     if (core_.caretaker.present()) {
       care_.note_news();
@@ -289,10 +289,13 @@ class Cache final : public DirectoryCache {
   }
 
   // What nobody expects takes room that nobody counts.
-  void tidy_when_pressed() {
+  void look_at_pressure() {
     const bool pressed = core_.space.culling() || core_.space.wants_culling();
     if (pressed && !was_pressed_) {
       tidy_.ask();
+    }
+    if (!pressed) {
+      core_.refusals.forget();
     }
     was_pressed_ = pressed;
   }

@@ -1,5 +1,6 @@
 #include "cachefiles/care.h"
 
+#include <algorithm>
 #include <cstddef>
 #include <memory>
 #include <optional>
@@ -17,6 +18,13 @@
 #include "os/filesystem.h"
 
 namespace larder::cachefiles {
+namespace {
+
+bool is_busy(const Culled& culled) {
+  return !culled && culled.error().code() == Errc::kBusy;
+}
+
+}  // namespace
 
 Result<CareState> Care::state() {
   const Result<os::FilesystemSpace> found = core_.root->space();
@@ -26,6 +34,7 @@ Result<CareState> Care::state() {
   core_.space.note_filesystem(*found);
   CareState state;
   state.space = core_.space.state();
+  state.space.stopped = core_.stopped();
   state.released_objects = core_.caretaker.released_objects();
   state.buried = core_.buried();  // before the look: what comes meanwhile is told once more
   state.graveyard = has_graves();
@@ -62,7 +71,11 @@ Result<std::size_t> Care::find(std::string_view directory) {
 Result<std::vector<Culled>> Care::cull(std::string_view directory,
                                        std::span<const std::string> names) {
   const std::size_t place = TRY(find(directory));
-  return fan_out_.cull_names(place, names);
+  std::vector<Culled> culled = TRY(fan_out_.cull_names(place, names));
+  if (std::ranges::all_of(culled, is_busy)) {
+    core_.refusals.note_in_vain(core_.counters.culled_objects.value());
+  }
+  return culled;
 }
 
 Result<bool> Care::in_use(std::string_view directory, std::string_view name) {
@@ -77,7 +90,7 @@ Result<bool> Care::in_use(std::string_view directory, std::string_view name) {
 void Care::note_news() {
   (void)core_.space.to_free();
   // Somebody else may have put something there, too.
-  const Told now{core_.space.culling(), core_.space.stopped(), has_graves(), core_.buried()};
+  const Told now{core_.space.culling(), core_.stopped(), has_graves(), core_.buried()};
   if (told_ != now) {
     told_ = now;
     core_.caretaker.tell();

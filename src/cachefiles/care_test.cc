@@ -402,6 +402,73 @@ TEST_F(PressedTest, ACaretakerWhoFindsSomethingIsNotHelped) {
   EXPECT_TRUE(refused_and_pressed());
 }
 
+// ---- And nothing new is kept.
+
+class StoppedTest : public PressedTest {
+ protected:
+  void refuse_for_seconds(int seconds) {
+    for (int i = 0; i <= seconds; ++i) {
+      EXPECT_FALSE(held_.back()->write(0, Bytes(content_of("more", 1, kMega))));
+      (void)cache_->run_maintenance();
+      clock_.advance(std::chrono::seconds(1));
+    }
+  }
+
+  std::string why() { return cache_->status().trouble; }
+};
+
+TEST_F(StoppedTest, IsSaidWhereNobodyCulls) {
+  bind_cared_for();
+  keep("other", 1, 3 * kKilo);
+  const Place other = objects().at(0);
+  fill_and_hold();
+  EXPECT_FALSE(space().stopped);
+  EXPECT_EQ(why(), "") << "he may only be slower";
+  refuse_for_seconds(2);
+  EXPECT_TRUE(space().stopped);
+  EXPECT_THAT(why(), ::testing::HasSubstr("its holder culls nothing"));
+  EXPECT_GE(told_, 2) << "culling, and then that it stopped";
+  ASSERT_TRUE(cull(other));
+  EXPECT_FALSE(space().stopped);
+  EXPECT_EQ(why(), "");
+}
+
+TEST_F(StoppedTest, IsSaidWhereAllIsInUse) {
+  bind_cared_for();
+  fill_and_hold();
+  for (const Place& place : objects()) {
+    EXPECT_EQ(cull(place).error().code(), Errc::kBusy);
+  }
+  refuse_for_seconds(2);
+  EXPECT_TRUE(space().stopped);
+  EXPECT_THAT(why(), ::testing::HasSubstr("all that it holds is in use: nothing new"));
+}
+
+TEST_F(StoppedTest, IsSaidWhereTheCacheCaresForItself) {
+  bind();
+  fill_and_hold();
+  refuse_for_seconds(2);
+  EXPECT_THAT(why(), ::testing::HasSubstr("in use or pinned: nothing new"));
+  held_.clear();
+  (void)cache_->run_maintenance();
+  EXPECT_EQ(why(), "");
+}
+
+TEST_F(StoppedTest, IsOverWhenNobodyWantsAnythingOrThereIsRoom) {
+  bind_cared_for();
+  fill_and_hold();
+  refuse_for_seconds(2);
+  EXPECT_TRUE(space().stopped);
+  clock_.advance(std::chrono::minutes(1));
+  EXPECT_FALSE(space().stopped);
+  refuse_for_seconds(2);
+  EXPECT_TRUE(space().stopped);
+  ASSERT_TRUE(cache_->set_limits({2 * kSize, {}, {}}));
+  (void)cache_->run_maintenance();
+  EXPECT_FALSE(space().stopped);
+  EXPECT_EQ(why(), "");
+}
+
 TEST_F(PressedTest, IsOverWhenThereIsRoom) {
   bind_cared_for();
   fill_and_hold();

@@ -146,6 +146,36 @@ Result<std::string> Core::grave_name() {
   return fmt::format("x{:x}x{:x}x", lot, ++buried_);
 }
 
+void Core::note_refused() {
+  pressure.note_refused();
+  refusals.note(counters.culled_objects.value(), clock.now());
+}
+
+bool Core::stopped() const {
+  return space.stopped() ||
+         (space.culling() && refusals.go_on(counters.culled_objects.value(), clock.now()));
+}
+
+std::string Core::why_stopped() const {
+  if (space.stopped()) {
+    return "the cache's filesystem is too full: nothing new is cached";
+  }
+  if (!stopped()) {
+    return "";
+  }
+  if (!caretaker.present()) {
+    return "the cache is full, and all that it holds is in use or pinned: nothing new is cached; "
+           "give it more room (`--cache-size`, in fstab `cachesize=`)";
+  }
+  if (refusals.in_vain(counters.culled_objects.value())) {
+    return "the cache is full, and all that it holds is in use: nothing new is cached; give it "
+           "more room (`size`)";
+  }
+  return "the cache is full, and its holder culls nothing: nothing new is cached; see that the "
+         "holder runs, that its configuration does not say nocull and that not all is pinned, or "
+         "give the cache more room (`size`)";
+}
+
 void Core::note_released(std::uint64_t bytes) {
   caretaker.note_released(bytes);
   if (caretaker.present() && space.culling()) {

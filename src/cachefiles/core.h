@@ -23,6 +23,7 @@
 #include "cachefiles/open_files.h"
 #include "cachefiles/pressure.h"
 #include "cachefiles/recent_count.h"
+#include "cachefiles/refusals.h"
 #include "cachefiles/space.h"
 #include "cachefiles/write_back.h"
 #include "os/filesystem.h"
@@ -72,6 +73,7 @@ struct Core {
   CoreCounters counters;
   Caretaker caretaker;
   Pressure pressure;
+  Refusals refusals;
 
   // Seconds after which a stamp of last use is old enough to be written again.
   std::atomic<double> stamp_seconds{60};
@@ -122,6 +124,13 @@ struct Core {
 
   // Names given in the graveyard, ever.
   [[nodiscard]] std::uint64_t buried() const { return buried_; }
+
+  // Something was not kept for lack of room.
+  void note_refused() EXCLUDES(mutex_);
+  // Nothing new is kept: the filesystem is too full, or the cache is, and nobody makes room.
+  [[nodiscard]] bool stopped() const;
+  // What is known of the reason, and what to do; "" while it is not so.
+  [[nodiscard]] std::string why_stopped() const;
 
   // An object is not in use any more: while room is short it may be what the caretaker waits for.
   void note_released(std::uint64_t bytes) EXCLUDES(mutex_);

@@ -442,7 +442,7 @@ Result<> Object::charge(std::uint64_t bytes) {
     }
   }
   if (!reserved) {
-    core_.pressure.note_refused();
+    core_.note_refused();
   }
   if (!reserved || core_.space.wants_care()) {
     core_.wake();

@@ -589,6 +589,12 @@ class Culling(ChannelCase):
             self.read_all_cold()
             self.assertLessEqual(channel.state()["used"], 4 * _MIB)
         self.assertEqual(channel.state()["cull"], 1)
+        wait_until(lambda: self.read_all_cold() and channel.state()["stop"] == 1, 10,
+                   "the holder to be told that nothing new is kept")
+        self.assertIn("its holder culls nothing", self.cache()["trouble"])
+        self.assertGreater(channel.cull([self.an_unused_object(channel)])[0], 0)
+        self.assertEqual(channel.state()["stop"], 0)
+        self.assertEqual(self.cache()["trouble"], "")
 
     def test_a_release_is_told_while_room_is_short(self):
         channel = self.hold("size 100M")

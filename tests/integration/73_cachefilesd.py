@@ -239,6 +239,8 @@ class Culling(DaemonCase):
         time.sleep(2)
         self.assertEqual(self.cache()["culled_objects"], 0)
         self.assertTrue(self.cache()["culling"])
+        self.read_all()
+        self.assertIn("its holder culls nothing", self.cache()["trouble"])
 
     def test_sleeps_while_all_is_in_use_and_wakes_at_a_release(self):
         self.start_daemon()
