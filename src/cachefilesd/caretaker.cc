@@ -23,7 +23,8 @@ using control::CacheState;
 
 constexpr double kStampSeconds = 60;
 constexpr int kPauseFactor = 10;
-constexpr std::chrono::milliseconds kLongestStep{20};  // in the graveyard, or beside a slice
+constexpr Duration kRefusedFor = std::chrono::minutes(1);  // then it is tried again
+constexpr std::chrono::milliseconds kLongestStep{20};      // in the graveyard, or beside a slice
 
 // The two clocks need not agree to the second.
 constexpr std::chrono::seconds kLookAgainAfter = Graveyard::kSparedFor + std::chrono::seconds(1);
@@ -143,17 +144,38 @@ Result<> Caretaker::cull() {
   if (outcome.freed.files > 0) {
     round_began_ = end;
   }
+  note_refused(outcome);
   if (outcome.exhausted) {
+    note_exhausted(outcome, end);
+  }
+  return look_what_is_left();
+}
+
+// A disk that takes no changes refuses all of them with one errno: that is said once.
+void Caretaker::note_refused(const culling::Outcome& outcome) {
+  if (outcome.freed.files > 0) {
+    refused_.reset();
+  }
+  if (outcome.refused &&
+      (!refused_ || refused_->error_number() != outcome.refused->error_number())) {
+    refused_ = outcome.refused;
+    log_warning("objects cannot be culled: {}", refused_->message());
+  }
+}
+
+// Who was refused is not told when that is over, so he tries again; in use is what is told of.
+void Caretaker::note_exhausted(const culling::Outcome& outcome, MonotonicTime now) {
+  if (!refused_) {
     log_info("nothing can be culled: {} objects are in use, {} pinned", outcome.in_use,
              outcome.pinned);
     exhausted_ = true;
-    released_files_ = 0;
-    released_blocks_ = 0;
-    estimated_.reset();
-    not_before_ = end + kPauseFactor * (end - *round_began_);
-    round_began_.reset();
   }
-  return look_what_is_left();
+  released_files_ = 0;
+  released_blocks_ = 0;
+  estimated_.reset();
+  const Duration round = now - round_began_.value_or(now);
+  not_before_ = now + std::max<Duration>(kPauseFactor * round, refused_ ? kRefusedFor : Duration{});
+  round_began_.reset();
 }
 
 // Some before each slice: the first does not wait until all are known.

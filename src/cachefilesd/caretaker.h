@@ -24,8 +24,9 @@ namespace larder::cachefilesd {
 // Of one bound cache. Culls while a state line says that objects are to go, by slices, each with a
 // fresh line behind it. Once all that is left is in use or pinned it rests until enough came out of
 // use, the limits moved, or what asked for room has passed; and then not before ten times as long
-// as the last look at everything took. The dead are removed in steps between slices, and when there
-// is nothing to cull; what stays there is looked at again after a minute.
+// as the last look at everything took. Where culls were refused it says so, and tries again after a
+// minute. The dead are removed in steps between slices, and when there is nothing to cull; what
+// stays there is looked at again after a minute.
 // Threads: one. Life: from a bind to the release.
 class Caretaker {
  public:
@@ -72,6 +73,8 @@ class Caretaker {
   [[nodiscard]] bool keep_going();
   [[nodiscard]] Result<> cull();
   [[nodiscard]] Result<> find_large(std::uint64_t cache_bytes);
+  void note_refused(const culling::Outcome& outcome);
+  void note_exhausted(const culling::Outcome& outcome, MonotonicTime now);
   [[nodiscard]] Result<> look_what_is_left();
   [[nodiscard]] Result<> reap();
   void note_what_stays();
@@ -85,7 +88,8 @@ class Caretaker {
   std::optional<culling::Share> estimated_;  // of a kernel's cache
   std::optional<Error> failure_;             // of the channel, in keep_going()
 
-  bool exhausted_ = false;                                  // all that is left is in use or pinned
+  std::optional<Error> refused_;  // why objects were not culled, since one was
+  bool exhausted_ = false;        // all that is left is in use or pinned
   std::uint64_t released_files_ = 0, released_blocks_ = 0;  // since
   std::optional<MonotonicTime> round_began_;
   MonotonicTime not_before_;  // the next round

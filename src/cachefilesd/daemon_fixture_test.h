@@ -140,6 +140,9 @@ struct FakeCache {
 
   Result<std::uint64_t> cull(os::Directory& parent, const std::string& name) {
     asked.push_back(name);
+    if (refuses != 0) {
+      return fail_errno(refuses, name);
+    }
     if (in_use.contains(name)) {
       return fail(Errc::kBusy, name);
     }
@@ -155,6 +158,7 @@ struct FakeCache {
   std::unique_ptr<os::Directory> root;
   std::set<std::string> objects;
   std::set<std::string> in_use;
+  int refuses = 0;                             // every cull, with this errno
   std::size_t size = SIZE_MAX / (kBytes * 2);  // objects that may stay
   std::size_t most_excess = SIZE_MAX / kBytes;
   std::optional<control::CacheState> pushed;

@@ -3,6 +3,7 @@
 #include "cachefilesd/daemon.h"
 
 #include <algorithm>
+#include <cerrno>
 #include <chrono>
 #include <cstddef>
 #include <optional>
@@ -152,6 +153,29 @@ TEST_F(DaemonTest, RestsTenTimesAsLongAsTheLookAtEverythingTook) {
       std::ranges::find_if(waiter_.waits_, [](const auto& wait) { return wait.has_value(); });
   ASSERT_NE(rest, waiter_.waits_.end());
   EXPECT_GE(**rest, milliseconds(70));
+}
+
+// Nobody tells when a disk takes changes again.
+TEST_F(DaemonTest, ARefusedCullIsTriedAgainAfterAMinute) {
+  cache_.add_many(10);
+  cache_.size = 8;
+  cache_.refuses = EROFS;
+  int waited = 0;
+  waiter_.on_time_ = [&] {
+    EXPECT_GE(waiter_.waits_.back(), std::chrono::minutes(1));
+    cache_.refuses = ++waited == 2 ? 0 : EROFS;
+    waiter_.stop_ = waited > 2;
+  };
+  ::testing::internal::CaptureStderr();
+  set_log_level(LogLevel::kInfo);
+  ASSERT_TRUE(run().has_value());
+  const std::string said = ::testing::internal::GetCapturedStderr();
+  EXPECT_EQ(waited, 2);
+  EXPECT_EQ(cache_.culled.size(), 2U);
+  EXPECT_THAT(said, ::testing::HasSubstr("cannot be culled: "));
+  EXPECT_THAT(said, ::testing::HasSubstr("Read-only file system"));
+  EXPECT_EQ(said.find("cannot be culled"), said.rfind("cannot be culled")) << "once";
+  EXPECT_THAT(said, ::testing::Not(::testing::HasSubstr("0 pinned")));
 }
 
 TEST_F(DaemonTest, WithoutCullingItStillRemovesTheDead) {

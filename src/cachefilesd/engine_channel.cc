@@ -124,7 +124,7 @@ Result<std::vector<Result<std::uint64_t>>> EngineChannel::cull(
     Result<std::string> body = give(command);
     if (!body && count == 1 &&
         (body.error().code() == Errc::kBusy || body.error().code() == Errc::kNotFound ||
-         body.error().code() == Errc::kInvalid)) {
+         body.error().code() == Errc::kInvalid || body.error().code() == Errc::kPermission)) {
       answers.emplace_back(fail(std::move(body).error()));
       continue;
     }

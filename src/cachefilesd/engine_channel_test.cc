@@ -232,11 +232,15 @@ TEST_F(EngineChannelTest, MoreObjectsThanFitAreAskedForInTurn) {
 }
 
 // Of one object the answer is the reply itself.
-TEST_F(EngineChannelTest, OneObjectMayBeInUse) {
+TEST_F(EngineChannelTest, OneObjectMayBeInUseOrNotToBeRemoved) {
   engine_.answer_ = [](const std::string&) {
     return std::vector<std::string>{"error EBUSY it is in use\n"};
   };
   EXPECT_EQ(cull(1).value().at(0).error().code(), Errc::kBusy);
+  engine_.answer_ = [](const std::string&) {
+    return std::vector<std::string>{"error EROFS unlink\n"};
+  };
+  EXPECT_EQ(cull(1).value().at(0).error().code(), Errc::kPermission);
   engine_.answer_ = [](const std::string&) {
     return std::vector<std::string>{"error EIO the disk failed\n"};
   };

@@ -171,6 +171,8 @@ Result<std::size_t> Rotation::Slice::cull_batch(std::span<const Placed> batch) {
       due_.pay(*answers[i]);
     } else if (answers[i].error().code() == Errc::kBusy) {
       ++outcome_.in_use;
+    } else if (answers[i].error().code() != Errc::kNotFound && !outcome_.refused) {
+      outcome_.refused = answers[i].error();
     }
     if (answers[i] || answers[i].error().code() == Errc::kNotFound) {
       large_.remove(batch[i].directory, batch[i].candidate.name);

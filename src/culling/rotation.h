@@ -10,7 +10,9 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <optional>
 
+#include "base/error.h"
 #include "base/result.h"
 #include "culling/candidate.h"
 #include "culling/fan_out.h"
@@ -34,8 +36,9 @@ struct Share {
 // What a slice came to.
 struct Outcome {
   Freed freed;
-  std::uint64_t in_use = 0;  // objects that were seen and are in use
-  std::uint64_t pinned = 0;  // objects that were seen and are pinned
+  std::uint64_t in_use = 0;      // objects that were seen and are in use
+  std::uint64_t pinned = 0;      // objects that were seen and are pinned
+  std::optional<Error> refused;  // why one was not culled, if it was neither in use nor gone
 
   // keep_going() said no: what was asked for is not all freed.
   bool stopped = false;
