@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <array>
 #include <atomic>
+#include <cerrno>
 #include <chrono>
 #include <cstddef>
 #include <cstdint>
@@ -219,8 +220,7 @@ class Cache final : public DirectoryCache {
   // Room and the filesystem's time.
   Result<> look_at_filesystem() {
     core_.space.note_filesystem(TRY(core_.root->space()));
-    TRY(lock_->set_accessed_now());
-    core_.set_file_time(TRY(lock_->stat()).accessed);
+    TRY(look_at_file_time());
     core_.forget_partial_trouble();
     if (was_removed()) {
       core_.set_partial_trouble(
@@ -233,6 +233,18 @@ class Cache final : public DirectoryCache {
           "it, and it is made again",
           path_, core_.note(graveyard.error()).message()));
     }
+    return {};
+  }
+
+  // From a stamp: by what clock and how coarsely a filesystem stamps is its own.
+  Result<> look_at_file_time() {
+    const Result<> stamped = lock_->set_accessed_now();
+    if (!stamped && stamped.error().error_number() == EROFS) {
+      (void)core_.note(stamped.error());
+      return {};  // the time goes on; what does not need the disk is done
+    }
+    TRY(stamped);
+    core_.set_file_time(TRY(lock_->stat()).accessed);
     return {};
   }
 
@@ -396,15 +408,19 @@ class Cache final : public DirectoryCache {
   }
 
   // A failed sync leaves the kernel's memory and the disk apart: the cache is given up, and what
-  // was not durable before will not count when it is bound again.
+  // was not durable before will not count when it is bound again. Where the filesystem became
+  // read-only the epoch stays open: its checksums are looked at with each read.
   Result<> close_epoch() {
     const MonotonicTime began = core_.clock.now();
-    const Result<bool> closed = core_.epochs.close([this](std::uint32_t epoch) -> Result<> {
-      TRY(state_file_->note_doubt(core_.epochs.generation(), epoch));
+    bool read_only = false;
+    const Result<bool> closed = core_.epochs.close([&](std::uint32_t epoch) -> Result<> {
+      const Result<> noted = state_file_->note_doubt(core_.epochs.generation(), epoch);
+      read_only = !noted && noted.error().error_number() == EROFS;
+      TRY(noted);
       return core_.root->sync_filesystem();
     });
     if (!closed) {
-      return give_up_epoch(closed.error());
+      return read_only ? fail(core_.note(closed.error())) : give_up_epoch(closed.error());
     }
     pace_.closed(began, core_.clock.now());
     if (*closed) {

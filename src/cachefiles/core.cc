@@ -46,7 +46,9 @@ Error Core::note(Error error) {
       wake();
     }
   } else if (error.error_number() == EROFS) {
-    set_partial_trouble("the cache's filesystem is read-only: nothing new is cached");
+    set_partial_trouble(
+        "the cache's filesystem is read-only: what is in the cache is read, and nothing new is "
+        "cached; check the filesystem (fsck), then mount it writable again");
   } else if (error.error_number() == EACCES || error.error_number() == EPERM) {
     set_partial_trouble(fmt::format(
         "the engine may not change the cache's directory any more ({}): nothing new is cached; "

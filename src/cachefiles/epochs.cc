@@ -136,8 +136,12 @@ Result<bool> Epochs::close(const std::function<Result<>(std::uint32_t epoch)>& s
       lease_ended_.wait(mutex_);
     }
   }
-  TRY(sync(closing));
+  const Result<> synced = sync(closing);
   const MutexLock lock(mutex_);
+  if (!synced) {
+    holds_anything_ = true;  // which the next one makes durable, too
+    return fail(synced.error());
+  }
   durable_ = closing;
   return true;
 }

@@ -22,6 +22,7 @@
 #include "cachefiles/map_log.h"
 #include "cachefiles/object.h"
 #include "cachefiles/object_log.h"
+#include "cachefiles/open_files.h"
 #include "cachefiles/volume.h"
 #include "fscache/backend.h"
 #include "os/filesystem.h"
@@ -108,7 +109,7 @@ Result<> Object::load() {
     }
     return fail(core_.note(directory.error()));
   }
-  Result<std::unique_ptr<os::File>> file = (*directory)->open_file(name_, os::OpenMode::kReadWrite);
+  Result<std::unique_ptr<os::File>> file = open_to_use(**directory, name_);
   if (!file && file.error().code() == Errc::kNotFound) {
     return {};
   }
@@ -228,7 +229,7 @@ void Object::apply_record(const MapRecord& record) {
 Result<bool> Object::load_map() {
   const Result<std::unique_ptr<os::Directory>> directory = volume_.map_fan_out(index_, false);
   Result<std::unique_ptr<os::File>> file =
-      directory ? (*directory)->open_file(name_, os::OpenMode::kReadWrite)
+      directory ? open_to_use(**directory, name_)
                 : Result<std::unique_ptr<os::File>>(fail(directory.error()));
   Result<LoadedLog> log = file ? load_log(**file) : Result<LoadedLog>(fail(file.error()));
   if (!log) {

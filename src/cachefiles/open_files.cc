@@ -1,9 +1,11 @@
 #include "cachefiles/open_files.h"
 
+#include <cerrno>
 #include <cstddef>
 #include <cstdint>
 #include <memory>
 #include <string>
+#include <string_view>
 #include <utility>
 #include <vector>
 
@@ -13,6 +15,14 @@
 #include "os/filesystem.h"
 
 namespace larder::cachefiles {
+
+Result<std::unique_ptr<os::File>> open_to_use(os::Directory& directory, std::string_view name) {
+  Result<std::unique_ptr<os::File>> file = directory.open_file(name, os::OpenMode::kReadWrite);
+  if (!file && file.error().error_number() == EROFS) {
+    return directory.open_file(name, os::OpenMode::kRead);
+  }
+  return file;
+}
 
 void BackingFile::set(std::shared_ptr<os::File> file) {
   std::shared_ptr<os::File> old;
@@ -66,7 +76,7 @@ Result<std::shared_ptr<os::File>> BackingFile::get() {
   if (directory == nullptr) {
     return fail(Errc::kNotFound, "no backing file");
   }
-  std::shared_ptr<os::File> opened = TRY(directory->open_file(name_, os::OpenMode::kReadWrite));
+  std::shared_ptr<os::File> opened = TRY(open_to_use(*directory, name_));
   const os::FileStat stat = TRY(opened->stat());
   std::vector<std::shared_ptr<os::File>> surplus;
   const MutexLock lock(table_.mutex_);

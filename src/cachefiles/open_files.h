@@ -17,6 +17,11 @@ namespace larder::cachefiles {
 
 class OpenFiles;
 
+// A file of an object. Where the filesystem is read-only it can be read; whoever would fill, seal
+// or stamp it is refused.
+[[nodiscard]] Result<std::unique_ptr<os::File>> open_to_use(os::Directory& directory,
+                                                            std::string_view name);
+
 // One object's backing file, open or not. Guarded by the table's lock.
 // Threads: any. Life: the object's; closed before it is destroyed.
 class BackingFile {

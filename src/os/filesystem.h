@@ -78,6 +78,7 @@ struct PagesInMemory {
   bool first_ready = false;  // the first page of the range does
 };
 
+// What was opened to be read refuses to be written, as a read-only filesystem does (EROFS).
 enum class OpenMode : std::uint8_t { kRead, kReadWrite };
 
 // An open regular file.

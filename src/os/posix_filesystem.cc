@@ -133,7 +133,8 @@ Result<> check_call(int result, std::string_view what) {
 
 class PosixFile final : public File {
  public:
-  explicit PosixFile(UniqueFd fd) : fd_(std::move(fd)) {}
+  explicit PosixFile(UniqueFd fd, OpenMode mode = OpenMode::kReadWrite)
+      : fd_(std::move(fd)), mode_(mode) {}
 
   [[nodiscard]] int fd() const { return fd_.get(); }
 
@@ -156,6 +157,7 @@ class PosixFile final : public File {
   }
 
   Result<> write_at(std::uint64_t offset, Bytes from) override {
+    TRY(check_writable());
     while (!from.empty()) {
       const ssize_t put = ::pwrite(fd_.get(), from.data(), from.size(), static_cast<off_t>(offset));
       if (put < 0) {
@@ -171,6 +173,7 @@ class PosixFile final : public File {
   }
 
   Result<> set_size(std::uint64_t size) override {
+    TRY(check_writable());
     return check_call(::ftruncate(fd_.get(), static_cast<off_t>(size)), "ftruncate");
   }
 
@@ -282,6 +285,10 @@ class PosixFile final : public File {
   }
 
  private:
+  [[nodiscard]] Result<> check_writable() const {
+    return mode_ == OpenMode::kReadWrite ? Result<>() : fail_errno(EROFS, "opened to be read");
+  }
+
   ssize_t read_some(std::uint64_t offset, MutableBytes into, ReadHint hint) {
     if (hint == ReadHint::kDropBehind && can_drop_behind_.load(std::memory_order_relaxed)) {
       const iovec vector{into.data(), into.size()};
@@ -317,6 +324,7 @@ class PosixFile final : public File {
   }
 
   UniqueFd fd_;
+  const OpenMode mode_;
   std::atomic<bool> can_drop_behind_{true};
 };
 
@@ -424,7 +432,7 @@ class PosixDirectory final : public Directory {
     if (!S_ISREG(found.st_mode)) {
       return fail(Errc::kInvalid, fmt::format("not a regular file: {}", name));
     }
-    return std::make_unique<PosixFile>(std::move(*fd));
+    return std::make_unique<PosixFile>(std::move(*fd), mode);
   }
 
   Result<std::unique_ptr<File>> create_file(std::string_view name, std::uint32_t mode) override {

@@ -79,6 +79,7 @@ struct FakeFilesystem::State {
   std::uint64_t next_random GUARDED_BY(mutex) = 88172645463325252ULL;
   std::uint64_t used_blocks GUARDED_BY(mutex) = 0;
   bool user_xattrs GUARDED_BY(mutex) = true;
+  bool read_only GUARDED_BY(mutex) = false;
   int next_sync_error GUARDED_BY(mutex) = 0;
   std::map<std::uint64_t, std::set<std::uint64_t>> unreadable GUARDED_BY(mutex);  // blocks by inode
   os::FileTime now GUARDED_BY(mutex){1'700'000'000, 0};
@@ -92,9 +93,17 @@ struct FakeFilesystem::State {
     return {};
   }
 
-  Result<> enter_changing(std::uint64_t opened_in) REQUIRES(mutex) {
+  Result<> enter_syncing(std::uint64_t opened_in) REQUIRES(mutex) {
     TRY(enter(opened_in));
     ++calls;
+    return {};
+  }
+
+  Result<> enter_changing(std::uint64_t opened_in) REQUIRES(mutex) {
+    TRY(enter_syncing(opened_in));
+    if (read_only) {
+      return fail_errno(EROFS, "read-only");
+    }
     return {};
   }
 
@@ -340,7 +349,7 @@ class FakeFile final : public os::File {
   Result<> write_at(std::uint64_t offset, Bytes from) override {
     const MutexLock lock(state_->mutex);
     TRY(state_->enter_changing(boot_));
-    CHECK(writable_);
+    TRY(check_writable());
     for (std::size_t done = 0; done < from.size();) {
       const std::uint64_t at = offset + done;
       const std::size_t in_block = at % kBlockBytes;
@@ -364,7 +373,7 @@ class FakeFile final : public os::File {
   Result<> set_size(std::uint64_t size) override {
     const MutexLock lock(state_->mutex);
     TRY(state_->enter_changing(boot_));
-    CHECK(writable_);
+    TRY(check_writable());
     std::map<std::uint64_t, Block>& blocks = inode_->seen.blocks;
     const auto first_gone = blocks.lower_bound((size + kBlockBytes - 1) / kBlockBytes);
     state_->used_blocks -= static_cast<std::uint64_t>(std::distance(first_gone, blocks.end()));
@@ -411,7 +420,7 @@ class FakeFile final : public os::File {
 
   Result<> sync() override {
     const MutexLock lock(state_->mutex);
-    TRY(state_->enter_changing(boot_));
+    TRY(state_->enter_syncing(boot_));
     TRY(take_lost());
     inode_->disk = inode_->seen;
     return {};
@@ -419,7 +428,7 @@ class FakeFile final : public os::File {
 
   Result<> write_back(std::uint64_t offset, std::uint64_t length) override {
     const MutexLock lock(state_->mutex);
-    TRY(state_->enter_changing(boot_));
+    TRY(state_->enter_syncing(boot_));
     TRY(take_lost());
     const auto begin = inode_->seen.blocks.lower_bound(offset / kBlockBytes);
     const auto end =
@@ -479,6 +488,10 @@ class FakeFile final : public os::File {
   }
 
  private:
+  [[nodiscard]] Result<> check_writable() const {
+    return writable_ ? Result<>() : fail_errno(EROFS, "opened to be read");
+  }
+
   [[nodiscard]] Result<> take_lost() {
     if (lost_seen_ == inode_->lost) {
       return {};
@@ -522,6 +535,9 @@ class FakeDirectory final : public os::Directory {
     InodePointer found = TRY(find(name));
     if (found->type != os::NodeType::kFile) {
       return fail(Errc::kInvalid, "not a regular file");
+    }
+    if (mode == os::OpenMode::kReadWrite && state_->read_only) {
+      return fail_errno(EROFS, std::string(name));
     }
     return open(std::move(found), mode == os::OpenMode::kReadWrite);
   }
@@ -621,7 +637,7 @@ class FakeDirectory final : public os::Directory {
 
   Result<> sync() override {
     const MutexLock lock(state_->mutex);
-    TRY(state_->enter_changing(boot_));
+    TRY(state_->enter_syncing(boot_));
     inode_->disk.names = inode_->seen.names;
     return {};
   }
@@ -644,7 +660,7 @@ class FakeDirectory final : public os::Directory {
 
   Result<> sync_filesystem() override {
     const MutexLock lock(state_->mutex);
-    TRY(state_->enter_changing(boot_));
+    TRY(state_->enter_syncing(boot_));
     if (state_->next_sync_error != 0) {
       return fail_errno(std::exchange(state_->next_sync_error, 0), "syncfs");
     }
@@ -726,6 +742,11 @@ Result<std::string> FakeFilesystem::boot_id() {
 std::uint64_t FakeFilesystem::mutating_calls() const {
   const MutexLock lock(state_->mutex);
   return state_->calls;
+}
+
+void FakeFilesystem::set_read_only(bool read_only) {
+  const MutexLock lock(state_->mutex);
+  state_->read_only = read_only;
 }
 
 void FakeFilesystem::cut_power_after(std::uint64_t k) {

@@ -53,6 +53,8 @@ class FakeFilesystem final : public os::Filesystem {
   // The time by which files are stamped; a microsecond passes at each call.
   void advance_seconds(std::int64_t seconds);
   void set_user_xattrs(bool work);
+  // As after an error of ext4: whatever changes something fails with EROFS.
+  void set_read_only(bool read_only);
   // The disk does not take the data of files with names that were not synced: programs see what the
   // disk has from now on, and whoever syncs is told.
   void lose_unwritten_data();

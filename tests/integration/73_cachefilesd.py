@@ -551,6 +551,35 @@ class BrokenDisk(DaemonCase):
         self.wait_for_state("active")
         self.read_until_warm()
 
+    def test_the_filesystem_becomes_read_only(self):
+        """As ext4 does it after an error: what is cached is read on, and everybody says what is wrong."""
+        disk = self.begin(loopfs.LoopFs(self.directory / "disk2", self.DISK_BYTES,
+                                        mount_options="errors=remount-ro"))
+        self.place = disk.mountpoint / "cache"
+        self.start_daemon()
+        warm, others = self.names[:10], self.names[10:20]
+        self.read_until_warm(warm)
+
+        def is_at_rest():
+            larder.drop_page_cache()
+            return self.cache()["open_objects"] == 0
+
+        wait_until(is_at_rest, 30, "all objects to be closed")
+        time.sleep(11)  # an epoch; what the disk has not taken is lost with such an error
+        disk.remount("abort")
+        for _ in range(3):
+            self.assertEqual(self.read_all(warm), 0, "what was warm came from the server")
+        self.assertGreater(self.read_all(others), 0)
+        self.assertEqual(self.cache()["state"], "active")
+        self.assertIn("(fsck)", self.cache()["trouble"])
+        wait_until(is_at_rest, 30, "all objects to be closed")
+        self.resize("1M")
+        wait_until(lambda: "objects cannot be culled: " in self.daemon.log_text(), 20, "the daemon to say why")
+        self.assertIn("Read-only file system", self.daemon.log_text())
+        time.sleep(11)
+        self.assertEqual(self.cache()["state"], "active")
+        self.assertEqual(self.read_all(warm), 0, "what was warm came from the server, later")
+
     def test_the_disk_is_cut_short_with_files_open(self):
         self.start_daemon()
         self.read_until_warm()
