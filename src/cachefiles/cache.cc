@@ -408,19 +408,21 @@ class Cache final : public DirectoryCache {
   }
 
   // A failed sync leaves the kernel's memory and the disk apart: the cache is given up, and what
-  // was not durable before will not count when it is bound again. Where the filesystem became
-  // read-only the epoch stays open: its checksums are looked at with each read.
+  // was not durable before will not count when it is bound again. Where the sync could not be
+  // begun, as the filesystem is read-only or full, the epoch stays open: its checksums are looked
+  // at with each read.
   Result<> close_epoch() {
     const MonotonicTime began = core_.clock.now();
-    bool read_only = false;
+    bool begun = false;
     const Result<bool> closed = core_.epochs.close([&](std::uint32_t epoch) -> Result<> {
       const Result<> noted = state_file_->note_doubt(core_.epochs.generation(), epoch);
-      read_only = !noted && noted.error().error_number() == EROFS;
+      const int number = noted ? 0 : noted.error().error_number();
+      begun = number != EROFS && number != ENOSPC && number != EDQUOT;
       TRY(noted);
       return core_.root->sync_filesystem();
     });
     if (!closed) {
-      return read_only ? fail(core_.note(closed.error())) : give_up_epoch(closed.error());
+      return begun ? give_up_epoch(closed.error()) : fail(core_.note(closed.error()));
     }
     pace_.closed(began, core_.clock.now());
     if (*closed) {

@@ -163,5 +163,24 @@ TEST_F(WriteBackTest, WithoutTheSystemCallTheEpochGrants) {
   drop();
 }
 
+// Somebody else filled the disk: there is no room to note that a sync begins.
+TEST_F(WriteBackTest, AFullDiskKeepsTheEpochOpenAndTheCacheInUse) {
+  bind();
+  cache_->set_caretaker([] {});  // who does not cull
+  keep("large", 1, kSize);
+  filesystem_.leave_free(0);
+  for (int i = 0; i < 3; ++i) {
+    close_epoch();
+  }
+  EXPECT_TRUE(cache_->usable());
+  EXPECT_EQ(served("large", 1, kSize), kSize);
+  filesystem_.leave_free(std::uint64_t{1} << 40U);
+  close_epoch();
+  withdraw();
+  filesystem_.crash(testing::CrashMode::kDropUnsynced, 1);
+  bind();
+  EXPECT_EQ(served("large", 1, kSize), kSize) << "closed as soon as there was room";
+}
+
 }  // namespace
 }  // namespace larder::cachefiles

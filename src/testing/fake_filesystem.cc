@@ -68,7 +68,7 @@ bool toss(Random& random) {
 
 struct FakeFilesystem::State {
   mutable Mutex mutex{LockRank::kStats};
-  std::uint64_t capacity = 0;
+  std::uint64_t capacity GUARDED_BY(mutex) = 0;
   os::CrashSafety safety = os::CrashSafety::kOrdered;
   InodePointer root GUARDED_BY(mutex);
   std::uint64_t next_inode GUARDED_BY(mutex) = 2;
@@ -708,9 +708,9 @@ class FakeDirectory final : public os::Directory {
 
 FakeFilesystem::FakeFilesystem(os::CrashSafety crash_safety, std::uint64_t capacity_bytes)
     : state_(std::make_shared<State>()) {
-  state_->capacity = capacity_bytes;
   state_->safety = crash_safety;
   const MutexLock lock(state_->mutex);
+  state_->capacity = capacity_bytes;
   state_->root = state_->make_inode(os::NodeType::kDirectory, 0700);
   state_->root->links = 1;
 }
@@ -772,6 +772,11 @@ void FakeFilesystem::advance_seconds(std::int64_t seconds) {
 void FakeFilesystem::set_user_xattrs(bool work) {
   const MutexLock lock(state_->mutex);
   state_->user_xattrs = work;
+}
+
+void FakeFilesystem::leave_free(std::uint64_t bytes) {
+  const MutexLock lock(state_->mutex);
+  state_->capacity = state_->used_blocks * kBlockBytes + bytes;
 }
 
 void FakeFilesystem::lose_unwritten_data() {

@@ -53,6 +53,8 @@ class FakeFilesystem final : public os::Filesystem {
   // The time by which files are stamped; a microsecond passes at each call.
   void advance_seconds(std::int64_t seconds);
   void set_user_xattrs(bool work);
+  // So much of what is allocated now may be added before the disk is full.
+  void leave_free(std::uint64_t bytes);
   // As after an error of ext4: whatever changes something fails with EROFS.
   void set_read_only(bool read_only);
   // The disk does not take the data of files with names that were not synced: programs see what the
