@@ -15,6 +15,7 @@
 #include "cachefiles/cache_fixture_test.h"
 #include "fscache/backend.h"
 #include "os/filesystem.h"
+#include "testing/fake_filesystem.h"
 #include "testing/faulty_filesystem.h"
 
 namespace larder::cachefiles {

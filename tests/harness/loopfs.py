@@ -30,7 +30,9 @@ class LoopFs:
 
     def make_anew(self):
         """An empty filesystem, mounted; it is not mounted before."""
-        with open(self.image, "wb") as image:
+        # Another file: mount(8) takes the loop device that one still has, of whatever size that is.
+        self.image.unlink(missing_ok=True)
+        with open(self.image, "xb") as image:
             image.truncate(self.size_bytes)
         subprocess.run(self._mkfs, check=True, stdout=subprocess.DEVNULL)
         self.mount()
