@@ -14,6 +14,10 @@
 #include "testing/fake_filesystem.h"
 #include "testing/faulty_filesystem.h"
 
+// Clang-tidy 19 takes much for constant that is changed in functions with a lambda among designated
+// initializers.
+// NOLINTBEGIN(misc-const-correctness)
+
 namespace larder::culling {
 namespace {
 
@@ -147,3 +151,5 @@ TEST_F(ManyGravesTest, WhatIsStuckIsPassedOverUntilItIsTriedAgain) {
 
 }  // namespace
 }  // namespace larder::culling
+
+// NOLINTEND(misc-const-correctness)
