@@ -62,7 +62,7 @@ Result<> Daemon::run() {
     }
     const bool may_come_free =
         !started_ && held.error().code() == Errc::kBusy && parts_.clock.now() < patient_until;
-    if (!may_come_free && (!started_ || is_kernels_)) {
+    if (!may_come_free && (!started_ || is_kernels_ || removed_)) {
       return held;
     }
     if (may_come_free) {
@@ -119,9 +119,17 @@ bool Daemon::pause(Duration length) {
 Result<> Daemon::hold() {
   const std::unique_ptr<CacheChannel> channel = TRY(parts_.open_channel());
   is_kernels_ = channel->is_kernels();
+  const auto root = TRY(parts_.open_root());
+  const os::FileStat found = TRY(root->stat_self());
+  removed_ = found.link_count == 0;
+  if (removed_) {
+    return fail(Errc::kUnsuitable,
+                fmt::format("the directory {} was removed: start cachefilesd again, which makes it "
+                            "anew",
+                            config_.directory));
+  }
   TRY(channel->bind(config_, parts_.directory.get()));
   bound_at_ = parts_.clock.now();
-  const auto root = TRY(parts_.open_root());
   Graveyard graveyard(*root, parts_.now);
   const auto tree = TRY(CacheTree::open(*root, *channel, is_kernels_ ? &graveyard : nullptr));
   Caretaker caretaker({.channel = *channel,

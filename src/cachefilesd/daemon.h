@@ -64,6 +64,7 @@ class Daemon {
   bool started_ = false;
   std::string trouble_;  // why the cache is not online, as it was said last
   bool is_kernels_ = false;
+  bool removed_ = false;                   // the cache's directory: only a new start makes it again
   std::optional<MonotonicTime> bound_at_;  // of the last one
   GrowingPause pause_;
 };

@@ -430,6 +430,18 @@ TEST_F(DaemonTest, AKernelsCacheThatFailedIsTheEnd) {
   EXPECT_EQ(opened_, 1);
 }
 
+// Only who starts may make it again.
+TEST_F(DaemonTest, ADirectoryThatWasRemovedIsTheEnd) {
+  waiter_.then([&] {
+    cache_.filesystem.remove_root();
+    cache_.broken = Error(Errc::kCacheDead, "hung up");
+  });
+  const auto result = run();
+  ASSERT_FALSE(result.has_value());
+  EXPECT_NE(result.error().message().find("was removed"), std::string::npos);
+  EXPECT_EQ(cache_.binds, 1);
+}
+
 // What is not an object is nothing that a cull is asked for, nor followed, nor a reason to fail.
 TEST_F(DaemonTest, UnexpectedThingsAreLeftToTheEngine) {
   cache_.add("Da", 1);

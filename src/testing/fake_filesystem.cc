@@ -774,6 +774,11 @@ void FakeFilesystem::set_user_xattrs(bool work) {
   state_->user_xattrs = work;
 }
 
+void FakeFilesystem::remove_root() {
+  const MutexLock lock(state_->mutex);
+  state_->root->links = 0;
+}
+
 void FakeFilesystem::leave_free(std::uint64_t bytes) {
   const MutexLock lock(state_->mutex);
   state_->capacity = state_->used_blocks * kBlockBytes + bytes;

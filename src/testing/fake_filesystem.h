@@ -53,6 +53,8 @@ class FakeFilesystem final : public os::Filesystem {
   // The time by which files are stamped; a microsecond passes at each call.
   void advance_seconds(std::int64_t seconds);
   void set_user_xattrs(bool work);
+  // Who has it open has a directory without a name.
+  void remove_root();
   // So much of what is allocated now may be added before the disk is full.
   void leave_free(std::uint64_t bytes);
   // As after an error of ext4: whatever changes something fails with EROFS.

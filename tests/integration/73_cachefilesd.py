@@ -580,6 +580,18 @@ class BrokenDisk(DaemonCase):
         self.assertEqual(self.cache()["state"], "active")
         self.assertEqual(self.read_all(warm), 0, "what was warm came from the server, later")
 
+    def test_a_directory_that_was_removed_is_made_anew_by_the_next_start(self):
+        self.start_daemon()
+        self.read_until_warm()
+        larder.remove_cache(self.place)
+        for verb in ("detach", "attach"):
+            self.larder.run("cache", verb, self.tag)
+        self.assertNotEqual(self.daemon.process.wait(40), 0)
+        self.assertIn("was removed", self.daemon.log_text())
+        self.daemon.start()  # as its supervisor does
+        self.wait_for_state("active")
+        self.read_until_warm()
+
     def test_the_disk_is_cut_short_with_files_open(self):
         self.start_daemon()
         self.read_until_warm()
