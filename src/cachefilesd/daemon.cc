@@ -18,6 +18,7 @@
 #include "cachefilesd/config.h"
 #include "cachefilesd/graveyard.h"
 #include "cachefilesd/waiter.h"
+#include "os/filesystem.h"
 
 namespace larder::cachefilesd {
 namespace {
@@ -155,14 +156,7 @@ Result<> Daemon::care(CacheChannel& channel, Caretaker& caretaker) {
     if (parts_.waiter.told_to_stop()) {
       return {};
     }
-    if (parts_.waiter.told_to_reload()) {
-      reload(&channel, &caretaker);
-      // What was pushed while limits were on their way is no reason to cull.
-      caretaker.hear(TRY(channel.ask_state()));
-    }
-    if (const auto news = TRY(channel.hear())) {
-      caretaker.hear(*news);
-    }
+    TRY(listen(channel, caretaker));
     if (TRY(caretaker.step()) == Caretaker::Next::kMore) {
       continue;
     }
@@ -170,6 +164,18 @@ Result<> Daemon::care(CacheChannel& channel, Caretaker& caretaker) {
     (void)parts_.waiter.wait(channel.descriptors(),
                              until ? std::optional(*until - parts_.clock.now()) : std::nullopt);
   }
+}
+
+Result<> Daemon::listen(CacheChannel& channel, Caretaker& caretaker) {
+  if (parts_.waiter.told_to_reload()) {
+    reload(&channel, &caretaker);
+    // What was pushed while limits were on their way is no reason to cull.
+    caretaker.hear(TRY(channel.ask_state()));
+  }
+  if (const auto news = TRY(channel.hear())) {
+    caretaker.hear(*news);
+  }
+  return {};
 }
 
 Caretaker::Settings Daemon::settings() const {

@@ -51,6 +51,8 @@ class Daemon {
   // stop, which is none.
   [[nodiscard]] Result<> hold();
   [[nodiscard]] Result<> care(CacheChannel& channel, Caretaker& caretaker);
+  // To signals and to the other end.
+  [[nodiscard]] Result<> listen(CacheChannel& channel, Caretaker& caretaker);
   [[nodiscard]] Caretaker::Settings settings() const;
   void reload(CacheChannel* channel, Caretaker* caretaker);
   void note_busy(const Error& error);

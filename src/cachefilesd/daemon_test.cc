@@ -1,7 +1,5 @@
 // The daemon must hold its cache, cull when asked and as much as asked, sleep when there is nothing
 // to do, and neither an engine that goes nor a signal may find it at the wrong moment.
-#include "cachefilesd/daemon.h"
-
 #include <algorithm>
 #include <cerrno>
 #include <chrono>
@@ -16,9 +14,11 @@
 #include "base/clock.h"
 #include "base/error.h"
 #include "base/log.h"
+#include "base/result.h"
 #include "cachefilesd/daemon_fixture_test.h"
 #include "culling/fan_out.h"
 #include "os/filesystem.h"
+#include "testing/faulty_filesystem.h"
 
 namespace larder::cachefilesd {
 namespace {
@@ -56,6 +56,7 @@ TEST_F(DaemonTest, CullsTheOldestUntilItIsEnough) {
   cache_.size = 40;
   ASSERT_TRUE(run().has_value());
   std::vector<std::string> oldest;
+  oldest.reserve(10);
   for (int i = 0; i < 10; ++i) {
     oldest.push_back("Dobject" + std::to_string(i));
   }
