@@ -40,13 +40,13 @@ struct Thresholds {
   std::uint64_t run = 0, cull = 0, stop = 0;
 };
 
-// All about the room of a cache at one moment.
 // Where the filesystem stands.
 struct Room {
   Thresholds blocks, files;  // bytes, inodes
   std::uint64_t free_bytes = 0, free_files = 0;
 };
 
+// All about the room of a cache at one moment.
 struct SpaceState {
   Limits limits;
   Room room;

@@ -68,6 +68,18 @@ std::string text_at(const nlohmann::json& row, const char* key) {
                                                                      : std::string();
 }
 
+// The texts at `wanted` of the rows that have `text` at `key`.
+std::vector<std::string> texts_where(const nlohmann::json& rows, const char* key,
+                                     const std::string& text, const char* wanted) {
+  std::vector<std::string> texts;
+  for (const auto& row : rows) {
+    if (text_at(row, key) == text && !text_at(row, wanted).empty()) {
+      texts.push_back(text_at(row, wanted));
+    }
+  }
+  return texts;
+}
+
 std::string lines_of(const std::vector<FileHolder>& holders) {
   std::string text;
   for (const FileHolder& holder : holders) {
@@ -105,24 +117,11 @@ std::vector<FileHolder> file_holders(const std::string& proc,
 }
 
 std::vector<std::string> directories_of(std::string_view status, const std::string& tag) {
-  std::vector<std::string> directories;
-  for (const auto& cache : rows_of(status, "caches")) {
-    const std::string path = text_at(cache, "path");
-    if (text_at(cache, "tag") == tag && path.starts_with('/')) {
-      directories.push_back(path);
-    }
-  }
-  return directories;
+  return texts_where(rows_of(status, "caches"), "tag", tag, "path");
 }
 
 std::vector<std::string> mountpoints_of(std::string_view status, const std::string& tag) {
-  std::vector<std::string> mountpoints;
-  for (const auto& mount : rows_of(status, "mounts")) {
-    if (text_at(mount, "cache") == tag) {
-      mountpoints.push_back(text_at(mount, "mountpoint"));
-    }
-  }
-  return mountpoints;
+  return texts_where(rows_of(status, "mounts"), "cache", tag, "mountpoint");
 }
 
 bool is_let_go(std::string_view status, const std::string& tag) {

@@ -143,49 +143,46 @@ void CacheBinder::hold(HeldSettings settings, UniqueFd directory, Held done) {
 
 // One that was killed lets go when the engine has done the last that it asked for.
 void CacheBinder::claim(const BringingRef& hold) {
-  switch (try_claim(*hold)) {
-    case Claim::kGranted:
-      hold->until = clock_.now() + kClosingPatience;
-      pool_->post([this, hold] { try_to_bring(hold); });
-      return;
-    case Claim::kDetached:
-      hold->done(fail(check_allowed(hold->settings.tag).error()));
-      return;
-    case Claim::kHeld:
-      break;
-  }
-  if (clock_.now() < hold->until) {
+  const Result<bool> claimed = try_claim(*hold);
+  if (!claimed) {
+    hold->done(fail(claimed.error()));
+  } else if (*claimed) {
+    hold->until = clock_.now() + kClosingPatience;
+    pool_->post([this, hold] { try_to_bring(hold); });
+  } else if (clock_.now() < hold->until) {
     timers_.schedule(kClosingPause, [this, hold] { claim(hold); });
-    return;
+  } else {
+    hold->done(
+        fail(Errc::kBusy, fmt::format("the cache {} is held by another channel, or is just being "
+                                      "brought online: end its cachefilesd first",
+                                      hold->settings.tag)));
   }
-  hold->done(
-      fail(Errc::kBusy, fmt::format("the cache {} is held by another channel, or is just being "
-                                    "brought online: end its cachefilesd first",
-                                    hold->settings.tag)));
 }
 
-CacheBinder::Claim CacheBinder::try_claim(Bringing& hold) {
+Result<bool> CacheBinder::try_claim(Bringing& hold) {
   const MutexLock lock(mutex_);
+  TRY(check_allowed_locked(hold.settings.tag));
   Binding& binding = bindings_[hold.settings.tag];
-  if (binding.detached || ending_) {
-    return Claim::kDetached;
-  }
   if (!binding.holder.empty() || binding.trying) {
-    return Claim::kHeld;
+    return false;
   }
   binding.holder = hold.settings.holder;
   binding.on_detach = std::move(hold.settings.detached);
   binding.path = hold.settings.path;
   binding.trouble.clear();
-  return Claim::kGranted;
+  return true;
 }
 
 Result<> CacheBinder::check_allowed(const std::string& tag) const {
   const MutexLock lock(mutex_);
-  const auto found = bindings_.find(tag);
+  return check_allowed_locked(tag);
+}
+
+Result<> CacheBinder::check_allowed_locked(const std::string& tag) const {
   if (ending_) {
     return fail(Errc::kBusy, "the engine ends");
   }
+  const auto found = bindings_.find(tag);
   return found != bindings_.end() && found->second.detached
              ? fail(Errc::kBusy, found->second.trouble)
              : Result<>();
@@ -204,12 +201,12 @@ void CacheBinder::try_to_bring(const BringingRef& bringing) {
     if (!directory.valid()) {
       return fail_errno(errno, bringing->settings.path);
     }
-    const auto root = TRY(os::adopt_directory(std::move(directory)));
+    auto root = TRY(os::adopt_directory(std::move(directory)));
     const os::FileStat stat = TRY(root->stat_self());
     bringing->device = stat.device;
     bringing->inode = stat.inode;
     closing = is_closing(*bringing);
-    return bring(*bringing);
+    return bring(*bringing, std::move(root));
   };
   Result<HeldBackend> held = look();
   {
@@ -242,7 +239,8 @@ void CacheBinder::give_up(const std::string& tag, const Error& error) {
   }
 }
 
-Result<HeldBackend> CacheBinder::bring(Bringing& bringing) {
+Result<HeldBackend> CacheBinder::bring(const Bringing& bringing,
+                                       std::unique_ptr<os::Directory> root) {
   const HeldSettings& settings = bringing.settings;
   TRY(check_allowed(settings.tag));
   if (std::optional<HeldBackend> taken = TRY(take_over(bringing))) {
@@ -252,11 +250,6 @@ Result<HeldBackend> CacheBinder::bring(Bringing& bringing) {
   options.tag = settings.tag;
   options.path_for_messages = settings.path;
   options.limits = settings.limits;
-  UniqueFd directory(::fcntl(bringing.directory.get(), F_DUPFD_CLOEXEC, 0));
-  if (!directory.valid()) {
-    return fail_errno(errno, settings.path);
-  }
-  std::unique_ptr<os::Directory> root = TRY(os::adopt_directory(std::move(directory)));
   std::unique_ptr<cachefiles::DirectoryCache> backend =
       TRY(cachefiles::bind_cache(std::move(root), *filesystem_, options, clock_));
   set_caretaker(*backend, settings);
@@ -514,9 +507,8 @@ Result<> CacheBinder::attach(const std::string& tag) {
 bool CacheBinder::may_bring_online(const std::string& tag) const {
   const MutexLock lock(mutex_);
   const auto found = bindings_.find(tag);
-  const bool taken =
-      found != bindings_.end() && (!found->second.holder.empty() || found->second.detached);
-  return !ending_ && !taken;
+  const bool held = found != bindings_.end() && !found->second.holder.empty();
+  return !held && check_allowed_locked(tag);
 }
 
 void CacheBinder::finish(const std::string& path, const Result<>& result) {

@@ -126,7 +126,6 @@ class CacheBinder {
 
   struct Bringing;
   using BringingRef = std::shared_ptr<Bringing>;
-  enum class Claim : std::uint8_t { kGranted, kHeld, kDetached };
 
   // ---- For mounts: the keeper opens the directory.
   void begin(const std::string& path) EXCLUDES(mutex_);
@@ -137,18 +136,22 @@ class CacheBinder {
 
   // ---- For channels.
   void claim(const BringingRef& hold) EXCLUDES(mutex_);
-  [[nodiscard]] Claim try_claim(Bringing& hold) EXCLUDES(mutex_);
+  // False: somebody has it.
+  [[nodiscard]] Result<bool> try_claim(Bringing& hold) EXCLUDES(mutex_);
   void give_up(const std::string& tag, const Error& error) EXCLUDES(mutex_);
 
   // ---- For both.
   void try_to_bring(const BringingRef& bringing) EXCLUDES(mutex_);
-  [[nodiscard]] Result<HeldBackend> bring(Bringing& bringing) EXCLUDES(mutex_);
+  [[nodiscard]] Result<HeldBackend> bring(const Bringing& bringing,
+                                          std::unique_ptr<os::Directory> root) EXCLUDES(mutex_);
   [[nodiscard]] Result<std::optional<HeldBackend>> take_over(const Bringing& bringing)
       EXCLUDES(mutex_);
   [[nodiscard]] Result<HeldBackend> add(const Bringing& bringing,
                                         std::unique_ptr<cachefiles::DirectoryCache> backend)
       EXCLUDES(mutex_);
+  // Nobody has detached it, and the engine goes on.
   [[nodiscard]] Result<> check_allowed(const std::string& tag) const EXCLUDES(mutex_);
+  [[nodiscard]] Result<> check_allowed_locked(const std::string& tag) const REQUIRES(mutex_);
   // The tags under which this engine has, or just had, what is in that directory.
   [[nodiscard]] std::vector<std::string> tags_of(const Bringing& bringing) const EXCLUDES(mutex_);
   // It is not online there any more, but its last files or its books are not closed yet.

@@ -174,7 +174,6 @@ void HeldCache::execute(CacheCommand command, std::vector<UniqueFd> descriptors,
 void HeldCache::hang_up() {
   gone_ = true;
   queue_->post([self = shared_from_this()] {
-    self->hung_up_ = true;
     if (self->is_bound()) {
       self->held_ = {};
       self->binder_.let_go(self->tag_);
@@ -371,7 +370,7 @@ void HeldCache::on_bound(Result<HeldBackend> held, Responder responder) {
     return responder.answer(fail(with_remedy(held.error(), path_)));
   }
   tag_ = held->tag;
-  if (hung_up_) {
+  if (gone_) {
     held = fail(Errc::kCancelled, "the channel was closed");
     binder_.let_go(tag_);
     return;
@@ -435,14 +434,17 @@ HeldCache::Answer HeldCache::look_in_use(const CacheCommand& command) {
 }
 
 HeldCache::Answer HeldCache::tell_state() {
-  const cachefiles::CareState care = TRY(held_.directory->care_state());
+  note_told(TRY(held_.directory->care_state()));
+  return control::encode_cache_state(told_);
+}
+
+void HeldCache::note_told(const cachefiles::CareState& care) {
   CacheState state = state_of(care);
   const cachefiles::Released released = held_.directory->take_released();
   state.released_files = released.objects;
   state.released_blocks = released.bytes / kKernelBlock;
   told_ = state;
   told_buried_ = care.buried;
-  return control::encode_cache_state(state);
 }
 
 // From any thread, also while a file is closed: the looking is done elsewhere.
@@ -466,10 +468,8 @@ void HeldCache::push_news() {
                     state.graveyard != told_.graveyard ||
                     (state.graveyard && care->buried != told_buried_) ||
                     (state.culling && care->released_objects > 0);
-  if (!news) {
-    return;
-  }
-  if (tell_state()) {
+  if (news) {
+    note_told(*care);
     push_.push(told_);
   }
 }

@@ -67,6 +67,7 @@ class HeldCache : public std::enable_shared_from_this<HeldCache> {
 
   // The state line of now, which counts as told.
   [[nodiscard]] Answer tell_state();
+  void note_told(const cachefiles::CareState& care);
   void note_change();
   void push_news();
 
@@ -83,7 +84,6 @@ class HeldCache : public std::enable_shared_from_this<HeldCache> {
   UniqueFd directory_;
   cachefiles::Limits limits_;
   bool binding_ = false;
-  bool hung_up_ = false;
   HeldBackend held_;  // its directory null: not bound
   control::CacheState told_;
   std::uint64_t told_buried_ = 0;

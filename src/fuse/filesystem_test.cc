@@ -95,6 +95,17 @@ class FilesystemTest : public ::testing::Test {
     return node;
   }
 
+  // The node's opens are not answered any more: the next one is another node's.
+  void expect_served_by_the_server(std::uint64_t node) {
+    EXPECT_EQ(try_open(node).error, ESTALE);
+    const auto entry = lookup("large");
+    EXPECT_NE(entry.nodeid, node);
+    const OpenOut served = open(entry.nodeid);
+    EXPECT_EQ(served.open_flags & kOpenPassthrough, 0U);
+    EXPECT_EQ(read(entry.nodeid, served), pattern(kLarge, 1));
+    close(entry.nodeid, served);
+  }
+
   // A second content, and the time after which the server's answer is asked for again.
   void change_large() {
     fake_.server.write_file(large_, pattern(kLarge, 2));
@@ -281,13 +292,7 @@ TEST_F(FilesystemTest, ADiskThatFailsUnderPassthroughIsLeftByTheNextOpens) {
   const OpenOut second = open(node);
   EXPECT_NE(second.open_flags & kOpenPassthrough, 0U);
   fake_.stepper.run();
-  EXPECT_EQ(try_open(node).error, ESTALE);
-  const auto entry = lookup("large");
-  EXPECT_NE(entry.nodeid, node);
-  const OpenOut served = open(entry.nodeid);
-  EXPECT_EQ(served.open_flags & kOpenPassthrough, 0U);
-  EXPECT_EQ(read(entry.nodeid, served), pattern(kLarge, 1));
-  close(entry.nodeid, served);
+  expect_served_by_the_server(node);
   close(node, second);
   close(node, held);
 }
@@ -302,13 +307,7 @@ TEST_F(FilesystemTest, WhatTheKernelFailedToReadIsReadBeforeTheFileIsOpenedOnceM
   EXPECT_NE(second.open_flags & kOpenPassthrough, 0U);
   fake_.stepper.run();
   fake_.disk.dead = true;
-  EXPECT_EQ(try_open(node).error, ESTALE) << "the first one already";
-  const auto entry = lookup("large");
-  EXPECT_NE(entry.nodeid, node);
-  const OpenOut served = open(entry.nodeid);
-  EXPECT_EQ(served.open_flags & kOpenPassthrough, 0U);
-  EXPECT_EQ(read(entry.nodeid, served), pattern(kLarge, 1));
-  close(entry.nodeid, served);
+  expect_served_by_the_server(node);  // the first open already
   close(node, second);
   close(node, held);
 }
