@@ -1,6 +1,5 @@
 #include "cachefiles/cache_fan_out.h"
 
-#include <algorithm>
 #include <charconv>
 #include <cstddef>
 #include <cstdint>
@@ -298,7 +297,7 @@ Result<> CacheFanOut::count(std::size_t directory, culling::LargeObjects& large,
     const std::uint64_t before = core_.accounts.changes_of(account);
     const Tally found = TRY(tally(directory, large, large_from));
     if (core_.accounts.counted(account, before, found.bytes, found.objects)) {
-      large_found_ = std::max(large_found_, directory + 1);
+      large.note_looked_at(directory + 1);
       return {};
     }
   }
@@ -306,14 +305,10 @@ Result<> CacheFanOut::count(std::size_t directory, culling::LargeObjects& large,
 
 Result<> CacheFanOut::find_large(culling::LargeObjects& large, std::uint64_t large_from,
                                  const std::function<bool()>& is_enough) {
-  while (large_found_ < directories()) {
-    TRY(find_large_in(large_found_, large, large_from));
-    ++large_found_;
-    if (is_enough()) {
-      break;
-    }
-  }
-  return {};
+  return large.find_more(
+      directories(),
+      [&](std::size_t directory) { return find_large_in(directory, large, large_from); },
+      is_enough);
 }
 
 Result<> CacheFanOut::find_large_in(std::size_t directory, culling::LargeObjects& large,

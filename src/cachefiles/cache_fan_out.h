@@ -99,7 +99,6 @@ class CacheFanOut final : public culling::FanOut {
 
   Core& core_;
   Volumes& volumes_;
-  std::size_t large_found_ = 0;  // the large objects of so many directories are known
 };
 
 }  // namespace larder::cachefiles

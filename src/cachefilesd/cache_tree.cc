@@ -99,7 +99,6 @@ bool CacheTree::number_volumes(std::set<std::string> names) {
   const auto gone = static_cast<std::size_t>(std::ranges::count(volumes_, false, &Volume::there));
   if (gone > kMostGone) {
     volumes_.clear();
-    large_found_ = 0;
   }
   for (Volume& volume : volumes_) {
     volume.there = names.erase(volume.name) > 0;
@@ -144,14 +143,13 @@ void CacheTree::bury(os::Directory& parent, const std::vector<std::string>& name
 
 Result<> CacheTree::find_large(culling::LargeObjects& large, std::uint64_t large_from,
                                const std::function<bool()>& is_enough) {
-  while (maps_ != nullptr && large_found_ < directories() && keep_going()) {
-    TRY(find_large_in(large_found_, large, large_from));
-    ++large_found_;
-    if (is_enough()) {
-      break;
-    }
+  if (maps_ == nullptr || !keep_going()) {
+    return {};
   }
-  return {};
+  return large.find_more(
+      directories(),
+      [&](std::size_t directory) { return find_large_in(directory, large, large_from); },
+      [&] { return is_enough() || !keep_going(); });
 }
 
 Result<> CacheTree::find_large_in(std::size_t directory, culling::LargeObjects& large,

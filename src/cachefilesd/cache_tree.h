@@ -106,7 +106,6 @@ class CacheTree final : public culling::FanOut {
   Graveyard* const graveyard_;
   std::function<bool()> keep_going_;
   std::vector<Volume> volumes_;
-  std::size_t large_found_ = 0;  // directories that were looked at for large objects
   std::deque<Opened> opened_;
 };
 

@@ -4,9 +4,12 @@
 #include <compare>
 #include <cstddef>
 #include <cstdint>
+#include <functional>
 #include <map>
 #include <string>
 #include <string_view>
+
+#include "base/result.h"
 
 namespace larder::culling {
 
@@ -26,6 +29,14 @@ class LargeObjects {
   bool add(std::size_t directory, std::string_view name, std::uint64_t bytes);
   void remove(std::size_t directory, std::string_view name);
 
+  // Looks for more in the directories, of so many, that were not looked at yet: in one, and then in
+  // others until `is_enough`. `look` adds what it finds; its error ends that.
+  [[nodiscard]] Result<> find_more(std::size_t directories,
+                                   const std::function<Result<>(std::size_t directory)>& look,
+                                   const std::function<bool()>& is_enough);
+  // Those of the directories before that one are known.
+  void note_looked_at(std::size_t directories);
+
   [[nodiscard]] const std::map<Place, std::uint64_t>& all() const { return objects_; }
 
   [[nodiscard]] std::uint64_t bytes() const { return bytes_; }
@@ -33,6 +44,7 @@ class LargeObjects {
  private:
   std::map<Place, std::uint64_t> objects_;
   std::uint64_t bytes_ = 0;
+  std::size_t looked_at_ = 0;  // directories
 };
 
 // Above this an object belongs in LargeObjects.
