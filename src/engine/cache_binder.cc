@@ -1,5 +1,6 @@
 #include "engine/cache_binder.h"
 
+#include <algorithm>
 #include <cerrno>
 #include <chrono>
 #include <cstddef>
