@@ -174,8 +174,8 @@ std::string Core::why_stopped() const {
            "more room (`size`)";
   }
   return "the cache is full, and its holder culls nothing: nothing new is cached; see that the "
-         "holder runs, that its configuration does not say nocull and that not all is pinned, or "
-         "give the cache more room (`size`)";
+         "holder runs, that its configuration does not say nocull and that not all is in use or "
+         "pinned, or give the cache more room (`size`)";
 }
 
 void Core::note_released(std::uint64_t bytes) {

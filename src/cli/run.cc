@@ -227,7 +227,9 @@ void add_mount_commands(CLI::App& app, Arguments& arguments, Action& action) {
       ->add_option("-o", arguments.options,
                    "options, separated by commas: ro, or rw as it is without; see larder(8)")
       ->join(',');
-  mount->add_option("--cache", arguments.cache, "cache directory, or none")
+  mount
+      ->add_option("--cache", arguments.cache,
+                   "cache directory, the tag of a cache that cachefilesd holds, or none")
       ->type_name("DIR")
       ->take_last()
       ->default_str(handover::kDefaultCacheDirectory);
