@@ -24,6 +24,8 @@ namespace {
 // Why these: docs/decisions/0012-how-culling-chooses.md
 constexpr double kOfASample = 0.24;  // is asked for
 constexpr double kMostOfASample = 0.25;
+constexpr double kOldPart = 1.0 / 32;  // of a sample: what goes in any case
+constexpr double kNotSoOld = 1.0 / 8;  // of the least score of those: what stays in any case
 constexpr std::uint64_t kSmallCacheObjects = 8192;
 constexpr std::uint64_t kLeastTogether = 1024;  // objects that are judged together
 constexpr std::uint64_t kAskEvery = 256;        // objects looked at, between two questions
@@ -62,12 +64,21 @@ double most_of_a_sample(const Share& share) {
   return kMostOfASample * std::max(1.0, part_of_all(share) / kOfASample);
 }
 
+// What is much younger than the oldest of a sample waits for its next turn, though the sample gave
+// less than a quarter: others have something that is older. `sample` has one at least.
+double least_score(std::vector<Scored>& sample) {
+  const auto old =
+      sample.begin() + static_cast<std::ptrdiff_t>(static_cast<double>(sample.size()) * kOldPart);
+  std::ranges::nth_element(sample, old, std::ranges::greater(), &Scored::score);
+  return old->score * kNotSoOld;
+}
+
 // The next of a heap of candidates, as many as are due by what they hold themselves; those of one
 // directory together, since a directory is worth being opened for many, and in the order in which
-// inodes lie on a disk, since neighbours share blocks that each cull changes.
-std::vector<Placed> take_due(std::vector<Scored>& heap, std::size_t most, Due due) {
+// inodes lie on a disk, since neighbours share blocks that each cull changes. None below `least`.
+std::vector<Placed> take_due(std::vector<Scored>& heap, std::size_t most, double least, Due due) {
   std::vector<Placed> taken;
-  while (due.anything() && !heap.empty() && taken.size() < most) {
+  while (due.anything() && !heap.empty() && taken.size() < most && heap.front().score >= least) {
     std::ranges::pop_heap(heap, std::ranges::less(), &Scored::score);
     due.pay({heap.back().object.candidate.bytes, 1});
     taken.push_back(std::move(heap.back().object));
@@ -107,7 +118,8 @@ class Rotation::Slice {
   // Of the objects that are known to be large, and still have `large_from` bytes.
   Result<> cull_large(std::uint64_t large_from);
   // Of `count` samples together, from `begin` on; objects from `large_from` bytes on become known.
-  // At most `part` of the candidates go, whatever is still owed.
+  // At most `part` of the candidates go, whatever is still owed, and of a quarter only what is old
+  // beside the oldest.
   Result<> cull_samples(std::size_t begin, std::size_t count, std::uint64_t large_from,
                         double part);
 
@@ -123,7 +135,7 @@ class Rotation::Slice {
   void consider(std::size_t directory, Candidate&& candidate);
   Result<> list(std::size_t directory, std::uint64_t large_from);
   Result<> list_sample(std::size_t number, std::uint64_t large_from);
-  Result<> cull_best(std::size_t most);
+  Result<> cull_best(std::size_t most, bool only_old);
   Result<std::size_t> cull_batch(std::span<const Placed> batch);
   Result<std::size_t> cull_taken(std::vector<Placed> taken);
 
@@ -196,11 +208,22 @@ Result<std::size_t> Rotation::Slice::cull_taken(std::vector<Placed> taken) {
   return went;
 }
 
-// The highest scores first, until nothing is owed or `most` are gone.
-Result<> Rotation::Slice::cull_best(std::size_t most) {
-  std::ranges::make_heap(candidates_, std::ranges::less(), &Scored::score);
-  while (due_.anything() && !candidates_.empty() && most > 0 && may_go_on()) {
-    most -= TRY(cull_taken(take_due(candidates_, std::min(most, kMostSorted), due_)));
+// The highest scores first, until nothing is owed, `most` are gone, or no other is old. Those that
+// turned out to be in use do not say what is.
+Result<> Rotation::Slice::cull_best(std::size_t most, bool only_old) {
+  std::size_t went = 0;
+  double least = 0;
+  while (due_.anything() && !candidates_.empty() && went < most && may_go_on()) {
+    if (went == 0) {
+      least = only_old ? least_score(candidates_) : 0;
+      std::ranges::make_heap(candidates_, std::ranges::less(), &Scored::score);
+    }
+    const std::size_t at_once = std::min(most - went, kMostSorted);
+    std::vector<Placed> taken = take_due(candidates_, at_once, least, due_);
+    if (taken.empty()) {
+      break;
+    }
+    went += TRY(cull_taken(std::move(taken)));
   }
   return {};
 }
@@ -222,7 +245,7 @@ Result<> Rotation::Slice::cull_large(std::uint64_t large_from) {
   for (const LargeObjects::Place& place : gone) {
     large_.remove(place.directory, place.name);
   }
-  return cull_best(candidates_.size());
+  return cull_best(candidates_.size(), false);
 }
 
 Result<> Rotation::Slice::list_sample(std::size_t number, std::uint64_t large_from) {
@@ -249,7 +272,7 @@ Result<> Rotation::Slice::cull_samples(std::size_t begin, std::size_t count,
   rotation_.in_vain_ += count;
   const std::size_t listed = candidates_.size();
   const auto most = static_cast<std::size_t>(static_cast<double>(listed) * part) + 1;
-  TRY(cull_best(most));
+  TRY(cull_best(most, part <= kMostOfASample));
   if (outcome_.stopped && candidates_.size() == listed) {
     rotation_.cursor_ = begin;
   }

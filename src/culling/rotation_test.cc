@@ -257,6 +257,45 @@ TEST_F(RotationTest, ASliceLooksAtAnEighthAndTakesOldOnes) {
   EXPECT_GT(rotation.oldest_seconds(), 700'000);
 }
 
+// A tenth is old, and more than that of each sample that is looked at would be asked for: what is
+// young stays until nothing old is left in any sample.
+TEST_F(RotationTest, WhatIsYoungStaysBesideWhatIsOld) {
+  FakeFanOut cache(256);
+  constexpr int kObjects = 60'000;
+  for (int i = 0; i < kObjects; ++i) {
+    const bool old = i % 10 == 0;
+    cache.add(static_cast<std::size_t>(i / 10 % 256), (old ? "old" : "young") + std::to_string(i),
+              used(0, old ? 100'000 + i : 990'000 - i % 100), kSize);
+  }
+  const std::uint64_t due = kObjects / 100 * 8 * kSize;
+  std::uint64_t freed = 0;
+  for (int slice = 0; slice < 20 && freed < due; ++slice) {
+    freed += cull(cache, due - freed)->freed.bytes;
+  }
+  EXPECT_GE(freed, due);
+  EXPECT_LT(std::ranges::count_if(cache.culled_, [](const auto& name) { return name[0] == 'y'; }),
+            kObjects / 1000);
+}
+
+// Else a cache full of files that are open for long would be taken for one of which nothing can go.
+TEST_F(RotationTest, WhatIsInUseDoesNotSayWhatIsOld) {
+  FakeFanOut cache(256);
+  constexpr int kObjects = 60'000;
+  for (int i = 0; i < kObjects; ++i) {
+    const bool open = i % 10 == 0;
+    const std::string name = std::to_string(i);
+    cache.add(static_cast<std::size_t>(i / 10 % 256), name,
+              used(0, open ? 1000 : 990'000 - i % 100), kSize);
+    if (open) {
+      cache.busy_.insert(name);
+    }
+  }
+  const std::uint64_t due = kObjects / 100 * 3 * kSize;
+  const Outcome outcome = cull(cache, due).value();
+  EXPECT_GE(outcome.freed.bytes, due);
+  EXPECT_GT(outcome.in_use, 0U);
+}
+
 // However much is owed, and whatever was in use in the samples before. Four are judged as one here.
 TEST_F(RotationTest, NoSampleLosesMoreThanAQuarter) {
   FakeFanOut cache(256);

@@ -21,10 +21,8 @@ struct Scale {
 inline constexpr double kNotWorse = -0.3;
 inline constexpr double kBetter = 2.0;
 // Where they fall short of kNotWorse, and how much at most (docs/decisions/0012): a loop's first
-// rounds look like scans; and what is left of a sample just after its turn is too small for a loop
-// that only just fits.
+// rounds look like scans.
 inline constexpr double kChange = -16;
-inline constexpr double kTight = -1.6;
 
 struct Load {
   std::string name;
