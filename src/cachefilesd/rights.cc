@@ -8,7 +8,6 @@
 #include <fcntl.h>
 #include <fmt/format.h>
 #include <grp.h>
-#include <linux/ioprio.h>
 #include <linux/landlock.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
@@ -26,6 +25,12 @@ namespace larder::cachefilesd {
 namespace {
 
 constexpr int kNice = 10;
+
+// ioprio_set(2): one process, or thread; the idle class. Not from <linux/ioprio.h>, which has a
+// function with an argument named `class` now.
+constexpr int kOfProcess = 1;
+constexpr int kIdleIo = 3 << 13;
+
 // All rights on files of the versions of Landlock: 13 of the first, then one more each.
 constexpr std::uint64_t kFirstRights = (1ULL << 13U) - 1;
 constexpr std::uint64_t kRefer = 1ULL << 13U;        // version 2
@@ -114,7 +119,7 @@ void confine(const UniqueFd& cache, const std::string& config_path) {
 
 void give_way() {
   // Where it cannot be had, all goes on.
-  (void)::syscall(SYS_ioprio_set, IOPRIO_WHO_PROCESS, 0, IOPRIO_PRIO_VALUE(IOPRIO_CLASS_IDLE, 0));
+  (void)::syscall(SYS_ioprio_set, kOfProcess, 0, kIdleIo);
   (void)::setpriority(PRIO_PROCESS, 0, kNice);
 }
 

@@ -14,6 +14,7 @@
 #include <gtest/gtest.h>
 #include <linux/landlock.h>
 #include <stdlib.h>
+#include <sys/resource.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -93,6 +94,22 @@ TEST_F(RightsTest, NothingElseIsWithinReach) {
 
 TEST_F(RightsTest, TheConfigurationCanBeReadAgain) {
   EXPECT_EQ(confined([&] { return read_config(top_ + "/etc/c.conf").has_value() ? 0 : -1; }), 0);
+}
+
+// As `ionice -c idle` and `nice` would have it.
+TEST(GiveWayTest, OthersComeFirstAtTheDiskAndTheProcessors) {
+  constexpr int kThisProcess = 1;
+  constexpr int kIdle = 3;
+  EXPECT_EQ(in_child([] {
+              give_way();
+              return static_cast<int>(::syscall(SYS_ioprio_get, kThisProcess, 0) >> 13);
+            }),
+            kIdle);
+  EXPECT_GT(in_child([] {
+              give_way();
+              return ::getpriority(PRIO_PROCESS, 0);
+            }),
+            0);
 }
 
 }  // namespace
