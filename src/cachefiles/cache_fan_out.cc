@@ -35,6 +35,9 @@ namespace {
 
 static_assert(kFanOut == culling::kSamples);
 
+constexpr std::size_t kWorthListing = 16;  // names to be removed
+constexpr std::size_t kListedForOne = 2;   // map logs, at most
+
 std::uint8_t index_of(std::size_t directory) {
   return static_cast<std::uint8_t>(directory % kFanOut);
 }
@@ -144,10 +147,13 @@ Result<culling::Freed> CacheFanOut::remove_claimed(const Place& place, std::stri
   return culling::Freed{removed.bytes, 1};
 }
 
-Result<CacheFanOut::Place> CacheFanOut::open_place(std::size_t directory) {
+Result<CacheFanOut::Place> CacheFanOut::open_place(std::size_t directory, std::size_t count) {
   Volume& volume = volumes_.at(directory / kFanOut);
   const std::uint8_t index = index_of(directory);
   OpenFanOut directories = TRY(volume.with_maps(index, volume.open_fan_out(index, false)));
+  if (count >= kWorthListing) {
+    volume.list_logs(index, directories, count * kListedForOne);
+  }
   return Place{volume, index, std::move(directories)};
 }
 
@@ -170,7 +176,7 @@ std::optional<std::size_t> CacheFanOut::find(std::string_view directory) {
 
 Result<std::vector<Result<std::uint64_t>>> CacheFanOut::cull_names(
     std::size_t directory, std::span<const std::string> names) {
-  const Place place = TRY(open_place(directory));
+  const Place place = TRY(open_place(directory, names.size()));
   std::vector<Result<std::uint64_t>> outcomes;
   outcomes.reserve(names.size());
   for (const std::string& name : names) {
@@ -179,13 +185,13 @@ Result<std::vector<Result<std::uint64_t>>> CacheFanOut::cull_names(
   return outcomes;
 }
 
-Result<std::uint64_t> CacheFanOut::cull_name(const Place& place, std::string_view name) {
+Result<std::uint64_t> CacheFanOut::cull_name(const Place& place, const std::string& name) {
   if (!is_data_file(name)) {
     return fail(Errc::kInvalid, fmt::format("{} is no name of an object", name));
   }
   const std::optional<InUse::Claim> claim = place.volume.in_use().claim_unused(name);
   if (!claim) {
-    return fail(Errc::kBusy, std::string(name));
+    return fail(Errc::kBusy, name);
   }
   return TRY(remove_claimed(place, name)).bytes;
 }
@@ -196,7 +202,7 @@ Result<std::vector<Result<culling::Freed>>> CacheFanOut::cull(
   answers.reserve(objects.size());
   while (!objects.empty()) {
     const std::size_t run = culling::run_of(objects);
-    const Place place = TRY(open_place(objects.front().directory));
+    const Place place = TRY(open_place(objects.front().directory, run));
     for (const culling::Placed& object : objects.first(run)) {
       answers.push_back(cull_one(place, object.candidate));
       if (!answers.back() && (answers.back().error().code() == Errc::kIo ||

@@ -1,11 +1,15 @@
 // What a caretaker sees of a cache, and what it may do.
+#include <atomic>
 #include <chrono>
 #include <cstddef>
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <string>
+#include <utility>
 #include <vector>
 
+#include <fmt/format.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
@@ -14,9 +18,13 @@
 #include "base/result.h"
 #include "cachefiles/cache.h"
 #include "cachefiles/cache_fixture_test.h"
+#include "cachefiles/key.h"
+#include "cachefiles/layout.h"
 #include "cachefiles/space.h"
+#include "cachefiles/volume.h"
 #include "fscache/backend.h"
 #include "os/filesystem.h"
+#include "testing/fake_filesystem.h"
 #include "testing/faulty_filesystem.h"
 
 namespace larder::cachefiles {
@@ -90,6 +98,92 @@ TEST_F(CareTest, CullsByName) {
   EXPECT_TRUE(objects().empty());
   EXPECT_EQ(cache_->status().culled_objects, 2U);
   EXPECT_EQ(served("large", 1, 3 * kMega), 0U);
+}
+
+// Removed together from one directory, so many that it lists what map logs there are instead of
+// asking for each.
+class ManyOfOneDirectoryTest : public CareTest {
+ protected:
+  static constexpr const char* kVolume = "larder,1,nfs,server,,%2fexport,0";
+
+  void keep_many(int count, const std::function<std::uint64_t(int)>& bytes) {
+    const std::uint32_t hash = hash_of_volume(kVolume);
+    for (int i = 0; keys_.size() < static_cast<std::size_t>(count); ++i) {
+      const std::string key = "file" + std::to_string(i);
+      if (hash_of_key(hash, key) % kFanOut == 7) {
+        keys_.push_back(key);
+        names_.push_back(cook_key(key));
+        keep(key, 1, bytes(static_cast<int>(keys_.size())));
+      }
+    }
+  }
+
+  std::uint64_t cull_all() {
+    const auto answers = cache_->cull(fmt::format("I{}/@07", kVolume), names_).value();
+    std::uint64_t freed = 0;
+    for (const Culled& culled : answers) {
+      freed += culled.value();
+    }
+    return freed;
+  }
+
+  std::size_t logs() {
+    const auto maps = filesystem_.open_root("/").value()->open_directory("maps").value();
+    return names_in(*maps->open_directory_in(fmt::format("I{}", kVolume), "@07").value());
+  }
+
+  std::vector<std::string> keys_;
+  std::vector<std::string> names_;
+};
+
+TEST_F(ManyOfOneDirectoryTest, GoWithTheirMapLogs) {
+  bind_cared_for();
+  keep_many(40, [](int number) { return number % 4 == 0 ? 100 * kKilo : 3 * kKilo; });
+  const std::uint64_t used = space().used_bytes;
+  ASSERT_EQ(logs(), 10U);
+  const std::uint64_t freed = cull_all();
+  EXPECT_EQ(logs(), 0U);
+  EXPECT_EQ(space().used_bytes, used - freed);
+  EXPECT_EQ(space().objects, 0U);
+}
+
+// One grows over what needs none, is closed, and is culled by the same command.
+TEST_F(ManyOfOneDirectoryTest, GoWithMapLogsThatWereMadeMeanwhile) {
+  testing::FaultyFilesystem faulty(filesystem_);
+  auto bound = bind_cache(faulty.open_root("/").value(), faulty, options_, clock_);
+  cache_ = std::move(bound).value();
+  volume_ = cache_->open_volume(kVolume).value();
+  keep("log", 1, 100 * kKilo);  // so that there is a directory for them
+  keep_many(40, [](int) { return 3 * kKilo; });
+  keep(keys_.front(), 2, 100 * kKilo);
+  ASSERT_EQ(logs(), 1U);
+  bool grown = false;
+  faulty.faults().set_hook([&](testing::FileCall call, std::uint64_t /*number*/) {
+    if (call == testing::FileCall::kName && !std::exchange(grown, true)) {
+      keep(keys_.back(), 2, 100 * kKilo);
+    }
+    return 0;
+  });
+  (void)cull_all();
+  EXPECT_TRUE(grown);
+  EXPECT_EQ(logs(), 0U);
+  drop();
+}
+
+TEST(OpenFanOutTest, WhatIsNotListedHasNoMapLogUntilAnotherIsMade) {
+  testing::FakeFilesystem filesystem;
+  std::atomic<std::uint64_t> made = 3;
+  OpenFanOut directories;
+  EXPECT_FALSE(directories.may_have_log("Da"));
+  directories.maps = filesystem.open_root("/").value();
+  EXPECT_TRUE(directories.may_have_log("Da"));
+  directories.logs = {"Da"};
+  directories.made_now = &made;
+  directories.made_before = 3;
+  EXPECT_TRUE(directories.may_have_log("Da"));
+  EXPECT_FALSE(directories.may_have_log("Db"));
+  ++made;
+  EXPECT_TRUE(directories.may_have_log("Db"));
 }
 
 TEST_F(CareTest, SparesWhatIsOpen) {

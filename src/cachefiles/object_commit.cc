@@ -149,6 +149,7 @@ Result<> Object::install_log(Stamp stamp) {
   std::unique_ptr<os::File> file = TRY(directory->make_tmpfile(kFileMode));
   TRY(file->write_at(0, bytes));
   TRY(core_.bury(*directory, name_));  // an older version's
+  volume_.note_log(index_);
   TRY(directory->link(*file, name_));
   TRY(log_.start(std::move(file), nonce, bytes.size(), stamp));
   volume_.account_directory(index_, *directory, true);
@@ -214,6 +215,7 @@ Result<> Object::rewrite_log() {
   const std::string aside = TRY(core_.grave_name());
   const std::unique_ptr<os::Directory> graveyard = TRY(core_.open_graveyard());
   TRY(graveyard->link(*file, aside));
+  volume_.note_log(index_);
   TRY(graveyard->rename(aside, *directory, name_));
   log_debug("{}: map log rewritten, {} bytes instead of {}", name_, bytes.size(), before.bytes);
   core_.write_back.known_by(log_.nonce(), nonce);

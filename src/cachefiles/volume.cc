@@ -2,8 +2,10 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <optional>
+#include <set>
 #include <string>
 #include <string_view>
 #include <utility>
@@ -133,6 +135,22 @@ Result<OpenFanOut> Volume::with_maps(std::uint8_t index,
   return both;
 }
 
+void Volume::list_logs(std::uint8_t index, OpenFanOut& directories, std::size_t most) const {
+  if (directories.maps == nullptr) {
+    return;
+  }
+  directories.made_now = &logs_made_[index];
+  directories.made_before = logs_made_[index];
+  std::set<std::string, std::less<>> names;
+  const Result<> listed = directories.maps->list([&](const os::DirectoryEntry& entry) {
+    names.insert(entry.name);
+    return names.size() <= most;
+  });
+  if (listed && names.size() <= most) {
+    directories.logs = std::move(names);
+  }
+}
+
 Result<Removed> Volume::remove(std::uint8_t index, std::string_view name) {
   const OpenFanOut directories = TRY(with_maps(index, fan_out(index, false)));
   return remove(directories, name);
@@ -141,7 +159,7 @@ Result<Removed> Volume::remove(std::uint8_t index, std::string_view name) {
 // The map log first: one without its file is only in the way.
 Result<Removed> Volume::remove(const OpenFanOut& directories, std::string_view name) {
   Removed removed;
-  if (directories.maps != nullptr) {
+  if (directories.may_have_log(name)) {
     const std::optional<os::FileStat> log = TRY(core_.bury(*directories.maps, name));
     removed.bytes += log ? log->allocated : 0;
   }

@@ -2,9 +2,13 @@
 #pragma once
 
 #include <array>
+#include <atomic>
 #include <cstddef>
 #include <cstdint>
+#include <functional>
 #include <memory>
+#include <optional>
+#include <set>
 #include <string>
 #include <string_view>
 
@@ -26,8 +30,17 @@ struct Removed {
 
 // The two directories of one fan-out; null: there is none.
 struct OpenFanOut {
+  // False: the name has no map log. Asked by the holder of its claim.
+  [[nodiscard]] bool may_have_log(std::string_view name) const {
+    return maps != nullptr && (!logs || *made_now != made_before || logs->contains(name));
+  }
+
   std::shared_ptr<os::Directory> data;
   std::unique_ptr<os::Directory> maps;
+  // The names that have a map log, if they were listed; as long as no other was made.
+  std::optional<std::set<std::string, std::less<>>> logs;
+  const std::atomic<std::uint64_t>* made_now = nullptr;
+  std::uint64_t made_before = 0;
 };
 
 // A volume on disk, whether somebody has it open or not.
@@ -66,6 +79,13 @@ class Volume {
   // For who removes many names. `data`: as fan_out() or open_fan_out() gave it.
   [[nodiscard]] Result<OpenFanOut> with_maps(std::uint8_t index,
                                              Result<std::shared_ptr<os::Directory>> data);
+  // Lists the map logs, unless there are more than `most`: most objects have none, and to ask for
+  // each costs more.
+  void list_logs(std::uint8_t index, OpenFanOut& directories, std::size_t most) const;
+
+  // Before a map log gets its name, by an open object.
+  void note_log(std::uint8_t index) { ++logs_made_[index]; }
+
   // Unlinks data file and map log of a name, by the holder of its claim. Buries what is neither.
   Result<Removed> remove(const OpenFanOut& directories, std::string_view name);
   Result<Removed> remove(std::uint8_t index, std::string_view name);
@@ -84,6 +104,7 @@ class Volume {
   const std::uint32_t hash_;
   InUse in_use_;
   std::array<DirectoryAccount, kFanOut> accounts_;  // guarded by Accounts
+  std::array<std::atomic<std::uint64_t>, kFanOut> logs_made_{};
 };
 
 // A volume as its user holds it.
