@@ -1,6 +1,7 @@
 #include "cachefilesd/cache_tree.h"
 
 #include <algorithm>
+#include <chrono>
 #include <cstddef>
 #include <cstdint>
 #include <functional>
@@ -15,12 +16,15 @@
 
 #include <fmt/format.h>
 
+#include "base/clock.h"
 #include "base/error.h"
 #include "base/log.h"
 #include "base/result.h"
 #include "cachefiles/layout.h"
 #include "cachefilesd/cache_channel.h"
 #include "cachefilesd/graveyard.h"
+#include "cachefilesd/listing.h"
+#include "cachefilesd/readahead.h"
 #include "culling/candidate.h"
 #include "culling/fan_out.h"
 #include "culling/large_objects.h"
@@ -32,22 +36,14 @@ namespace {
 
 constexpr std::size_t kMostGone = 256;        // volumes, before they are numbered anew
 constexpr std::size_t kMostOpened = 64;       // as many as are judged together, but in small caches
-constexpr std::size_t kMostUnexpected = 64;   // of one directory, at once
 constexpr std::size_t kEstimatedSamples = 8;  // of kSamples
 
-std::uint8_t fan_out_of(std::size_t directory) {
-  return static_cast<std::uint8_t>(directory % culling::kSamples);
-}
+// An engine keeps what was closed open for longer; of a kernel's cache hardly anything is used
+// within that time that was unused for long.
+constexpr std::chrono::seconds kJustNow{1};
 
-// Where there is nothing to see, or nothing that we may enter: no reason to give the cache up.
-bool is_no_directory(const Error& error) {
-  return error.code() == Errc::kNotFound || error.code() == Errc::kInvalid ||
-         error.code() == Errc::kPermission;
-}
-
-// A name that cannot stand in a command is none that an object has.
-bool is_object_name(std::string_view name) {
-  return cachefiles::is_data_file(name) && name.find('\n') == std::string_view::npos;
+std::string fan_out_of(std::size_t directory) {
+  return cachefiles::fan_out_directory(static_cast<std::uint8_t>(directory % culling::kSamples));
 }
 
 bool is_volume_name(std::string_view name) {
@@ -61,18 +57,20 @@ Result<bool> is_directory(os::Directory& parent, const os::DirectoryEntry& entry
 }  // namespace
 
 Result<std::unique_ptr<CacheTree>> CacheTree::open(os::Directory& root, CacheChannel& channel,
-                                                   Graveyard* graveyard) {
+                                                   const Clock& clock, Graveyard* graveyard) {
   auto cache = TRY(root.open_directory(cachefiles::kCacheDirectory));
   Result<std::unique_ptr<os::Directory>> maps = root.open_directory(cachefiles::kMapsDirectory);
   if (!maps && !is_no_directory(maps.error())) {
     return fail(maps.error());
   }
-  return std::unique_ptr<CacheTree>(
-      new CacheTree(std::move(cache), maps ? std::move(*maps) : nullptr, channel, graveyard));
+  return std::unique_ptr<CacheTree>(new CacheTree(
+      std::move(cache), maps ? std::move(*maps) : nullptr, channel, clock, graveyard));
 }
 
 Result<bool> CacheTree::find_volumes() {
+  readahead_.expect({});
   opened_.clear();
+  listed_.clear();
   const bool anew = number_volumes(TRY(list_volumes()));
   for (std::size_t i = 0; graveyard_ != nullptr && i < volumes_.size(); ++i) {
     TRY(tidy_volume(volumes_[i].name));
@@ -154,7 +152,8 @@ Result<> CacheTree::find_large(culling::LargeObjects& large, std::uint64_t large
 
 Result<> CacheTree::find_large_in(std::size_t directory, culling::LargeObjects& large,
                                   std::uint64_t large_from) {
-  const std::unique_ptr<os::Directory> maps = TRY(open_in(*maps_, directory));
+  const std::unique_ptr<os::Directory> maps =
+      TRY(open_fan_out(*maps_, volume_of(directory), fan_out_of(directory)));
   if (maps == nullptr) {
     return {};
   }
@@ -182,27 +181,45 @@ Result<culling::Share> CacheTree::estimate() {
   return share;
 }
 
+void CacheTree::expect(std::span<const std::size_t> directories) {
+  std::vector<ExpectedDirectory> expected;
+  for (const std::size_t directory : directories) {
+    expected.push_back({directory, volume_of(directory), fan_out_of(directory)});
+  }
+  expected_ = clock_.now();
+  readahead_.expect(std::move(expected));
+}
+
 Result<> CacheTree::list(std::size_t directory,
                          const std::function<bool(culling::Candidate&&)>& visit) {
+  if (auto listed = readahead_.take(directory, [this] { return keep_going(); })) {
+    listed_[directory] = expected_;
+    Listing listing = TRY(std::move(*listed));
+    return show(directory, std::move(listing), visit);
+  }
+  listed_[directory] = clock_.now();
   const std::shared_ptr<os::Directory> listed = TRY(opened(directory));
   if (listed == nullptr) {
     return {};
   }
   std::vector<std::string> unexpected;
-  TRY(listed->list([&](const os::DirectoryEntry& entry) {
-    const Result<os::FileStat> stat = listed->stat(entry.name);
-    if (!stat) {
-      return true;
-    }
-    if (is_object_name(entry.name) && stat->type == os::NodeType::kFile) {
-      return visit({entry.name, *stat, stat->allocated});
-    }
-    if (unexpected.size() < kMostUnexpected) {
-      unexpected.push_back(entry.name);
-    }
-    return true;
-  }));
+  TRY(list_objects(*listed, visit, unexpected));
   bury(*listed, unexpected);
+  return {};
+}
+
+Result<> CacheTree::show(std::size_t directory, Listing listing,
+                         const std::function<bool(culling::Candidate&&)>& visit) {
+  for (culling::Candidate& object : listing.objects) {
+    if (!visit(std::move(object))) {
+      break;
+    }
+  }
+  const std::shared_ptr<os::Directory> parent =
+      listing.unexpected.empty() ? nullptr : TRY(opened(directory));
+  if (parent != nullptr) {
+    bury(*parent, listing.unexpected);
+  }
   return {};
 }
 
@@ -243,36 +260,37 @@ Result<std::vector<Result<culling::Freed>>> CacheTree::cull(
   return answers;
 }
 
+bool CacheTree::is_listed_just_now(std::size_t directory) const {
+  const auto listed = listed_.find(directory);
+  return listed != listed_.end() && clock_.now() - listed->second < kJustNow;
+}
+
+Result<> CacheTree::check_unused_since(std::size_t directory, const culling::Candidate& object) {
+  const culling::Candidate now = TRY(look_at(directory, object.name));
+  if (now.stat.accessed != object.stat.accessed || now.stat.inode != object.stat.inode) {
+    return fail(Errc::kBusy, object.name);
+  }
+  return {};
+}
+
 Result<> CacheTree::sort_out(std::span<const culling::Placed> objects, ObjectGroup& group,
                              std::vector<Result<culling::Freed>>& answers,
                              std::vector<std::size_t>& places) {
   const std::size_t directory = objects.front().directory;
   group.directory = TRY(opened(directory));
-  group.path = fmt::format("{}/{}", volumes_[directory / culling::kSamples].name,
-                           cachefiles::fan_out_directory(fan_out_of(directory)));
+  group.path = fmt::format("{}/{}", volume_of(directory), fan_out_of(directory));
+  const bool all = group.directory != nullptr && is_listed_just_now(directory);
   for (const culling::Placed& placed : objects) {
-    const culling::Candidate& object = placed.candidate;
-    const Result<culling::Candidate> now = look_at(directory, object.name);
-    if (!now) {
-      answers.emplace_back(fail(now.error()));
-    } else if (now->stat.accessed != object.stat.accessed || now->stat.inode != object.stat.inode) {
-      answers.emplace_back(fail(Errc::kBusy, object.name));  // used in the meantime
-    } else {
-      places.push_back(answers.size());
-      group.objects.push_back(object);
-      answers.emplace_back();
+    const Result<> unused = all ? Result<>() : check_unused_since(directory, placed.candidate);
+    if (!unused) {
+      answers.emplace_back(fail(unused.error()));
+      continue;
     }
+    places.push_back(answers.size());
+    group.objects.push_back(placed.candidate);
+    answers.emplace_back();
   }
   return {};
-}
-
-Result<std::unique_ptr<os::Directory>> CacheTree::open_in(os::Directory& top,
-                                                          std::size_t directory) {
-  Result<std::unique_ptr<os::Directory>> opened =
-      top.open_directory_in(volumes_[directory / culling::kSamples].name,
-                            cachefiles::fan_out_directory(fan_out_of(directory)));
-  return opened || !is_no_directory(opened.error()) ? std::move(opened)
-                                                    : Result<std::unique_ptr<os::Directory>>();
 }
 
 Result<std::shared_ptr<os::Directory>> CacheTree::opened(std::size_t directory) {
@@ -280,7 +298,8 @@ Result<std::shared_ptr<os::Directory>> CacheTree::opened(std::size_t directory) 
   if (known != opened_.end()) {
     return known->directory;
   }
-  std::shared_ptr<os::Directory> found = TRY(open_in(*cache_, directory));
+  std::shared_ptr<os::Directory> found =
+      TRY(open_fan_out(*cache_, volume_of(directory), fan_out_of(directory)));
   if (opened_.size() >= kMostOpened) {
     opened_.pop_front();
   }

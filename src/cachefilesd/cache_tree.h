@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <deque>
 #include <functional>
+#include <map>
 #include <memory>
 #include <optional>
 #include <set>
@@ -14,9 +15,11 @@
 #include <utility>
 #include <vector>
 
+#include "base/clock.h"
 #include "base/result.h"
 #include "cachefilesd/cache_channel.h"
 #include "cachefilesd/graveyard.h"
+#include "cachefilesd/readahead.h"
 #include "culling/candidate.h"
 #include "culling/fan_out.h"
 #include "culling/large_objects.h"
@@ -27,14 +30,15 @@ namespace larder::cachefilesd {
 
 // Names are looked at, never followed; what has no business there is left to the engine, or buried
 // where the cache is a kernel's. Holds some dozens of descriptors, however many directories there
-// are; while it culls, one for each directory of a batch. Threads: one. Life: from a bind to the
-// release.
+// are; while it culls, one for each directory of a batch. Threads: one, and the readahead's own.
+// Life: from a bind to the release.
 class CacheTree final : public culling::FanOut {
  public:
   // `root`: the cache's directory, bound, so that cache/ is there. All outlive the tree.
   // `graveyard`: where the unexpected goes; null: nowhere.
   [[nodiscard]] static Result<std::unique_ptr<CacheTree>> open(os::Directory& root,
                                                                CacheChannel& channel,
+                                                               const Clock& clock,
                                                                Graveyard* graveyard);
 
   // Who answers keep_going(); all the time until then.
@@ -52,6 +56,8 @@ class CacheTree final : public culling::FanOut {
   [[nodiscard]] Result<culling::Share> estimate();
 
   std::size_t directories() override { return volumes_.size() * culling::kSamples; }
+
+  void expect(std::span<const std::size_t> directories) override;
 
   Result<> list(std::size_t directory,
                 const std::function<bool(culling::Candidate&&)>& visit) override;
@@ -76,37 +82,53 @@ class CacheTree final : public culling::FanOut {
   };
 
   CacheTree(std::unique_ptr<os::Directory> cache, std::unique_ptr<os::Directory> maps,
-            CacheChannel& channel, Graveyard* graveyard)
+            CacheChannel& channel, const Clock& clock, Graveyard* graveyard)
       : cache_(std::move(cache)),
         maps_(std::move(maps)),
         channel_(channel),
-        graveyard_(graveyard) {}
+        clock_(clock),
+        graveyard_(graveyard),
+        readahead_(*cache_) {}
 
   [[nodiscard]] Result<std::set<std::string>> list_volumes();
   // True: all have other numbers than before.
   bool number_volumes(std::set<std::string> names);
   [[nodiscard]] Result<> find_large_in(std::size_t directory, culling::LargeObjects& large,
                                        std::uint64_t large_from);
-  // Below `top`, which is cache/ or maps/. nullptr: it is not there, or is none.
-  [[nodiscard]] Result<std::unique_ptr<os::Directory>> open_in(os::Directory& top,
-                                                               std::size_t directory);
-  // The same below cache/, kept open: what was listed is culled soon.
+
+  [[nodiscard]] const std::string& volume_of(std::size_t directory) const {
+    return volumes_[directory / culling::kSamples].name;
+  }
+
+  // Of one that was listed ahead.
+  [[nodiscard]] Result<> show(std::size_t directory, Listing listing,
+                              const std::function<bool(culling::Candidate&&)>& visit);
+  // A directory below cache/, kept open: what was listed is culled soon. nullptr: it is not there.
   [[nodiscard]] Result<std::shared_ptr<os::Directory>> opened(std::size_t directory);
-  // Answers for those of one directory that are not as they were; the others come into `group`, and
-  // their answers' places into `places`.
+  // Answers for those of one directory that are not as they were, where that was long ago; the
+  // others come into `group`, and their answers' places into `places`.
   [[nodiscard]] Result<> sort_out(std::span<const culling::Placed> objects, ObjectGroup& group,
                                   std::vector<Result<culling::Freed>>& answers,
                                   std::vector<std::size_t>& places);
+  // So short a time ago that who keeps the cache knows of each use since.
+  [[nodiscard]] bool is_listed_just_now(std::size_t directory) const;
+  // kBusy: it was used, or is another; kNotFound.
+  [[nodiscard]] Result<> check_unused_since(std::size_t directory,
+                                            const culling::Candidate& object);
   [[nodiscard]] Result<> tidy_volume(const std::string& name);
   void bury(os::Directory& parent, const std::vector<std::string>& names);
 
   const std::unique_ptr<os::Directory> cache_;
   const std::unique_ptr<os::Directory> maps_;  // null: there is none
   CacheChannel& channel_;
+  const Clock& clock_;
   Graveyard* const graveyard_;
   std::function<bool()> keep_going_;
   std::vector<Volume> volumes_;
   std::deque<Opened> opened_;
+  std::map<std::size_t, MonotonicTime> listed_;  // directories: when, or before that
+  MonotonicTime expected_;
+  Readahead readahead_;
 };
 
 }  // namespace larder::cachefilesd

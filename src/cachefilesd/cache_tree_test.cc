@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <cerrno>
+#include <chrono>
 #include <cstddef>
 #include <cstdint>
 #include <cstdlib>
@@ -13,6 +14,7 @@
 #include <optional>
 #include <set>
 #include <string>
+#include <thread>
 #include <utility>
 #include <vector>
 
@@ -29,12 +31,14 @@
 #include "culling/large_objects.h"
 #include "os/filesystem.h"
 #include "testing/faulty_filesystem.h"
+#include "testing/manual_clock.h"
 
 namespace larder::cachefilesd {
 namespace {
 
 using ::testing::ElementsAre;
 using ::testing::IsEmpty;
+using ::testing::SizeIs;
 using ::testing::UnorderedElementsAre;
 
 std::vector<culling::Candidate> everything(CacheTree& tree) {
@@ -63,7 +67,7 @@ std::string fan_out_of_number(std::size_t directory) {
 class CacheTreeTest : public ::testing::Test {
  protected:
   std::unique_ptr<CacheTree> open() {
-    auto tree = CacheTree::open(*cache_.root, channel_, nullptr).value();
+    auto tree = CacheTree::open(*cache_.root, channel_, clock_, nullptr).value();
     EXPECT_FALSE(tree->find_volumes().value());
     return tree;
   }
@@ -90,8 +94,26 @@ class CacheTreeTest : public ::testing::Test {
 
   static bool never() { return false; }
 
+  // All that are listed, as what may be culled.
+  static std::vector<culling::Placed> listed(CacheTree& tree, std::size_t directory) {
+    std::vector<culling::Placed> objects;
+    EXPECT_TRUE(tree.list(directory, [&](culling::Candidate&& candidate) {
+      objects.push_back({directory, std::move(candidate)});
+      return true;
+    }));
+    return objects;
+  }
+
+  void use(const std::string& name, std::size_t directory, std::int64_t when = 500) {
+    const auto file = cache_.directory({"cache", "Ivolume", fan_out_of_number(directory)})
+                          ->open_file(name, os::OpenMode::kReadWrite)
+                          .value();
+    ASSERT_TRUE(file->set_times(os::FileTime{when, 0}, std::nullopt));
+  }
+
   FakeCache cache_;
   FakeChannel channel_{cache_};
+  testing::ManualClock clock_;
 };
 
 TEST_F(CacheTreeTest, ShowsTheObjectsOfAllVolumes) {
@@ -110,15 +132,55 @@ TEST_F(CacheTreeTest, WhatWasUsedSinceItWasListedStays) {
   const auto tree = open();
   const std::size_t directory = number_of(*tree, "Da");
   const auto before = tree->look_at(directory, "Da").value();
-  const auto used = cache_.directory({"cache", "Ivolume", fan_out_of_number(directory)})
-                        ->open_file("Da", os::OpenMode::kReadWrite)
-                        .value();
-  ASSERT_TRUE(used->set_times(os::FileTime{500, 0}, std::nullopt));
+  use("Da", directory);
   const auto answers = tree->cull(std::vector{culling::Placed{directory, before}}).value();
   EXPECT_EQ(answers.at(0).error().code(), Errc::kBusy);
   EXPECT_THAT(cache_.asked, IsEmpty());
   const culling::Placed now{directory, tree->look_at(directory, "Da").value()};
   EXPECT_TRUE(tree->cull(std::vector{now}).value().at(0).has_value());
+}
+
+// An object that is culled at once is looked at once; whoever keeps the cache knows what is open.
+TEST_F(CacheTreeTest, WhatWasListedJustNowIsNotLookedAtAgain) {
+  cache_.add("Da", 1);
+  const auto tree = open();
+  const std::size_t directory = number_of(*tree, "Da");
+  for (const auto& [seconds, asked] : {std::pair(2, 0U), std::pair(0, 1U)}) {
+    const auto objects = listed(*tree, directory);
+    use("Da", directory, 500 + seconds);
+    clock_.advance(std::chrono::seconds(seconds));
+    EXPECT_EQ(tree->cull(objects).value().at(0).has_value(), asked == 1);
+    EXPECT_EQ(cache_.asked.size(), asked);
+    ASSERT_TRUE(tree->find_volumes());
+  }
+}
+
+TEST_F(CacheTreeTest, ShowsWhatWasListedAheadAsIfItWasListedNow) {
+  cache_.add_many(300);
+  const auto tree = open();
+  std::vector<std::size_t> numbers;
+  std::size_t before = 0;
+  for (std::size_t directory = 0; directory < tree->directories(); ++directory) {
+    numbers.push_back(directory);
+    before += listed(*tree, directory).size();
+  }
+  tree->expect(numbers);
+  EXPECT_THAT(names(*tree), SizeIs(before));
+  EXPECT_THAT(names(*tree), SizeIs(before));  // nothing is left of it
+}
+
+// What is in a directory that was listed ahead is culled as what it was then.
+TEST_F(CacheTreeTest, WhatWasListedAheadIsAsOldAsItsExpectation) {
+  cache_.add("Da", 1);
+  const auto tree = open();
+  const std::size_t directory = number_of(*tree, "Da");
+  tree->expect(std::vector{directory});
+  std::this_thread::sleep_for(std::chrono::milliseconds(50));  // it is listed, or it is not
+  use("Da", directory);
+  clock_.advance(std::chrono::seconds(2));
+  const auto objects = listed(*tree, directory);
+  const bool ahead = objects.at(0).candidate.stat.accessed.seconds != 500;
+  EXPECT_EQ(tree->cull(objects).value().at(0).has_value(), !ahead);
 }
 
 TEST_F(CacheTreeTest, AnswersInTheOrderInWhichItWasAsked) {
@@ -233,7 +295,7 @@ TEST_F(CacheTreeTest, WhatMayNotBeEnteredIsPassedByAndADiskThatFailsIsTold) {
   cache_.add("Da", 1);
   testing::FaultyFilesystem faulty(cache_.filesystem);
   const auto root = faulty.open_root("/").value();
-  const auto tree = CacheTree::open(*root, channel_, nullptr).value();
+  const auto tree = CacheTree::open(*root, channel_, clock_, nullptr).value();
   ASSERT_TRUE(tree->find_volumes().has_value());
   faulty.faults().fail_all(testing::FileCall::kOpen, EACCES);
   EXPECT_THAT(names(*tree), IsEmpty());
@@ -258,14 +320,15 @@ TEST(CacheTreeOnDiskTest, SymbolicLinksLeadNowhere) {
   std::filesystem::create_symlink(top / "outside/Dprecious", top / "cache/Ivolume/@00/Dlink");
   FakeCache cache;
   FakeChannel channel(cache);
+  const testing::ManualClock clock;
   const auto root = os::make_posix_filesystem()->open_root(top).value();
-  const auto tree = CacheTree::open(*root, channel, nullptr).value();
+  const auto tree = CacheTree::open(*root, channel, clock, nullptr).value();
   ASSERT_TRUE(tree->find_volumes().has_value());
   EXPECT_THAT(names(*tree), ElementsAre("Da"));
 
   // Buried, it is the link that goes.
   Graveyard graveyard(*root, [] { return os::FileTime{}; });
-  const auto tidy = CacheTree::open(*root, channel, &graveyard).value();
+  const auto tidy = CacheTree::open(*root, channel, clock, &graveyard).value();
   ASSERT_TRUE(tidy->find_volumes().has_value());
   EXPECT_THAT(names(*tidy), ElementsAre("Da"));
   EXPECT_FALSE(std::filesystem::exists(std::filesystem::symlink_status(top / "cache/Ilink")));

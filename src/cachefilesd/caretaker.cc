@@ -137,9 +137,12 @@ Result<> Caretaker::cull() {
   if (failure_) {
     return fail(*failure_);
   }
-  log_debug("a slice looked at {} objects and gave {} bytes, {} objects; {} in use, {} pinned",
-            rotation_.looked_at() - looked_at, outcome.freed.bytes, outcome.freed.files,
-            outcome.in_use, outcome.pinned);
+  log_debug(
+      "a slice for {} bytes and {} objects looked at {} objects and gave {} bytes, {} objects; {} "
+      "in "
+      "use, {} pinned",
+      share.free_bytes, share.free_files, rotation_.looked_at() - looked_at, outcome.freed.bytes,
+      outcome.freed.files, outcome.in_use, outcome.pinned);
   const MonotonicTime end = parts_.clock.now();
   if (outcome.freed.files > 0) {
     round_began_ = end;

@@ -132,7 +132,8 @@ Result<> Daemon::hold() {
   TRY(channel->bind(config_, parts_.directory.get()));
   bound_at_ = parts_.clock.now();
   Graveyard graveyard(*root, parts_.now);
-  const auto tree = TRY(CacheTree::open(*root, *channel, is_kernels_ ? &graveyard : nullptr));
+  const auto tree =
+      TRY(CacheTree::open(*root, *channel, parts_.clock, is_kernels_ ? &graveyard : nullptr));
   Caretaker caretaker({.channel = *channel,
                        .tree = *tree,
                        .graveyard = graveyard,

@@ -33,6 +33,10 @@ class FanOut {
 
   [[nodiscard]] virtual std::size_t directories() = 0;
 
+  // A hint: these are listed next, in this order, once what is culled until then has gone. None:
+  // what was expected is not listed.
+  virtual void expect(std::span<const std::size_t> /*directories*/) {}
+
   // Calls `visit` for every object of a directory until it says false. One that is not there has
   // none.
   [[nodiscard]] virtual Result<> list(std::size_t directory,

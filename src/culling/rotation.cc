@@ -24,12 +24,19 @@ namespace {
 // Why these: docs/decisions/0012-how-culling-chooses.md
 constexpr double kOfASample = 0.24;  // is asked for
 constexpr double kMostOfASample = 0.25;
+constexpr double kForOthers = 2;       // times what is asked for beyond that
 constexpr double kOldPart = 1.0 / 32;  // of a sample: what goes in any case
 constexpr double kNotSoOld = 1.0 / 8;  // of the least score of those: what stays in any case
 constexpr std::uint64_t kSmallCacheObjects = 8192;
 constexpr std::uint64_t kLeastTogether = 1024;  // objects that are judged together
 constexpr std::uint64_t kAskEvery = 256;        // objects looked at, between two questions
 constexpr std::size_t kMostSorted = 4096;       // objects that go, brought into order at once
+
+// Some samples that are neighbours.
+struct Samples {
+  std::size_t begin = 0;
+  std::size_t count = 0;
+};
 
 struct Scored {
   double score = 0;
@@ -59,9 +66,12 @@ double part_of_all(const Share& share) {
                   part_of(share.free_files, share.objects));
 }
 
-// A little more than is asked of each, so that one pays for what is in use in another.
+// A little more than is asked of each, so that one pays for what is in use in another. Where much
+// must go all are asked at once, and some hold less, as they were culled a moment ago: what these
+// cannot give is not worth another look at all.
 double most_of_a_sample(const Share& share) {
-  return kMostOfASample * std::max(1.0, part_of_all(share) / kOfASample);
+  const double beyond = std::max(0.0, part_of_all(share) - kOfASample);
+  return std::min(1.0, kMostOfASample + beyond * kForOthers);
 }
 
 // What is much younger than the oldest of a sample waits for its next turn, though the sample gave
@@ -117,11 +127,10 @@ class Rotation::Slice {
 
   // Of the objects that are known to be large, and still have `large_from` bytes.
   Result<> cull_large(std::uint64_t large_from);
-  // Of `count` samples together, from `begin` on; objects from `large_from` bytes on become known.
-  // At most `part` of the candidates go, whatever is still owed, and of a quarter only what is old
-  // beside the oldest.
-  Result<> cull_samples(std::size_t begin, std::size_t count, std::uint64_t large_from,
-                        double part);
+  // Of samples together, the `next` to come after them; objects from `large_from` bytes on become
+  // known. At most `part` of the candidates go, whatever is still owed, and of a quarter only what
+  // is old beside the oldest.
+  Result<> cull_samples(Samples chosen, Samples next, std::uint64_t large_from, double part);
 
  private:
   [[nodiscard]] bool may_go_on() {
@@ -134,7 +143,8 @@ class Rotation::Slice {
 
   void consider(std::size_t directory, Candidate&& candidate);
   Result<> list(std::size_t directory, std::uint64_t large_from);
-  Result<> list_sample(std::size_t number, std::uint64_t large_from);
+  // Those of a sample, of all volumes.
+  [[nodiscard]] std::vector<std::size_t> directories_of(Samples samples) const;
   Result<> cull_best(std::size_t most, bool only_old);
   Result<std::size_t> cull_batch(std::span<const Placed> batch);
   Result<std::size_t> cull_taken(std::vector<Placed> taken);
@@ -248,33 +258,41 @@ Result<> Rotation::Slice::cull_large(std::uint64_t large_from) {
   return cull_best(candidates_.size(), false);
 }
 
-Result<> Rotation::Slice::list_sample(std::size_t number, std::uint64_t large_from) {
+std::vector<std::size_t> Rotation::Slice::directories_of(Samples samples) const {
   const std::size_t directories = fan_out_.directories();
-  for (std::size_t directory = number; directory < directories && may_go_on();
-       directory += kSamples) {
-    TRY(list(directory, large_from));
+  const std::size_t numbers = std::min(directories, kSamples);
+  std::vector<std::size_t> found;
+  for (std::size_t i = 0; i < samples.count; ++i) {
+    const std::size_t number = (samples.begin + i) % numbers;
+    for (std::size_t directory = number; directory < directories; directory += kSamples) {
+      found.push_back(directory);
+    }
   }
-  return {};
+  return found;
 }
 
-Result<> Rotation::Slice::cull_samples(std::size_t begin, std::size_t count,
-                                       std::uint64_t large_from, double part) {
-  const std::size_t samples = std::min(fan_out_.directories(), kSamples);
+Result<> Rotation::Slice::cull_samples(Samples chosen, Samples next, std::uint64_t large_from,
+                                       double part) {
   candidates_.clear();
-  rotation_.cursor_ = (begin + count) % samples;
-  for (std::size_t i = 0; i < count && !outcome_.stopped; ++i) {
-    TRY(list_sample((begin + i) % samples, large_from));
+  rotation_.cursor_ = next.begin;
+  for (const std::size_t directory : directories_of(chosen)) {
+    if (!may_go_on()) {
+      rotation_.cursor_ = chosen.begin;  // nothing of them was culled
+      return {};
+    }
+    TRY(list(directory, large_from));
   }
   if (outcome_.stopped) {
-    rotation_.cursor_ = begin;  // nothing of them was culled
+    rotation_.cursor_ = chosen.begin;
     return {};
   }
-  rotation_.in_vain_ += count;
+  fan_out_.expect(directories_of(next));
+  rotation_.in_vain_ += chosen.count;
   const std::size_t listed = candidates_.size();
   const auto most = static_cast<std::size_t>(static_cast<double>(listed) * part) + 1;
   TRY(cull_best(most, part <= kMostOfASample));
   if (outcome_.stopped && candidates_.size() == listed) {
-    rotation_.cursor_ = begin;
+    rotation_.cursor_ = chosen.begin;
   }
   double oldest = rotation_.oldest_seconds_ * 0.99;
   for (const Scored& left : candidates_) {
@@ -332,8 +350,11 @@ Result<Outcome> Rotation::cull_slice(FanOut& fan_out, LargeObjects& large, const
     if (!slice.due().anything()) {
       continue;  // those before gave more than their share: the next keep their turn
     }
-    TRY(slice.cull_samples(cursor_ % samples, count, from, most));
+    const Samples chosen{cursor_ % samples, count};
+    const Samples next{(chosen.begin + count) % samples, std::min(together, width - done - count)};
+    TRY(slice.cull_samples(chosen, next, from, most));
   }
+  fan_out.expect({});
   return finish(slice.outcome(), of_large, large_part, samples);
 }
 

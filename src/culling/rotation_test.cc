@@ -60,8 +60,13 @@ class FakeFanOut final : public FanOut {
 
   std::size_t directories() override { return objects_.size(); }
 
+  void expect(std::span<const std::size_t> directories) override {
+    expected_.assign(directories.begin(), directories.end());
+  }
+
   Result<> list(std::size_t directory, const std::function<bool(Candidate&&)>& visit) override {
     listed_.push_back(directory);
+    unexpected_ += std::ranges::find(expected_, directory) == expected_.end() ? 1 : 0;
     for (const auto& [name, candidate] : objects_[directory]) {
       if (!visit(Candidate(candidate))) {
         break;
@@ -127,6 +132,8 @@ class FakeFanOut final : public FanOut {
   std::vector<std::size_t> batches_;  // their sizes
   std::vector<std::size_t> runs_;     // of objects of one directory, in each
   std::vector<std::size_t> listed_;
+  std::vector<std::size_t> expected_;
+  std::size_t unexpected_ = 0;   // listings
   std::size_t most_listed_ = 0;  // between two culls
   std::size_t listed_before_ = 0;
   std::uint64_t total_ = 0;
@@ -257,6 +264,17 @@ TEST_F(RotationTest, ASliceLooksAtAnEighthAndTakesOldOnes) {
   EXPECT_GT(rotation.oldest_seconds(), 700'000);
 }
 
+// While something is culled, whoever lists may list what comes next.
+TEST_F(RotationTest, WhatIsListedNextIsExpectedBefore) {
+  FakeFanOut cache(512);
+  cache.add_many(60'000, 43);
+  const std::size_t together = together_of(256, 60'000) * 2;
+  ASSERT_TRUE(cull(cache, 60'000 * kSize / 100 * 30));
+  EXPECT_EQ(cache.unexpected_, together);
+  EXPECT_GT(cache.listed_.size(), together * 10);
+  EXPECT_TRUE(cache.expected_.empty());
+}
+
 // A tenth is old, and more than that of each sample that is looked at would be asked for: what is
 // young stays until nothing old is left in any sample.
 TEST_F(RotationTest, WhatIsYoungStaysBesideWhatIsOld) {
@@ -324,6 +342,21 @@ TEST_F(RotationTest, NoSampleLosesMoreThanAQuarter) {
 }
 
 // What must go of all must go of each: to look again at what stays would find nothing better.
+TEST_F(RotationTest, HalfGoesInOneLookThoughSomeSamplesWereCulledBefore) {
+  FakeFanOut cache(256);
+  cache.add_many(60'000, 50);
+  for (int i = 0; i < 3; ++i) {
+    ASSERT_TRUE(cull(cache, cache.total_ / 100 * 3));
+  }
+  const std::uint64_t before = rotation_.looked_at();
+  const std::uint64_t objects = cache.count_;
+  // Of what is used, directories hold a part that cannot go.
+  const Share share{cache.total_ / 100 * 106, objects, cache.total_ / 100 * 53, 0};
+  const Outcome outcome = rotation_.cull_slice(cache, large_, share, kNow, kStampSeconds).value();
+  EXPECT_GE(outcome.freed.bytes, share.free_bytes);
+  EXPECT_EQ(rotation_.looked_at() - before, objects);
+}
+
 TEST_F(RotationTest, HalfOfTheCacheGoesInOneLookAtIt) {
   FakeFanOut cache(256);
   constexpr std::uint64_t kObjects = 60'000;
