@@ -42,8 +42,7 @@ bool Space::stopped_locked() const {
 
 bool Space::wanted_locked() const {
   const std::uint64_t whole = filesystem_.blocks * filesystem_.block_size;
-  return disk_full_ ||
-         lacking(limits_.size_bytes, used_) < share(limits_.size_bytes, limits_.blocks.cull) ||
+  return disk_full_ || lacking(limits_.size_bytes, used_) < spare_locked(limits_.blocks.cull) ||
          free_bytes(filesystem_, since_statfs_) < share(whole, limits_.blocks.cull) ||
          filesystem_.free_files < share(filesystem_.files, limits_.files.cull);
 }
@@ -52,12 +51,24 @@ bool Space::wanted_locked() const {
 // last part of the limit.
 std::uint64_t Space::reservable_locked() const {
   const std::uint64_t margin = std::min(limits_.size_bytes / kMarginPart, kMostMargin);
-  return std::min(limits_.size_bytes - margin, ceiling_);
+  return limits_.size_bytes - margin;
+}
+
+// Where few per cent are to be free, or the cache is small, it may be full long before they are
+// not.
+std::uint64_t Space::spare_locked(unsigned percent) const {
+  const std::uint64_t whole = limits_.size_bytes;
+  const std::uint64_t for_refused = refused_ == 0 ? 0 : whole - reservable_locked() + refused_;
+  return std::max(share(whole, percent), for_refused);
 }
 
 Result<> Space::reserve(std::uint64_t bytes) {
   const MutexLock lock(mutex_);
-  if (used_ + bytes > reservable_locked() || stopped_locked()) {
+  const std::uint64_t reservable = reservable_locked();
+  if (used_ + bytes > reservable && bytes <= reservable) {
+    refused_ = std::max(refused_, bytes);
+  }
+  if (used_ + bytes > std::min(reservable, ceiling_) || stopped_locked()) {
     return fail(Errc::kNoSpace, "the cache is full");
   }
   used_ += bytes;
@@ -177,11 +188,12 @@ ToFree Space::to_free_locked() {
   const std::uint64_t whole = filesystem_.blocks * filesystem_.block_size;
   ToFree wanted;
   wanted.bytes =
-      std::max(lacking(used_, limits_.size_bytes - share(limits_.size_bytes, limits_.blocks.run)),
+      std::max(lacking(used_, limits_.size_bytes - spare_locked(limits_.blocks.run)),
                lacking(share(whole, limits_.blocks.run), free_bytes(filesystem_, since_statfs_)));
   wanted.files = lacking(share(filesystem_.files, limits_.files.run), filesystem_.free_files);
   if (wanted.bytes == 0 && wanted.files == 0) {
     culling_ = false;
+    refused_ = 0;
   }
   return wanted;
 }

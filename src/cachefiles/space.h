@@ -62,7 +62,8 @@ class Space {
  public:
   explicit Space(const Limits& limits) : limits_(limits) {}
 
-  // Takes `bytes` of room, or kNoSpace.
+  // Takes `bytes` of room, or kNoSpace: then culling makes as much, if the cache can hold it at
+  // all.
   [[nodiscard]] Result<> reserve(std::uint64_t bytes) EXCLUDES(mutex_);
   // Takes or gives back, whatever the limits say: what is on the disk counts.
   void adjust(std::int64_t bytes, std::int64_t objects = 0) EXCLUDES(mutex_);
@@ -104,7 +105,10 @@ class Space {
   [[nodiscard]] bool stopped_locked() const REQUIRES(mutex_);
   [[nodiscard]] bool wanted_locked() const REQUIRES(mutex_);
   [[nodiscard]] bool near_ceiling_locked() const REQUIRES(mutex_);
+  // Below the size, whatever the ceiling is.
   [[nodiscard]] std::uint64_t reservable_locked() const REQUIRES(mutex_);
+  // Bytes below the size that are to be free: `percent` of it, or what the refused one needs.
+  [[nodiscard]] std::uint64_t spare_locked(unsigned percent) const REQUIRES(mutex_);
   [[nodiscard]] ToFree to_free_locked() REQUIRES(mutex_);
 
   mutable Mutex mutex_{LockRank::kStats};
@@ -113,6 +117,7 @@ class Space {
   std::uint64_t objects_ GUARDED_BY(mutex_) = 0;
   std::uint64_t ceiling_ GUARDED_BY(mutex_) = UINT64_MAX;
   std::uint64_t near_ GUARDED_BY(mutex_) = UINT64_MAX;
+  std::uint64_t refused_ GUARDED_BY(mutex_) = 0;  // bytes that found no room, since culling ended
   std::int64_t since_statfs_ GUARDED_BY(mutex_) = 0;  // bytes taken since the filesystem was asked
   os::FilesystemSpace filesystem_ GUARDED_BY(mutex_);
   bool exact_ GUARDED_BY(mutex_) = false;
