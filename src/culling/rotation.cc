@@ -40,6 +40,7 @@ struct Samples {
 
 struct Scored {
   double score = 0;
+  bool used_again = false;
   Placed object;
 };
 
@@ -146,6 +147,9 @@ class Rotation::Slice {
   // Those of a sample, of all volumes.
   [[nodiscard]] std::vector<std::size_t> directories_of(Samples samples) const;
   Result<> cull_best(std::size_t most, bool only_old);
+  // What is in use among the candidates tells what the others weigh.
+  void learn_weight();
+  void score_all();
   Result<std::size_t> cull_batch(std::span<const Placed> batch);
   Result<std::size_t> cull_taken(std::vector<Placed> taken);
 
@@ -165,8 +169,8 @@ void Rotation::Slice::consider(std::size_t directory, Candidate&& candidate) {
   } else if (fan_out_.in_use(directory, candidate.name)) {
     ++outcome_.in_use;
   } else {
-    const double value = score(candidate, now_, stamp_seconds_);
-    candidates_.push_back({value, {directory, std::move(candidate)}});
+    const bool used_again = is_used_again(candidate.stat, stamp_seconds_);
+    candidates_.push_back({0, used_again, {directory, std::move(candidate)}});
   }
 }
 
@@ -213,7 +217,7 @@ Result<std::size_t> Rotation::Slice::cull_taken(std::vector<Placed> taken) {
     left = left.subspan(count);
   }
   for (Placed& stays : left) {  // more was freed than it said, or we are to stop
-    candidates_.push_back({0, std::move(stays)});
+    candidates_.push_back({0, true, std::move(stays)});
   }
   return went;
 }
@@ -255,7 +259,25 @@ Result<> Rotation::Slice::cull_large(std::uint64_t large_from) {
   for (const LargeObjects::Place& place : gone) {
     large_.remove(place.directory, place.name);
   }
+  score_all();
   return cull_best(candidates_.size(), false);
+}
+
+void Rotation::Slice::learn_weight() {
+  std::vector<double> unused;
+  for (const Scored& each : candidates_) {
+    if (each.used_again) {
+      unused.push_back(seconds_unused(each.object.candidate.stat, now_));
+    }
+  }
+  rotation_.weight_ = weight_of_never_used_again(std::move(unused)).value_or(rotation_.weight_);
+}
+
+void Rotation::Slice::score_all() {
+  for (Scored& each : candidates_) {
+    const double weight = each.used_again ? kUsedAgain : rotation_.weight_;
+    each.score = score(each.object.candidate, now_, weight);
+  }
 }
 
 std::vector<std::size_t> Rotation::Slice::directories_of(Samples samples) const {
@@ -288,6 +310,8 @@ Result<> Rotation::Slice::cull_samples(Samples chosen, Samples next, std::uint64
   }
   fan_out_.expect(directories_of(next));
   rotation_.in_vain_ += chosen.count;
+  learn_weight();
+  score_all();
   const std::size_t listed = candidates_.size();
   const auto most = static_cast<std::size_t>(static_cast<double>(listed) * part) + 1;
   TRY(cull_best(most, part <= kMostOfASample));

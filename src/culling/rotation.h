@@ -17,6 +17,7 @@
 #include "culling/candidate.h"
 #include "culling/fan_out.h"
 #include "culling/large_objects.h"
+#include "culling/score.h"
 #include "os/filesystem.h"
 
 namespace larder::culling {
@@ -57,7 +58,7 @@ class Rotation {
   [[nodiscard]] std::uint64_t cursor() const { return cursor_; }
 
   // Culls one slice's worth, at most. The caller looks at real use and calls again, unless the
-  // outcome says that there is no use in it. `now` and `stamp_seconds` as in score().
+  // outcome says that there is no use in it. `now` and `stamp_seconds` as in score.h.
   // Errors: what FanOut says of a directory, or of all of a cull(); what was freed before counts.
   [[nodiscard]] Result<Outcome> cull_slice(FanOut& fan_out, LargeObjects& large, const Share& share,
                                            os::FileTime now, double stamp_seconds);
@@ -78,6 +79,7 @@ class Rotation {
   std::size_t in_vain_ = 0;  // samples, since something could be culled
   double large_ahead_ = 0;   // bytes that large objects gave beyond their share
   double oldest_seconds_ = 0;
+  double weight_ = kNeverUsedAgain;  // of what was never used again, in the last samples
   std::uint64_t looked_at_ = 0;
 };
 

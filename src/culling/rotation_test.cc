@@ -264,6 +264,28 @@ TEST_F(RotationTest, ASliceLooksAtAnEighthAndTakesOldOnes) {
   EXPECT_GT(rotation.oldest_seconds(), 700'000);
 }
 
+// A working set that nobody uses any more goes before what was filled since, used again or not.
+TEST_F(RotationTest, WhatCameSinceOldThingsAreNotUsedStays) {
+  for (const bool is_used : {true, false}) {
+    FakeFanOut cache(256);
+    std::mt19937_64 random(51);
+    for (int i = 0; i < 60'000; ++i) {
+      const bool old = i % 2 == 0;
+      const auto since = static_cast<std::int64_t>(random() % 400'000);
+      const std::int64_t filled = 1'000'000 - since;
+      // Some of the old ones, if any, are used all the time; the new ones came in the last 400,000
+      // s.
+      const std::int64_t last = is_used && i % 20 == 0 ? 999'990 : 600'000 - since;
+      cache.add(random() % 256, (old ? "old" : "new") + std::to_string(i),
+                old ? used(0, last) : used(filled, filled), kSize);
+    }
+    ASSERT_TRUE(cull(cache, cache.total_ / 100 * 10));
+    const auto fresh =
+        std::ranges::count_if(cache.culled_, [](const auto& name) { return name[0] == 'n'; });
+    EXPECT_EQ(fresh > 0, is_used);
+  }
+}
+
 // While something is culled, whoever lists may list what comes next.
 TEST_F(RotationTest, WhatIsListedNextIsExpectedBefore) {
   FakeFanOut cache(512);

@@ -1,6 +1,8 @@
 #include "culling/score.h"
 
 #include <cstdint>
+#include <optional>
+#include <vector>
 
 #include <gtest/gtest.h>
 
@@ -16,7 +18,8 @@ double score_of(std::int64_t modified, std::int64_t accessed, std::uint64_t byte
   candidate.stat.modified = {modified, 0};
   candidate.stat.accessed = {accessed, 0};
   candidate.bytes = bytes;
-  return score(candidate, {1100, 0}, kLeastSeconds);
+  const double weight = is_used_again(candidate.stat, kLeastSeconds) ? kUsedAgain : kNeverUsedAgain;
+  return score(candidate, {1100, 0}, weight);
 }
 
 TEST(ScoreTest, WhatWasNeverUsedAgainCountsFourTimes) {
@@ -31,6 +34,36 @@ TEST(ScoreTest, SizeCountsALittle) {
   EXPECT_DOUBLE_EQ(score_of(0, 1000, 0), 100);
   EXPECT_DOUBLE_EQ(score_of(0, 1000, 512), 100);
   EXPECT_DOUBLE_EQ(score_of(0, 1000, std::uint64_t{4096} << 16U), 200);
+}
+
+std::vector<double> evenly(double youngest, double oldest) {
+  std::vector<double> seconds;
+  for (int i = 0; i < 100; ++i) {
+    seconds.push_back(youngest + (oldest - youngest) * i / 99);
+  }
+  return seconds;
+}
+
+// What was used again is worth more as long as it goes on being used.
+TEST(WeightTest, FallsWhenNothingThatWasUsedAgainIsUsedAnyMore) {
+  EXPECT_EQ(weight_of_never_used_again(evenly(0, 1000)), kNeverUsedAgain);
+  EXPECT_EQ(weight_of_never_used_again(evenly(300, 1000)), kUsedAgain);
+  const double between = weight_of_never_used_again(evenly(80, 1000)).value();
+  EXPECT_GT(between, kUsedAgain);
+  EXPECT_LT(between, kNeverUsedAgain);
+}
+
+TEST(WeightTest, AFewThatAreUsedTellNothingNorDoOldOnes) {
+  std::vector<double> seconds = evenly(300, 1000);
+  seconds.insert(seconds.end(), {0, 0, 1e9, 1e9});
+  EXPECT_EQ(weight_of_never_used_again(seconds), kUsedAgain);
+  EXPECT_EQ(weight_of_never_used_again({0, 1000}), std::nullopt);
+}
+
+// All at once, or clocks that were set back.
+TEST(WeightTest, HasItsBounds) {
+  EXPECT_EQ(weight_of_never_used_again(evenly(0, 0)), kUsedAgain);
+  EXPECT_EQ(weight_of_never_used_again(evenly(-50, -10)), kUsedAgain);
 }
 
 TEST(ScoreTest, AStampIsDueAfterA64thOfTheOldestAge) {

@@ -20,9 +20,9 @@ struct Scale {
 // What slices must reach, in points of the hit ratio of requests beyond an exact LRU's.
 inline constexpr double kNotWorse = -0.3;
 inline constexpr double kBetter = 2.0;
-// Where they fall short of kNotWorse, and how much at most (docs/decisions/0012): a loop's first
-// rounds look like scans.
-inline constexpr double kChange = -16;
+// Where they fall short of kNotWorse, and how much at most (docs/decisions/0012): in a loop's first
+// rounds.
+inline constexpr double kChange = -2;
 
 struct Load {
   std::string name;

@@ -27,7 +27,7 @@ namespace larder::cull_sim {
 namespace {
 
 // Objects looked at for the room of a mean one. Each sample gives a quarter at most.
-constexpr double kMostLooks = 5.2;
+constexpr double kMostLooks = 5.5;
 // In points, for --short: one seed is not the mean of ten, and a cache has hardly settled.
 constexpr double kAllowance = 1;
 
