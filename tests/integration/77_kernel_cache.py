@@ -197,7 +197,7 @@ class Culling(KernelCase):
         self.guest.call("mount")
         self.fill_the_disk()
         self.guest.call("begin_reading")
-        self.wait_for(self.is_culled_often, "objects to be culled")
+        self.wait_for(self.is_culled_often, "objects to be culled", 240)
         done = self.guest.call("end_reading")
         self.assertEqual(done["problems"], [])
         self.guest.call("drop_caches")  # nothing is in use any more
