@@ -1,6 +1,5 @@
 #include "cachefilesd/readahead.h"
 
-#include <algorithm>
 #include <chrono>
 #include <cstddef>
 #include <functional>
@@ -15,7 +14,6 @@
 #include "base/thread.h"
 #include "cachefilesd/listing.h"
 #include "culling/candidate.h"
-#include "os/filesystem.h"
 
 namespace larder::cachefilesd {
 namespace {

@@ -61,6 +61,7 @@ class ReadaheadTest : public ::testing::Test {
 
   static std::vector<std::string> names(const Listing& listing) {
     std::vector<std::string> names;
+    names.reserve(listing.objects.size());
     for (const culling::Candidate& object : listing.objects) {
       names.push_back(object.name);
     }
