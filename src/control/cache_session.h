@@ -10,6 +10,7 @@
 
 #include "base/unique_fd.h"
 #include "control/cache_protocol.h"
+#include "control/mailbox.h"
 #include "control/server.h"
 #include "os/packet_socket.h"
 
@@ -19,7 +20,7 @@ namespace larder::control {
 // the server; lines are dropped then.
 class StatePusher {
  public:
-  StatePusher(std::shared_ptr<Responder::Mailbox> mailbox, std::uint64_t connection)
+  StatePusher(std::shared_ptr<Mailbox> mailbox, std::uint64_t connection)
       : mailbox_(std::move(mailbox)), connection_(connection) {}
 
   // Who does not read gets the newest only.
@@ -28,7 +29,7 @@ class StatePusher {
   void hang_up() const;
 
  private:
-  std::shared_ptr<Responder::Mailbox> mailbox_;
+  std::shared_ptr<Mailbox> mailbox_;
   std::uint64_t connection_;
 };
 

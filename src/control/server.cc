@@ -33,6 +33,7 @@
 #include "control/cache_protocol.h"
 #include "control/cache_session.h"
 #include "control/line_codec.h"
+#include "control/mailbox.h"
 #include "os/packet_socket.h"
 #include "os/poll_timeout.h"
 
@@ -91,19 +92,40 @@ Result<const Command*> find_command(const std::vector<std::string>& words, uid_t
 
 }  // namespace
 
-// Threads: any.
-class Responder::Mailbox {
+Responder::~Responder() {
+  if (mailbox_) {
+    answer(fail(Errc::kCancelled, "the engine gave no answer: it is ending"));
+  }
+}
+
+void Responder::answer(Result<std::string> body) {
+  std::exchange(mailbox_, nullptr)
+      ->put({connection_,
+             dialect_ == Dialect::kText ? encode_reply(body)
+                                        : std::vector{encode_channel_packet(channel_reply(body))},
+             true, false});
+}
+
+void StatePusher::hang_up() const {
+  mailbox_->put({connection_, {}, false, true});
+}
+
+void StatePusher::push(const CacheState& state) const {
+  mailbox_->put(
+      {connection_,
+       {encode_channel_packet({ChannelPacket::Kind::kState, 0, encode_cache_state(state)})},
+       false,
+       false});
+}
+
+namespace {
+
+// Wakes the server's thread.
+class WakingMailbox final : public Mailbox {
  public:
-  explicit Mailbox(UniqueFd wake) : wake_(std::move(wake)) {}
+  explicit WakingMailbox(UniqueFd wake) : wake_(std::move(wake)) {}
 
-  struct Letter {
-    std::uint64_t connection = 0;
-    std::vector<std::string> packets;
-    bool is_reply = true;  // else unasked: a newer one takes its place
-    bool closes = false;   // the connection is over
-  };
-
-  void put(Letter letter) EXCLUDES(mutex_) {
+  void put(Letter letter) override EXCLUDES(mutex_) {
     {
       const MutexLock lock(mutex_);
       letters_.push_back(std::move(letter));
@@ -146,34 +168,6 @@ class Responder::Mailbox {
   bool stopping_ GUARDED_BY(mutex_) = false;
 };
 
-Responder::~Responder() {
-  if (mailbox_) {
-    answer(fail(Errc::kCancelled, "the engine gave no answer: it is ending"));
-  }
-}
-
-void Responder::answer(Result<std::string> body) {
-  std::exchange(mailbox_, nullptr)
-      ->put({connection_,
-             dialect_ == Dialect::kText ? encode_reply(body)
-                                        : std::vector{encode_channel_packet(channel_reply(body))},
-             true, false});
-}
-
-void StatePusher::hang_up() const {
-  mailbox_->put({connection_, {}, false, true});
-}
-
-void StatePusher::push(const CacheState& state) const {
-  mailbox_->put(
-      {connection_,
-       {encode_channel_packet({ChannelPacket::Kind::kState, 0, encode_cache_state(state)})},
-       false,
-       false});
-}
-
-namespace {
-
 struct Connection {
   std::uint64_t id = 0;
   UniqueFd socket;
@@ -203,7 +197,7 @@ class PacketServer final : public Server {
         handlers_(std::move(handlers)),
         open_session_(std::move(open_session)),
         clock_(clock),
-        mailbox_(std::make_shared<Responder::Mailbox>(std::move(wake))),
+        mailbox_(std::make_shared<WakingMailbox>(std::move(wake))),
         thread_("control", [this] { run(); }) {}
 
   PacketServer(const PacketServer&) = delete;
@@ -236,7 +230,7 @@ class PacketServer final : public Server {
   [[nodiscard]] bool flush(Connection& connection);
   [[nodiscard]] Responder responder_of(const Connection& connection) const;
   void deliver();
-  void post(Connection& connection, Responder::Mailbox::Letter letter);
+  void post(Connection& connection, Letter letter);
 
   void extend(Connection& connection) { connection.due = clock_.now() + kPatience; }
 
@@ -244,7 +238,7 @@ class PacketServer final : public Server {
   const Handlers handlers_;
   const OpenSession open_session_;
   const Clock& clock_;
-  const std::shared_ptr<Responder::Mailbox> mailbox_;
+  const std::shared_ptr<WakingMailbox> mailbox_;
   std::list<Connection> connections_;  // oldest first; the thread's
   std::uint64_t last_id_ = 0;
   Thread thread_;  // last: it uses the members above
@@ -430,7 +424,7 @@ bool PacketServer::flush(Connection& connection) {
 }
 
 void PacketServer::deliver() {
-  for (Responder::Mailbox::Letter& letter : mailbox_->take()) {
+  for (Letter& letter : mailbox_->take()) {
     const auto connection = std::ranges::find(connections_, letter.connection, &Connection::id);
     if (connection == connections_.end()) {
       continue;  // it hung up
@@ -444,7 +438,7 @@ void PacketServer::deliver() {
 }
 
 // What is sent tells the order in which it was true.
-void PacketServer::post(Connection& connection, Responder::Mailbox::Letter letter) {
+void PacketServer::post(Connection& connection, Letter letter) {
   if (letter.closes) {
     return;
   }

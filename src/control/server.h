@@ -19,6 +19,7 @@
 #include "base/clock.h"
 #include "base/result.h"
 #include "base/unique_fd.h"
+#include "control/mailbox.h"
 #include "os/packet_socket.h"
 
 namespace larder::control {
@@ -69,9 +70,6 @@ class Server {
 // The one answer to a request. Life: destroyed unused, it answers that there is no answer.
 class Responder {
  public:
-  // What the server keeps for the answers that are on their way.
-  class Mailbox;
-
   // How an answer is written.
   enum class Dialect : std::uint8_t { kText, kChannel };
 
