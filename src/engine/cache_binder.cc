@@ -28,7 +28,7 @@
 #include "cachefiles/space.h"
 #include "fscache/backend.h"
 #include "fscache/cache.h"
-#include "handover/engine_end.h"
+#include "handover/cache_keeper.h"
 #include "os/filesystem.h"
 
 namespace larder::engine {
@@ -69,9 +69,10 @@ std::string detached_sentence(const std::string& tag) {
 
 }  // namespace
 
-CacheBinder::CacheBinder(Executor& executor, handover::EngineEnd& keeper)
+CacheBinder::CacheBinder(Executor& executor, handover::CacheKeeper& keeper,
+                         os::Filesystem& filesystem)
     : keeper_(keeper),
-      filesystem_(os::make_posix_filesystem()),
+      filesystem_(filesystem),
       clock_(executor.clock()),
       timers_(executor.timers()),
       caches_(executor, [this](const std::string& tag) { on_error(tag); }),
@@ -202,7 +203,7 @@ void CacheBinder::try_to_bring(const BringingRef& bringing) {
     if (!directory.valid()) {
       return fail_errno(errno, bringing->settings.path);
     }
-    auto root = TRY(os::adopt_directory(std::move(directory)));
+    auto root = TRY(filesystem_.adopt(std::move(directory)));
     const os::FileStat stat = TRY(root->stat_self());
     bringing->device = stat.device;
     bringing->inode = stat.inode;
@@ -252,7 +253,7 @@ Result<HeldBackend> CacheBinder::bring(const Bringing& bringing,
   options.path_for_messages = settings.path;
   options.limits = settings.limits;
   std::unique_ptr<cachefiles::DirectoryCache> backend =
-      TRY(cachefiles::bind_cache(std::move(root), *filesystem_, options, clock_));
+      TRY(cachefiles::bind_cache(std::move(root), filesystem_, options, clock_));
   set_caretaker(*backend, settings);
   return add(bringing, std::move(backend));
 }

@@ -18,7 +18,7 @@
 #include "cachefiles/cache.h"
 #include "cachefiles/space.h"
 #include "fscache/cache.h"
-#include "handover/engine_end.h"
+#include "handover/cache_keeper.h"
 #include "os/filesystem.h"
 
 namespace larder::engine {
@@ -44,7 +44,8 @@ struct HeldSettings {
 // Threads: any. Life: the engine's; withdraw_all() before destruction.
 class CacheBinder {
  public:
-  CacheBinder(Executor& executor, handover::EngineEnd& keeper);
+  // `filesystem` has the directories whose descriptors come from the keeper or over a channel.
+  CacheBinder(Executor& executor, handover::CacheKeeper& keeper, os::Filesystem& filesystem);
   ~CacheBinder();
   CacheBinder(const CacheBinder&) = delete;
   CacheBinder& operator=(const CacheBinder&) = delete;
@@ -163,8 +164,8 @@ class CacheBinder {
   [[nodiscard]] bool may_bring_online(const std::string& tag) const EXCLUDES(mutex_);
   [[nodiscard]] Result<> check_size(const std::string& path, std::uint64_t size);
 
-  handover::EngineEnd& keeper_;
-  const std::unique_ptr<os::Filesystem> filesystem_;
+  handover::CacheKeeper& keeper_;
+  os::Filesystem& filesystem_;
   const Clock& clock_;
   Timers& timers_;
   fscache::Caches caches_;

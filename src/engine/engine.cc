@@ -32,6 +32,7 @@
 #include "handover/mount_spec.h"
 #include "netfs/adapter.h"
 #include "netfs/share.h"
+#include "os/filesystem.h"
 #include "os/packet_socket.h"
 #include "os/stream.h"
 
@@ -71,7 +72,8 @@ Engine::Engine(std::unique_ptr<handover::EngineEnd> keeper)
       backings_(keeper_->take_backings()),
       hidden_names_(keeper_->take_hidden_names()),
       writes_(keeper_->take_writes(), keeper_->take_write_pages(), *executor_),
-      caches_(*executor_, *keeper_),
+      filesystem_(os::make_posix_filesystem()),
+      caches_(*executor_, *keeper_, *filesystem_),
       mount_pool_(executor_->make_pool("mounts", kMountThreads, kMostQueuedMountWork)) {}
 
 Engine::~Engine() = default;

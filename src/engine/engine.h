@@ -22,6 +22,7 @@
 #include "fuse/handle_table.h"
 #include "fuse/node_table.h"
 #include "handover/engine_end.h"
+#include "os/filesystem.h"
 #include "os/stream.h"
 
 namespace larder::engine {
@@ -63,6 +64,7 @@ class Engine {
   BackingTable backings_;
   HiddenNameTable hidden_names_;
   WriteTable writes_;
+  const std::unique_ptr<os::Filesystem> filesystem_;
   CacheBinder caches_;
   std::unique_ptr<Pool> mount_pool_;  // connects and tears down; may block
   std::unique_ptr<control::Server> control_;

@@ -31,7 +31,7 @@
 #include "control/server.h"
 #include "engine/cache_binder.h"
 #include "engine/serial_queue.h"
-#include "handover/engine_end.h"
+#include "handover/cache_keeper.h"
 #include "os/packet_socket.h"
 
 namespace larder::engine {
@@ -149,7 +149,7 @@ Result<> check_order(CacheVerb verb, const cachefiles::Percentages& limits) {
 
 }  // namespace
 
-HeldCache::HeldCache(CacheBinder& binder, handover::EngineEnd& keeper, std::string holder,
+HeldCache::HeldCache(CacheBinder& binder, handover::CacheKeeper& keeper, std::string holder,
                      control::StatePusher push)
     : binder_(binder),
       keeper_(keeper),
@@ -497,7 +497,7 @@ class HeldCacheSession final : public control::CacheSession {
 }  // namespace
 
 std::unique_ptr<control::CacheSession> open_cache_session(CacheBinder& binder,
-                                                          handover::EngineEnd& keeper,
+                                                          handover::CacheKeeper& keeper,
                                                           const os::PeerCredentials& peer,
                                                           control::StatePusher push) {
   return std::make_unique<HeldCacheSession>(std::make_shared<HeldCache>(

@@ -22,7 +22,7 @@
 #include "control/cache_session.h"
 #include "engine/cache_binder.h"
 #include "engine/serial_queue.h"
-#include "handover/engine_end.h"
+#include "handover/cache_keeper.h"
 #include "os/packet_socket.h"
 
 namespace larder::engine {
@@ -32,7 +32,7 @@ namespace larder::engine {
 // after the other. Life: shared with its tasks; `binder` and `keeper` outlive it.
 class HeldCache : public std::enable_shared_from_this<HeldCache> {
  public:
-  HeldCache(CacheBinder& binder, handover::EngineEnd& keeper, std::string holder,
+  HeldCache(CacheBinder& binder, handover::CacheKeeper& keeper, std::string holder,
             control::StatePusher push);
 
   // As CacheSession.
@@ -72,7 +72,7 @@ class HeldCache : public std::enable_shared_from_this<HeldCache> {
   void push_news();
 
   CacheBinder& binder_;
-  handover::EngineEnd& keeper_;
+  handover::CacheKeeper& keeper_;
   const std::string holder_;  // "cachefilesd, process 12"
   const control::StatePusher push_;
   const std::shared_ptr<SerialQueue> queue_;
@@ -92,7 +92,7 @@ class HeldCache : public std::enable_shared_from_this<HeldCache> {
 
 // The session of a channel. Threads and life: control::CacheSession's.
 [[nodiscard]] std::unique_ptr<control::CacheSession> open_cache_session(
-    CacheBinder& binder, handover::EngineEnd& keeper, const os::PeerCredentials& peer,
+    CacheBinder& binder, handover::CacheKeeper& keeper, const os::PeerCredentials& peer,
     control::StatePusher push);
 
 }  // namespace larder::engine

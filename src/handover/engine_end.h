@@ -12,6 +12,7 @@
 #include "base/thread.h"
 #include "base/thread_annotations.h"
 #include "base/unique_fd.h"
+#include "handover/cache_keeper.h"
 #include "handover/messages.h"
 #include "handover/records.h"
 #include "handover/table.h"
@@ -42,12 +43,12 @@ struct KeeperOrders {
 // which the keeper always makes soon, and hold no lock meanwhile. Life: adopt, take what it
 // brought, start, then the rest; the destructor hangs up, ends every question with kCancelled and
 // joins.
-class EngineEnd {
+class EngineEnd final : public CacheKeeper {
  public:
   // Blocks for the keeper's HELLO and maps the tables. `channel` is descriptor kChannelDescriptor
   // in a started engine.
   [[nodiscard]] static Result<std::unique_ptr<EngineEnd>> adopt(UniqueFd channel);
-  ~EngineEnd();
+  ~EngineEnd() override;
 
   EngineEnd(const EngineEnd&) = delete;
   EngineEnd& operator=(const EngineEnd&) = delete;
@@ -93,10 +94,9 @@ class EngineEnd {
   // The kernel's id for passthrough of `file`, which is closed here as soon as it was sent.
   void open_backing(std::uint32_t mount_id, UniqueFd file,
                     std::move_only_function<void(Result<std::int32_t>)> done) EXCLUDES(mutex_);
-  // The directory of a cache, made ours if it is empty; errors are sentences. The keeper opens only
-  // what a mount that it handed over names as its cache.
   void open_cache_directory(const std::string& path,
-                            std::move_only_function<void(Result<UniqueFd>)> done) EXCLUDES(mutex_);
+                            std::move_only_function<void(Result<UniqueFd>)> done) override
+      EXCLUDES(mutex_);
 
   // ---- News. They are dropped when the keeper is gone.
 
@@ -106,8 +106,7 @@ class EngineEnd {
   void report_failed(std::uint32_t mount_id, const Error& why);
   // Unmounted by the kernel or after release_mount: the last word about that mount.
   void report_unmounted(std::uint32_t mount_id);
-  // A cache that the next engine's HELLO shall name, or not any more.
-  void report_detached(const std::string& tag, bool detached);
+  void report_detached(const std::string& tag, bool detached) override;
   // Before ending on purpose.
   void report_stopping();
 

@@ -196,6 +196,8 @@ class Filesystem {
 
   // By absolute path; the one place where symbolic links are followed.
   [[nodiscard]] virtual Result<std::unique_ptr<Directory>> open_root(const std::string& path) = 0;
+  // On an open directory descriptor that somebody (the keeper) handed to us.
+  [[nodiscard]] virtual Result<std::unique_ptr<Directory>> adopt(UniqueFd descriptor) = 0;
   // Random bytes for uuids, and this boot's id (/proc/sys/kernel/random/boot_id).
   [[nodiscard]] virtual Result<> random_bytes(MutableBytes into) = 0;
   [[nodiscard]] virtual Result<std::string> boot_id() = 0;

@@ -601,6 +601,10 @@ class PosixFilesystem final : public Filesystem {
     return adopt_directory(std::move(fd));
   }
 
+  Result<std::unique_ptr<Directory>> adopt(UniqueFd descriptor) override {
+    return adopt_directory(std::move(descriptor));
+  }
+
   Result<> random_bytes(MutableBytes into) override {
     while (!into.empty()) {
       const ssize_t got = ::getrandom(into.data(), into.size(), 0);

@@ -5,6 +5,7 @@
 #include <cerrno>
 #include <cstddef>
 #include <cstdint>
+#include <filesystem>
 #include <functional>
 #include <iterator>
 #include <map>
@@ -14,10 +15,12 @@
 #include <set>
 #include <string>
 #include <string_view>
+#include <system_error>
 #include <utility>
 #include <vector>
 
 #include <fmt/format.h>
+#include <sys/mman.h>
 
 #include "base/bytes.h"
 #include "base/check.h"
@@ -720,6 +723,29 @@ FakeFilesystem::~FakeFilesystem() = default;
 Result<std::unique_ptr<os::Directory>> FakeFilesystem::open_root(const std::string& /*path*/) {
   const MutexLock lock(state_->mutex);
   return std::make_unique<FakeDirectory>(state_, state_->root, state_->boot);
+}
+
+UniqueFd FakeFilesystem::make_descriptor(std::string_view name) {
+  const Result<> made = open_root("/").value()->make_directory(name, 0700);
+  CHECK(made || made.error().code() == Errc::kExists, "{}: {}", name, made.error().message());
+  UniqueFd descriptor(::memfd_create(std::string(name).c_str(), MFD_CLOEXEC));
+  CHECK(descriptor.valid(), "{}", name);
+  return descriptor;
+}
+
+Result<std::unique_ptr<os::Directory>> FakeFilesystem::adopt(UniqueFd descriptor) {
+  constexpr std::string_view kBefore = "/memfd:";
+  constexpr std::string_view kBehind = " (deleted)";
+  std::error_code error;
+  const std::string target =
+      std::filesystem::read_symlink(fmt::format("/proc/self/fd/{}", descriptor.get()), error);
+  std::string_view name = target;
+  if (error || !name.starts_with(kBefore) || !name.ends_with(kBehind)) {
+    return fail(Errc::kInvalid, "the descriptor is not a directory's");
+  }
+  name.remove_prefix(kBefore.size());
+  name.remove_suffix(kBehind.size());
+  return open_root("/").value()->open_directory(name);
 }
 
 Result<> FakeFilesystem::random_bytes(MutableBytes into) {

@@ -14,10 +14,12 @@
 #include <memory>
 #include <optional>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "base/bytes.h"
 #include "base/result.h"
+#include "base/unique_fd.h"
 #include "os/filesystem.h"
 
 namespace larder::testing {
@@ -36,10 +38,15 @@ class FakeFilesystem final : public os::Filesystem {
 
   // Any path: there is one root.
   Result<std::unique_ptr<os::Directory>> open_root(const std::string& path) override;
+  // What make_descriptor() made.
+  Result<std::unique_ptr<os::Directory>> adopt(UniqueFd descriptor) override;
   // Not random: the same in every run.
   Result<> random_bytes(MutableBytes into) override;
   Result<std::string> boot_id() override;
 
+  // What stands for a descriptor of the directory `name` in the root, which is made if it is not
+  // there: a file in memory of that name.
+  UniqueFd make_descriptor(std::string_view name);
   // Calls that changed something, so far.
   [[nodiscard]] std::uint64_t mutating_calls() const;
   // Call number `k` (counted from 1 over the whole life) still works; everything after it fails

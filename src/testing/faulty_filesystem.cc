@@ -261,6 +261,12 @@ Result<std::unique_ptr<os::Directory>> FaultyFilesystem::open_root(const std::st
   return std::make_unique<FaultyDirectory>(faults_, std::move(opened));
 }
 
+Result<std::unique_ptr<os::Directory>> FaultyFilesystem::adopt(UniqueFd descriptor) {
+  TRY(faults_->enter(FileCall::kOpen));
+  std::unique_ptr<os::Directory> adopted = TRY(inner_.adopt(std::move(descriptor)));
+  return std::make_unique<FaultyDirectory>(faults_, std::move(adopted));
+}
+
 Result<> FaultyFilesystem::random_bytes(MutableBytes into) {
   return inner_.random_bytes(into);
 }

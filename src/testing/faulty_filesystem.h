@@ -70,6 +70,7 @@ class FaultyFilesystem final : public os::Filesystem {
   [[nodiscard]] Faults& faults() { return *faults_; }
 
   Result<std::unique_ptr<os::Directory>> open_root(const std::string& path) override;
+  Result<std::unique_ptr<os::Directory>> adopt(UniqueFd descriptor) override;
   Result<> random_bytes(MutableBytes into) override;
   Result<std::string> boot_id() override;
 
