@@ -29,7 +29,7 @@ BackingRecord record(std::uint32_t mount_id, std::int32_t id) {
 }
 
 // What the next engine would see of it.
-class BackingTableTest : public testing::Test {
+class BackingTableTest : public ::testing::Test {
  protected:
   [[nodiscard]] int records() const {
     int count = 0;

@@ -23,9 +23,9 @@ using handover::TableKind;
 using handover::TableMemory;
 using netfs::FileHandle;
 using netfs::LeftName;
-using testing::ElementsAre;
-using testing::IsEmpty;
-using testing::UnorderedElementsAre;
+using ::testing::ElementsAre;
+using ::testing::IsEmpty;
+using ::testing::UnorderedElementsAre;
 
 constexpr handover::TableShape kFewNames{TableKind::kHiddenNames, "test-hidden",
                                          sizeof(HiddenNameRecord), 4, true};
@@ -35,7 +35,7 @@ LeftName name_in(const std::string& directory, const std::string& name) {
   return {FileHandle(bytes_of(directory)), name, {1000, 100, {7}}};
 }
 
-class HiddenNameTableTest : public testing::Test {
+class HiddenNameTableTest : public ::testing::Test {
  protected:
   HiddenNameTableTest() { next_engine(); }
 
