@@ -271,12 +271,24 @@ std::vector<std::string> CacheBinder::tags_of(const Bringing& bringing) const {
 }
 
 bool CacheBinder::is_closing(const Bringing& bringing) {
-  const auto tags = tags_of(bringing);
-  return std::ranges::any_of(tags, [this](const std::string& tag) {
-    const fscache::CacheStatus status = caches_.find_or_make(tag)->status();
+  const auto is_leaving = [this](const std::string& tag) {
+    const fscache::CacheStatus status = find(tag)->status();
     return status.present && (status.state == fscache::CacheState::kWithdrawn ||
                               status.state == fscache::CacheState::kError);
-  });
+  };
+  if (std::ranges::any_of(tags_of(bringing), is_leaving)) {
+    return true;
+  }
+  // What the tag was before, in another directory. There only the books are waited for: who has
+  // files open may keep them for long.
+  const std::string& tag = bringing.settings.tag;
+  return was_online(tag) && is_leaving(tag) && find(tag)->leaving() == nullptr;
+}
+
+bool CacheBinder::was_online(const std::string& tag) const {
+  const MutexLock lock(mutex_);
+  const auto found = bindings_.find(tag);
+  return found != bindings_.end() && found->second.directory != nullptr;
 }
 
 // What is online in the same directory under this tag, or would be if its holder had not ended.
@@ -305,6 +317,11 @@ Result<std::optional<HeldBackend>> CacheBinder::take_over(const Bringing& bringi
                             settings.path, other));
   }
   if (held.online == nullptr) {
+    if (held.directory != nullptr && find(settings.tag)->status().present) {
+      return fail(Errc::kBusy, fmt::format("the disk of what was the cache {} before has not taken "
+                                           "all of it yet: try again, or give another tag",
+                                           settings.tag));
+    }
     return std::nullopt;
   }
   if (!is_same || !held.online->backend->usable()) {

@@ -157,6 +157,8 @@ class CacheBinder {
   [[nodiscard]] std::vector<std::string> tags_of(const Bringing& bringing) const EXCLUDES(mutex_);
   // It is not online there any more, but its last files or its books are not closed yet.
   [[nodiscard]] bool is_closing(const Bringing& bringing) EXCLUDES(mutex_);
+  // In this engine's life, in whatever directory.
+  [[nodiscard]] bool was_online(const std::string& tag) const EXCLUDES(mutex_);
   void on_error(const std::string& tag) EXCLUDES(mutex_);
   // Until attach(). False: there is none of that tag.
   [[nodiscard]] bool take_away(const std::string& tag, const std::string& why) EXCLUDES(mutex_);

@@ -162,6 +162,20 @@ TEST_F(CacheBinderTest, TheNextHolderWaitsUntilTheBooksAreClosed) {
   EXPECT_TRUE(has("farm", "file"));
 }
 
+TEST_F(CacheBinderTest, SoDoesOneWhoBringsAnotherDirectory) {
+  const auto first = hold("farm", "/disk");
+  OpenFile file = open("farm", "file");
+  hang_up(*first);
+  const auto second = start_hold("farm", "/other");
+  file = {};
+  stepper_.run();
+  EXPECT_TRUE(is_empty("/other")) << "nothing is made there before it can be used";
+  ASSERT_TRUE(becomes([&] { return second->held.has_value(); }));
+  ASSERT_TRUE(second->is_held()) << second->refusal().message();
+  EXPECT_TRUE(is_active("farm"));
+  EXPECT_EQ(status_of("farm").path, "/other");
+}
+
 TEST_F(CacheBinderTest, SoDoesOneWhoHasAnotherTag) {
   const auto first = hold("farm", "/disk");
   OpenFile file = open("farm", "file");
