@@ -85,6 +85,7 @@ struct OpenFile {
 class CachesOnFake : public ::testing::Test {
  protected:
   static constexpr std::uint64_t kFileBytes = 100 * cachefiles::kKilo;
+  static constexpr std::uint64_t kPercentBytes = std::uint64_t{1} << 32U;  // of the disk
   static constexpr const char* kVolume = "larder,1,nfs,server,,%2fexport,0";
 
   // As the engine ends; every file is closed by then.
@@ -216,7 +217,7 @@ class CachesOnFake : public ::testing::Test {
 
   bool acted_ = false;  // by before_call()
   testing::Stepper stepper_;
-  testing::FakeFilesystem disk_;
+  testing::FakeFilesystem disk_{os::CrashSafety::kOrdered, 100 * kPercentBytes};
   testing::FaultyFilesystem faulty_{disk_};
   FakeKeeper keeper_{disk_};
   CacheBinder binder_{stepper_, keeper_, faulty_};

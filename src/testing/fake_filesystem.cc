@@ -75,6 +75,7 @@ struct FakeFilesystem::State {
   os::CrashSafety safety = os::CrashSafety::kOrdered;
   InodePointer root GUARDED_BY(mutex);
   std::uint64_t next_inode GUARDED_BY(mutex) = 2;
+  std::uint64_t free_inodes GUARDED_BY(mutex) = 0;  // as the space says; 0: without a limit
   std::uint64_t boot GUARDED_BY(mutex) = 1;
   std::uint64_t mount GUARDED_BY(mutex) = 1;
   std::uint64_t calls GUARDED_BY(mutex) = 0;
@@ -652,6 +653,7 @@ class FakeDirectory final : public os::Directory {
     space.block_size = kBlockBytes;
     space.blocks = state_->capacity / kBlockBytes;
     space.available_blocks = space.blocks - std::min(space.blocks, state_->used_blocks);
+    space.files = space.free_files = state_->free_inodes;
     return space;
   }
 
@@ -768,6 +770,11 @@ Result<std::string> FakeFilesystem::boot_id() {
 std::uint64_t FakeFilesystem::mutating_calls() const {
   const MutexLock lock(state_->mutex);
   return state_->calls;
+}
+
+void FakeFilesystem::set_inodes(std::uint64_t inodes) {
+  const MutexLock lock(state_->mutex);
+  state_->free_inodes = inodes;
 }
 
 void FakeFilesystem::set_read_only(bool read_only) {

@@ -64,6 +64,8 @@ class FakeFilesystem final : public os::Filesystem {
   void remove_root();
   // So much of what is allocated now may be added before the disk is full.
   void leave_free(std::uint64_t bytes);
+  // So many inodes, all of them free: without this there is no limit.
+  void set_inodes(std::uint64_t inodes);
   // As after an error of ext4: whatever changes something fails with EROFS.
   void set_read_only(bool read_only);
   // The disk does not take the data of files with names that were not synced: programs see what the
