@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cerrno>
 #include <charconv>
+#include <cmath>
 #include <cstddef>
 #include <cstdint>
 #include <iterator>
@@ -305,7 +306,8 @@ HeldCache::Answer HeldCache::set_oldest(std::string_view argument) {
   double seconds = 0;
   const auto [end, error] =
       std::from_chars(argument.data(), argument.data() + argument.size(), seconds);
-  if (error != std::errc() || end != argument.data() + argument.size() || !(seconds >= 0)) {
+  const bool is_number = error == std::errc() && end == argument.data() + argument.size();
+  if (!is_number || !std::isfinite(seconds) || seconds < 0) {
     return fail(Errc::kInvalid, fmt::format("oldest \"{}\": give a number of seconds", argument));
   }
   held_.directory->set_oldest(seconds);

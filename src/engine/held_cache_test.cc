@@ -361,8 +361,8 @@ TEST_F(HeldCacheTest, ASizeThatMakesNoSenseLeavesTheOneBefore) {
 TEST_F(HeldCacheTest, OldestIsANumberOfSeconds) {
   const auto channel = hold("farm", "/disk");
   EXPECT_EQ(say(*channel, "oldest 90.5"), "");
-  for (const char* wrong :
-       {"oldest", "oldest x", "oldest -1", "oldest 3s", "oldest nan", "oldest 1e999"}) {
+  for (const char* wrong : {"oldest", "oldest x", "oldest -1", "oldest 3s", "oldest nan",
+                            "oldest inf", "oldest 1e999"}) {
     expect_refused(*channel, wrong, EINVAL, "give a number of seconds");
   }
   EXPECT_EQ(status_of("farm").cache.backend->oldest_seconds, 90.5);
