@@ -95,12 +95,20 @@ std::string_view remedy_for(Errc code) {
   }
 }
 
-// Of a bind that failed. Sentences are left as they are.
+bool is_sentence(const Error& error) {
+  return error.message() == error.context();
+}
+
+// Of a bind that failed.
 Error with_remedy(const Error& error, std::string_view path) {
-  if (error.message() == error.context()) {
-    return error;
-  }
-  return error.within(fmt::format("no cache in {}: {}", path, remedy_for(error.code())));
+  return is_sentence(error)
+             ? error
+             : error.within(fmt::format("no cache in {}: {}", path, remedy_for(error.code())));
+}
+
+// Of a cache that is bound.
+Error with_hint(const Error& error) {
+  return is_sentence(error) ? error : error.within("`larder status` says how the cache is");
 }
 
 // Culled in one go: who is gone is not obeyed for longer.
@@ -295,7 +303,9 @@ HeldCache::Answer HeldCache::set_size(std::string_view argument) {
 
 HeldCache::Answer HeldCache::apply_limits(const cachefiles::Limits& limits) {
   if (is_bound()) {
-    TRY(held_.directory->set_limits(limits));
+    if (const Result<> set = held_.directory->set_limits(limits); !set) {
+      return fail(with_hint(set.error()));
+    }
     note_change();
   }
   limits_ = limits;
@@ -436,7 +446,11 @@ HeldCache::Answer HeldCache::look_in_use(const CacheCommand& command) {
 }
 
 HeldCache::Answer HeldCache::tell_state() {
-  note_told(TRY(held_.directory->care_state()));
+  const Result<cachefiles::CareState> care = held_.directory->care_state();
+  if (!care) {
+    return fail(with_hint(care.error()));
+  }
+  note_told(*care);
   return control::encode_cache_state(told_);
 }
 

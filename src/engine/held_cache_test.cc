@@ -619,6 +619,20 @@ TEST_F(HeldCacheTest, DetachingInTheMiddleOfABindIsTheAnswerToIt) {
   EXPECT_TRUE(is_gone("farm"));
 }
 
+TEST_F(HeldCacheTest, WhatIsAskedOfABrokenDiskIsRefusedAsSuch) {
+  const auto channel = hold("farm", "/disk");
+  keep_files("farm", 1);
+  const std::string object = objects_in("/disk").at(0);
+  disk_.cut_power_after(0);
+  EXPECT_TRUE(becomes([&] { return channel->is_hung_up_on(); }, std::chrono::hours(2)));
+  EXPECT_EQ(state_of("farm"), CacheState::kError);
+  for (const std::string& command :
+       {"cull " + object, "inuse " + object, std::string("state"), std::string("size 64M")}) {
+    expect_refused(*channel, command, EIO, "`larder status` says how the cache is");
+  }
+  EXPECT_EQ(say(*channel, "oldest 3"), "") << "it is in memory only";
+}
+
 // ---- Two channels.
 
 TEST_F(HeldCacheTest, ASecondChannelMayDoNothingToWhatTheFirstHolds) {
