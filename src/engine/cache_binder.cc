@@ -353,18 +353,21 @@ Result<HeldBackend> CacheBinder::add(const Bringing& bringing,
   return HeldBackend{tag, std::move(online), directory};
 }
 
+// Withdrawn first: the next holder must not find it online, only to lose it.
 void CacheBinder::let_go(const std::string& tag) {
   std::string holder;
-  std::move_only_function<void()> forgotten;
   {
     const MutexLock lock(mutex_);
-    Binding& binding = bindings_[tag];
-    holder = std::exchange(binding.holder, {});
-    forgotten = std::exchange(binding.on_detach, nullptr);
+    holder = bindings_[tag].holder;
   }
   find(tag)->withdraw(
       [] {}, fmt::format("the cache was taken offline: {} ended; it comes back with the next one",
                          holder));
+  std::move_only_function<void()> forgotten;
+  const MutexLock lock(mutex_);
+  Binding& binding = bindings_[tag];
+  binding.holder.clear();
+  forgotten = std::exchange(binding.on_detach, nullptr);
 }
 
 // A cache that is not there has no size: its trouble is told elsewhere.

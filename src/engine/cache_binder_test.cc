@@ -4,16 +4,21 @@
 
 #include <cerrno>
 #include <chrono>
+#include <cstddef>
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <optional>
 #include <string>
 #include <utility>
+#include <vector>
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include "base/clock.h"
 #include "base/error.h"
+#include "base/executor.h"
 #include "base/result.h"
 #include "cachefiles/cache.h"
 #include "cachefiles/cache_fixture_test.h"
@@ -21,6 +26,7 @@
 #include "engine/cache_fixture_test.h"
 #include "fscache/cache.h"
 #include "testing/faulty_filesystem.h"
+#include "testing/stepper.h"
 
 namespace larder::engine {
 namespace {
@@ -37,6 +43,44 @@ using ::testing::IsEmpty;
 // A mount that waits for its cache.
 struct Waiting {
   std::optional<Result<>> ready;
+};
+
+// A Stepper's, where the test sees each task when it is posted.
+class WatchedExecutor final : public Executor {
+ public:
+  explicit WatchedExecutor(testing::Stepper& inner) : inner_(inner) {}
+
+  std::unique_ptr<Pool> make_pool(std::string name, unsigned threads,
+                                  std::size_t capacity) override {
+    return std::make_unique<WatchedPool>(*this,
+                                         inner_.make_pool(std::move(name), threads, capacity));
+  }
+
+  Timers& timers() override { return inner_.timers(); }
+
+  [[nodiscard]] const Clock& clock() const override { return inner_.clock(); }
+
+  std::function<void()> on_post = [] {};
+
+ private:
+  class WatchedPool final : public Pool {
+   public:
+    WatchedPool(WatchedExecutor& owner, std::unique_ptr<Pool> inner)
+        : owner_(owner), inner_(std::move(inner)) {}
+
+    bool try_post(Task& task) override { return inner_->try_post(task); }
+
+    void post(Task task) override {
+      owner_.on_post();
+      inner_->post(std::move(task));
+    }
+
+   private:
+    WatchedExecutor& owner_;
+    const std::unique_ptr<Pool> inner_;
+  };
+
+  testing::Stepper& inner_;
 };
 
 // A channel, as far as the binder knows one.
@@ -189,6 +233,25 @@ TEST_F(CacheBinderTest, SoDoesOneWhoHasAnotherTag) {
   EXPECT_EQ(state_of("farm"), CacheState::kWithdrawn);
   const auto back = hold("farm", "/disk");
   EXPECT_THAT(back->refusal().context(), HasSubstr("as barn"));
+}
+
+// Else he would be told that it is online, and it would be withdrawn under him.
+TEST_F(CacheBinderTest, NobodyMayClaimItBeforeItIsWithdrawn) {
+  WatchedExecutor executor(stepper_);
+  CacheBinder binder(executor, keeper_, disk_);
+  std::optional<HeldBackend> held;
+  binder.hold({"farm", "/disk", "process 1", {}, {}, {}}, keeper_.open("/disk"),
+              [&](Result<HeldBackend> got) { held = std::move(*got); });
+  stepper_.run();
+  held.reset();
+  std::vector<std::string> holders;
+  executor.on_post = [&] { holders.push_back(binder.status().at(0).holder); };
+  binder.let_go("farm");
+  EXPECT_THAT(holders, ElementsAre("process 1")) << "when its books were about to be closed";
+  EXPECT_EQ(binder.status().at(0).holder, "");
+  executor.on_post = [] {};
+  stepper_.run();
+  binder.withdraw_all(Duration::zero());
 }
 
 TEST_F(CacheBinderTest, WithFilesOpenTheSameCacheIsReadmitted) {
