@@ -510,12 +510,14 @@ Result<> CacheBinder::attach(const std::string& tag) {
       return fail(Errc::kNotFound, fmt::format("the cache {} is not detached", tag));
     }
     found->second.detached = false;
-    found->second.trouble = names_directory ? ""
-                                            : fmt::format(
-                                                  "nothing is cached yet: the cache {} waits for "
-                                                  "its cachefilesd, which tries again within "
-                                                  "half a minute",
-                                                  tag);
+    // A channel that has not hung up yet keeps its place.
+    const bool of_mounts = names_directory && found->second.holder.empty();
+    found->second.trouble = of_mounts ? ""
+                                      : fmt::format(
+                                            "nothing is cached yet: the cache {} waits for "
+                                            "its cachefilesd, which tries again within "
+                                            "half a minute",
+                                            tag);
     size = found->second.size;
   }
   keeper_.report_detached(tag, false);

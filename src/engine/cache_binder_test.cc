@@ -427,6 +427,20 @@ TEST_F(CacheBinderTest, ADirectoryThatMountsNameIsBroughtBackWithItsSize) {
   EXPECT_TRUE(has("/disk", "file"));
 }
 
+TEST_F(CacheBinderTest, ADirectoryIsAttachedBeforeItsHolderHasHungUp) {
+  const auto channel = hold("/disk", "/disk");
+  ASSERT_TRUE(binder_.detach("/disk"));
+  ASSERT_TRUE(binder_.attach("/disk"));
+  EXPECT_EQ(keeper_.asked, 0) << "it is the holder's still";
+  hang_up(*channel);
+  stepper_.run();
+  EXPECT_THAT(trouble_of("/disk"), HasSubstr("waits for its cachefilesd"));
+  const auto mount = name("/disk");
+  stepper_.run();
+  EXPECT_TRUE(is_active("/disk"));
+  EXPECT_EQ(trouble_of("/disk"), "");
+}
+
 TEST_F(CacheBinderTest, AttachingTriesAgainWhatCouldNotBeUsed) {
   spoil("/disk");
   binder_.bring_online_at_start("/disk", 0);
