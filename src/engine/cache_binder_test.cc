@@ -9,6 +9,8 @@
 #include <functional>
 #include <memory>
 #include <optional>
+#include <random>
+#include <set>
 #include <string>
 #include <utility>
 #include <vector>
@@ -26,6 +28,7 @@
 #include "engine/cache_fixture_test.h"
 #include "fscache/cache.h"
 #include "testing/faulty_filesystem.h"
+#include "testing/seed.h"
 #include "testing/stepper.h"
 
 namespace larder::engine {
@@ -672,6 +675,170 @@ TEST_F(CacheBinderTest, NothingIsBroughtOnlineWhenTheEngineEnds) {
   stepper_.run();
   EXPECT_TRUE(mount->ready && *mount->ready);
   EXPECT_EQ(keeper_.asked, 0);
+}
+
+// ---- All at once.
+
+// Holders, mounts and the administrator do what a seed says, and tasks run in an order drawn from
+// it.
+class BusyDayTest : public CachesOnFake {
+ protected:
+  struct Holder {
+    std::string tag;
+    bool answered = false;
+    bool told = false;  // to let go
+    std::optional<HeldBackend> held;
+  };
+
+  explicit BusyDayTest(std::uint64_t seed = testing::seed_of_test())
+      : CachesOnFake(seed), random_(seed) {}
+
+  std::size_t draw(std::size_t below) { return random_() % below; }
+
+  // Mounts may name the directories, channels hold them with a tag or without.
+  std::string draw_path() { return draw(2) == 0 ? "/one" : "/two"; }
+
+  std::string draw_tag() { return draw(2) == 0 ? draw_path() : draw(2) == 0 ? "farm" : "barn"; }
+
+  void act() {
+    switch (draw(8)) {
+      case 0:
+      case 1: {
+        const std::string tag = draw_tag();
+        (void)ask(tag, tag.starts_with('/') ? tag : draw_path());
+        break;
+      }
+      case 2:
+        hang_up(draw(2) == 0);
+        break;
+      case 3:
+        binder_.bring_online(draw_path(), 0, [](const Result<>&) {});
+        break;
+      case 4:
+        (void)binder_.detach(draw_tag());
+        break;
+      case 5:
+        (void)binder_.attach(draw_tag());
+        break;
+      case 6:
+        open_or_close();
+        break;
+      default:
+        stepper_.advance(milliseconds(draw(3000)));
+    }
+  }
+
+  std::shared_ptr<Holder> ask(const std::string& tag, const std::string& path) {
+    auto holder = std::make_shared<Holder>();
+    holder->tag = tag;
+    HeldSettings settings{tag, path, "somebody", {}, [] {}, {}};
+    settings.detached = [weak = std::weak_ptr(holder)] {
+      if (const auto told = weak.lock()) {
+        told->told = true;
+      }
+    };
+    holders_.push_back(holder);
+    binder_.hold(std::move(settings), keeper_.open(path), [holder](Result<HeldBackend> held) {
+      EXPECT_FALSE(std::exchange(holder->answered, true));
+      if (held) {
+        holder->held = std::move(*held);
+      }
+    });
+    return holder;
+  }
+
+  // Those who were told to, or all.
+  void hang_up(bool all) {
+    for (const auto& holder : holders_) {
+      if (holder->held && (all || holder->told)) {
+        holder->held.reset();
+        binder_.let_go(holder->tag);
+      }
+    }
+    std::erase_if(holders_, [](const auto& each) { return each->answered && !each->held; });
+  }
+
+  void open_or_close() {
+    const std::shared_ptr<fscache::OnlineBackend> online = binder_.find(draw_tag())->online();
+    if (online != nullptr && draw(3) > 0) {
+      files_.push_back(online);
+    } else {
+      files_.clear();
+    }
+  }
+
+  void check_promises() {
+    std::set<std::string> held;
+    for (const auto& holder : holders_) {
+      if (!holder->held) {
+        continue;
+      }
+      EXPECT_TRUE(held.insert(holder->tag).second) << "two hold " << holder->tag;
+      EXPECT_TRUE(holder->told || binder_.find(holder->tag)->online() == holder->held->online)
+          << holder->tag << " is not online, and its holder does not know";
+    }
+    std::set<std::string> used;
+    for (const CacheBinder::Status& status : binder_.status()) {
+      if (status.cache.state == CacheState::kActive) {
+        EXPECT_FALSE(keeper_.detached.contains(status.cache.tag)) << status.cache.tag;
+        EXPECT_TRUE(used.insert(status.path).second) << "two are in " << status.path;
+      }
+    }
+  }
+
+  // When nothing is under way any more.
+  void check_sentences() {
+    pass(seconds(15));
+    hang_up(false);
+    pass(seconds(15));
+    for (const CacheBinder::Status& status : binder_.status()) {
+      const bool is_fine = status.cache.state == CacheState::kActive;
+      EXPECT_EQ(is_fine, trouble_of(status.cache.tag).empty())
+          << status.cache.tag << ": " << trouble_of(status.cache.tag);
+    }
+  }
+
+  // Nothing of what happened keeps anybody away.
+  void check_all_may_be_held() {
+    files_.clear();
+    pass(seconds(15));
+    hang_up(true);
+    for (const char* tag : {"/one", "/two", "farm", "barn"}) {
+      (void)binder_.attach(tag);
+    }
+    pass(seconds(15));
+    for (const char* tag : {"/one", "/two", "farm", "barn"}) {
+      for (const char* other : {"/one", "/two"}) {
+        binder_.find(other)->withdraw([] {});
+      }
+      const auto holder = ask(tag, tag[0] == '/' ? tag : "/two");
+      pass(seconds(15));
+      EXPECT_TRUE(holder->held) << tag;
+      hang_up(true);
+    }
+  }
+
+  std::mt19937_64 random_;
+  std::vector<std::shared_ptr<Holder>> holders_;
+  std::vector<std::shared_ptr<fscache::OnlineBackend>> files_;
+};
+
+TEST_F(BusyDayTest, EverybodyGetsWhatIsHisAndNobodyTwice) {
+  for (int i = 1; i <= 3000 && !HasFailure(); ++i) {
+    SCOPED_TRACE(i);
+    act();
+    for (std::size_t steps = draw(12); steps > 0 && stepper_.step(); --steps) {
+    }
+    check_promises();
+    if (i % 50 == 0) {
+      check_sentences();
+    }
+    if (i % 500 == 0) {
+      check_all_may_be_held();
+    }
+  }
+  holders_.clear();
+  files_.clear();
 }
 
 }  // namespace

@@ -84,6 +84,11 @@ struct OpenFile {
 
 class CachesOnFake : public ::testing::Test {
  protected:
+  CachesOnFake() = default;
+
+  // Tasks run in an order drawn from it.
+  explicit CachesOnFake(std::uint64_t seed) : stepper_(seed) {}
+
   static constexpr std::uint64_t kFileBytes = 100 * cachefiles::kKilo;
   static constexpr std::uint64_t kPercentBytes = std::uint64_t{1} << 32U;  // of the disk
   static constexpr const char* kVolume = "larder,1,nfs,server,,%2fexport,0";
