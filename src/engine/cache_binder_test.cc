@@ -42,6 +42,7 @@ using std::chrono::seconds;
 using ::testing::ElementsAre;
 using ::testing::HasSubstr;
 using ::testing::IsEmpty;
+using ::testing::StartsWith;
 
 // A mount that waits for its cache.
 struct Waiting {
@@ -180,7 +181,8 @@ TEST_F(CacheBinderTest, HangingUpWithdrawsAndTheNextFindsItWarm) {
   hang_up(*first);
   EXPECT_EQ(state_of("farm"), CacheState::kWithdrawn);
   EXPECT_EQ(status_of("farm").holder, "");
-  EXPECT_THAT(trouble_of("farm"), HasSubstr("process 1 ended"));
+  binder_.expect("farm");
+  EXPECT_THAT(trouble_of("farm"), HasSubstr("process 1 ended")) << "also to a mount that comes now";
   stepper_.run();
   EXPECT_TRUE(is_gone("farm"));
   EXPECT_EQ(first->detached, 0) << "who hung up by himself need not be told";
@@ -387,6 +389,14 @@ TEST_F(CacheBinderTest, DetachingFreesTheDiskUntilItIsAttached) {
   EXPECT_EQ(trouble_of("farm"), "");
 }
 
+TEST_F(CacheBinderTest, WhoHasHungUpIsNotToldOfWhatComesLater) {
+  const auto first = hold("farm", "/disk");
+  hang_up(*first);
+  ASSERT_TRUE(binder_.detach("farm"));
+  EXPECT_EQ(first->detached, 0);
+  EXPECT_THAT(trouble_of("farm"), HasSubstr("`larder cache attach farm`"));
+}
+
 TEST_F(CacheBinderTest, WhatIsNotThereIsNeitherDetachedNorAttached) {
   EXPECT_EQ(binder_.detach("nobody").error().code(), Errc::kNotFound);
   EXPECT_THAT(binder_.detach("nobody").error().context(), HasSubstr("`larder status` shows"));
@@ -472,6 +482,15 @@ TEST_F(CacheBinderTest, TheNextEngineKeepsAwayWhatWasDetached) {
   EXPECT_TRUE(is_active("/disk"));
 }
 
+TEST_F(CacheBinderTest, ItIsDetachedBeforeItsBindHasBegun) {
+  const auto cut = start_hold("farm", "/disk");
+  ASSERT_TRUE(binder_.detach("farm"));
+  stepper_.run();
+  EXPECT_EQ(cut->refusal().code(), Errc::kBusy);
+  EXPECT_EQ(cut->detached, 1);
+  EXPECT_TRUE(is_empty("/disk")) << "the administrator may have taken the disk already";
+}
+
 // Before each call that a bind makes to the disk in turn.
 TEST_F(CacheBinderTest, ItIsDetachedWhileAChannelBindsIt) {
   std::uint64_t calls = 0;
@@ -488,7 +507,7 @@ TEST_F(CacheBinderTest, ItIsDetachedWhileAChannelBindsIt) {
     EXPECT_THAT(keeper_.detached, ElementsAre("farm"));
     EXPECT_EQ(status_of("farm").holder, "");
     EXPECT_FALSE(status_of("farm").being_bound);
-    EXPECT_THAT(trouble_of("farm"), HasSubstr("`larder cache attach farm`"));
+    EXPECT_THAT(trouble_of("farm"), StartsWith("the cache farm is detached"));
     stepper_.run();
     EXPECT_TRUE(is_gone("farm"));
     ASSERT_TRUE(binder_.attach("farm"));
@@ -539,8 +558,11 @@ TEST_F(CacheBinderTest, AnErrorOfItsDiskTakesItAway) {
   const auto early = hold("farm", "/disk");
   EXPECT_THAT(early->refusal().context(), HasSubstr("still open"))
       << "nothing of what failed is used again";
+  const auto second = start_hold("farm", "/disk");
+  pass(seconds(5));
+  EXPECT_FALSE(second->held) << "it may be closed soon";
   file = {};
-  const auto second = hold("farm", "/disk");
+  ASSERT_TRUE(becomes([&] { return second->held.has_value(); }));
   ASSERT_TRUE(second->is_held()) << second->refusal().message();
   EXPECT_TRUE(is_active("farm"));
   EXPECT_EQ(trouble_of("farm"), "");
@@ -604,7 +626,7 @@ TEST_F(CacheBinderTest, AMountDoesNotWaitForADiskThatDoesNotAnswer) {
   keeper_.answer(fail(Errc::kTimedOut, "its disk does not answer"));
   EXPECT_TRUE(status_of("/disk").being_bound) << "the keeper is there still";
   pass(seconds(11));
-  EXPECT_EQ(keeper_.asked, 2);
+  ASSERT_EQ(keeper_.asked, 2);
   keeper_.answer();
   stepper_.run();
   EXPECT_TRUE(is_active("/disk"));
