@@ -555,6 +555,7 @@ TEST_F(CacheBinderTest, AnErrorOfItsDiskTakesItAway) {
   EXPECT_EQ(hold("farm", "/disk")->refusal().code(), Errc::kBusy);
   faulty_.faults().set_hook(nullptr);
   ASSERT_TRUE(binder_.attach("farm"));
+  EXPECT_EQ(state_of("farm"), CacheState::kWithdrawn) << "the error is forgotten";
   const auto early = hold("farm", "/disk");
   EXPECT_THAT(early->refusal().context(), HasSubstr("still open"))
       << "nothing of what failed is used again";
@@ -566,6 +567,27 @@ TEST_F(CacheBinderTest, AnErrorOfItsDiskTakesItAway) {
   ASSERT_TRUE(second->is_held()) << second->refusal().message();
   EXPECT_TRUE(is_active("farm"));
   EXPECT_EQ(trouble_of("farm"), "");
+}
+
+TEST_F(CacheBinderTest, AMountsDirectoryIsTriedAgainUntilTheFilesOfItsErrorAreClosed) {
+  (void)name("/disk");
+  stepper_.run();
+  OpenFile file = open("/disk", "file");
+  ASSERT_TRUE(fill(file, "file"));
+  faulty_.faults().fail_all(FileCall::kSync, EIO);
+  ASSERT_TRUE(
+      becomes([&] { return state_of("/disk") == CacheState::kError; }, std::chrono::hours(2)));
+  faulty_.faults().set_hook(nullptr);
+  ASSERT_TRUE(binder_.attach("/disk"));
+  pass(seconds(60));
+  EXPECT_FALSE(is_active("/disk"));
+  EXPECT_THAT(trouble_of("/disk"), HasSubstr("still open"));
+  const auto mount = name("/disk");
+  EXPECT_TRUE(mount->ready && *mount->ready) << "who comes now does not wait for that";
+  file = {};
+  pass(seconds(30));
+  EXPECT_TRUE(is_active("/disk"));
+  EXPECT_EQ(trouble_of("/disk"), "");
 }
 
 // ---- Mounts name it by its directory.
