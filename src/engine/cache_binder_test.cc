@@ -22,7 +22,6 @@
 #include "base/error.h"
 #include "base/executor.h"
 #include "base/result.h"
-#include "cachefiles/cache.h"
 #include "cachefiles/cache_fixture_test.h"
 #include "cachefiles/space.h"
 #include "engine/cache_fixture_test.h"

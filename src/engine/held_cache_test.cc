@@ -21,9 +21,7 @@
 #include <fmt/format.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
-#include <sys/types.h>
 
-#include "base/error.h"
 #include "base/log.h"
 #include "base/result.h"
 #include "base/unique_fd.h"
@@ -57,7 +55,7 @@ using Kind = ChannelPacket::Kind;
 // The holder's end.
 class Channel {
  public:
-  Channel(CacheBinder& binder, handover::CacheKeeper& keeper, pid_t process)
+  Channel(CacheBinder& binder, handover::CacheKeeper& keeper, int process)
       : session_(open_cache_session(binder, keeper, {.pid = process, .uid = 0, .gid = 0},
                                     control::StatePusher(letters_, 1))) {}
 
@@ -109,7 +107,7 @@ class HeldCacheTest : public CachesOnFake {
 
   static constexpr std::uint64_t kPercentInodes = 1000;
 
-  ChannelPointer open_channel(pid_t process = 1) {
+  ChannelPointer open_channel(int process = 1) {
     return std::make_unique<Channel>(binder_, keeper_, process);
   }
 
@@ -145,7 +143,7 @@ class HeldCacheTest : public CachesOnFake {
 
   // All before bind.
   ChannelPointer prepare(const std::string& tag, const std::string& path,
-                         const std::vector<std::string>& settings = {}, pid_t process = 1) {
+                         const std::vector<std::string>& settings = {}, int process = 1) {
     ChannelPointer channel = open_channel(process);
     EXPECT_EQ(say(*channel, "dir " + path, keeper_.open(path)), "");
     EXPECT_EQ(say(*channel, "tag " + tag), "");
@@ -156,7 +154,7 @@ class HeldCacheTest : public CachesOnFake {
   }
 
   ChannelPointer hold(const std::string& tag, const std::string& path,
-                      const std::vector<std::string>& settings = {}, pid_t process = 1) {
+                      const std::vector<std::string>& settings = {}, int process = 1) {
     ChannelPointer channel = prepare(tag, path, settings, process);
     EXPECT_EQ(say(*channel, "bind"), "");
     return channel;
