@@ -38,6 +38,7 @@ TEST(ScoreTest, SizeCountsALittle) {
 
 std::vector<double> evenly(double youngest, double oldest) {
   std::vector<double> seconds;
+  seconds.reserve(100);
   for (int i = 0; i < 100; ++i) {
     seconds.push_back(youngest + (oldest - youngest) * i / 99);
   }
