@@ -104,13 +104,14 @@ class Life(DaemonCase):
 
     def test_graves_are_emptied(self):
         self.begin_daemon()
-        deep = self.cache / "graveyard" / "1234"
+        # Made elsewhere: at its start the daemon may look into the graveyard at any moment.
+        deep = self.directory / "1234"
         (deep / "deeper" / "deepest").mkdir(parents=True)
         for number in range(1000):
             (deep / f"file{number}").touch()
-        os.chown(deep, self.cache.stat().st_uid, -1)
-        for path in deep.rglob("*"):
+        for path in (deep, *deep.rglob("*")):
             os.chown(path, self.cache.stat().st_uid, -1)
+        deep.rename(self.cache / "graveyard" / "1234")
         self.engine.push()
         wait_until(lambda: not any((self.cache / "graveyard").iterdir()), 10, "the graveyard to be empty")
 
