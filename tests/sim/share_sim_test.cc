@@ -435,6 +435,9 @@ class Simulation {
     ++reads_checked_;
     log_debug("file {}: {} bytes read at {}, of {}, begun as {}", fileid(open), got.size(),
               range.offset, name_of_source(outcome), begun.order);
+    if (trouble_) {
+      writers_.note_trouble();  // it may have struck what was written since the step began
+    }
     writers_.check_read(fileid(open), begun.order, range, got);
     if ((begun.written || is_written(open) || writers_.wrote_since(fileid(open), begun.order)) &&
         was_there_since(history(open), begun.at, range, got)) {
