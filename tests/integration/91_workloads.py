@@ -32,7 +32,7 @@ _GIT = {"GIT_CONFIG_SYSTEM": "/dev/null", "GIT_AUTHOR_NAME": "A", "GIT_AUTHOR_EM
         "GIT_COMMITTER_DATE": "2001-02-03T04:05:06Z"}
 
 
-def do(*command, cwd=None, seconds=300):
+def do(*command, cwd=None, seconds=600):
     """Standard output; an exception that shows the errors if the command fails."""
     done = subprocess.run([*map(str, command)], cwd=cwd, env={**os.environ, "HOME": "/nonexistent", "LC_ALL": "C", **_GIT},
                           stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=seconds, check=False)
