@@ -445,11 +445,14 @@ TEST_F(ServerTest, OnlyRootMayGiveCommandsThatChangeSomething) {
   if (::geteuid() != 0) {
     GTEST_SKIP() << "needs root";
   }
-  start();
+  // Before there are threads: who forks beside them may take a lock along that nobody lets go.
+  std::array<int, 2> started{};
+  ASSERT_EQ(::pipe(started.data()), 0);
   const pid_t child = ::fork();
   if (child == 0) {
+    char go = 0;
     // Another user: may look, may not touch, and has a bounded share of the connections.
-    if (::setuid(65534) != 0) {
+    if (::read(started[0], &go, 1) != 1 || ::setuid(65534) != 0) {
       ::_exit(9);
     }
     const bool looks = ask_server({"status"}).has_value();
@@ -462,6 +465,10 @@ TEST_F(ServerTest, OnlyRootMayGiveCommandsThatChangeSomething) {
     }
     ::_exit(looks && refused && ask_server({"status"}) ? 0 : 1);
   }
+  start();
+  EXPECT_EQ(::write(started[1], "g", 1), 1);
+  ::close(started[0]);
+  ::close(started[1]);
   int status = 0;
   ASSERT_EQ(::waitpid(child, &status, 0), child);
   EXPECT_EQ(status, 0);
