@@ -133,6 +133,7 @@ bool Space::wants_culling() const {
 void Space::set_limits(const Limits& limits) {
   const MutexLock lock(mutex_);
   limits_ = limits;
+  refused_ = 0;
 }
 
 std::uint64_t Space::limit_bytes() const {

@@ -69,6 +69,15 @@ TEST_F(SpaceTest, AndHoweverSmallTheCacheIsAgainstAPiece) {
   EXPECT_TRUE(space.reserve(kMega));
 }
 
+// What found no room was refused by another size.
+TEST_F(SpaceTest, ANewSizeBeginsAnew) {
+  Space space(limits(10, 7, 3));
+  begin(space, 60 * kMega);
+  ASSERT_FALSE(space.reserve(50 * kMega));
+  space.set_limits({20 * kMega, {10, 7, 3}, {10, 7, 3}});
+  EXPECT_EQ(space.to_free().bytes, 42 * kMega);
+}
+
 TEST_F(SpaceTest, WhatCannotFitAtAllIsNoReason) {
   Space space(limits(10, 7, 3));
   begin(space, 50 * kMega);
