@@ -3,6 +3,7 @@
 from harness import larder, loopfs, trees
 from harness.cachefilesd import Cachefilesd
 from harness.held_case import TaggedCase
+from harness.load import Load
 from harness.processes import wait_until
 
 _KIB = 1 << 10
@@ -38,6 +39,9 @@ class DaemonCase(TaggedCase):
     def resize(self, size):
         self.daemon.write_config(f"dir {self.place}", f"tag {self.tag}", f"size {size}")
         self.daemon.reload()
+
+    def begin_load(self, names, pause=0):
+        return self.begin(Load(self.export, self.mounted, names, pause))
 
     def read_file(self, name):
         self.assertEqual(self.read(name), (self.export / name).read_bytes(), name)

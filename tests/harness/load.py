@@ -1,4 +1,4 @@
-"""Load: readers of a mount who look whether every byte is right."""
+"""Load: readers of a mount who look whether every byte is right; and what they may read."""
 
 import itertools
 import os
@@ -6,33 +6,41 @@ import random
 import threading
 import time
 
+READERS = 4
+
+
+def in_turn(names):
+    """For each reader a part of the names, again and again."""
+    return [itertools.cycle(names[number::READERS]) for number in range(READERS)]
+
+
+def by_chance(seed, pick):
+    """For each reader what `pick` takes, given a source of chance."""
+    def picked(chance):
+        while True:
+            yield pick(chance)
+
+    return [picked(random.Random(f"{seed} {number}")) for number in range(READERS)]
+
+
+def any_of(names, hot=()):
+    """Most of it of `hot`, if there are such."""
+    return lambda chance: chance.choice(hot if hot and chance.random() < 0.7 else names)
+
 
 class Load:
-    """Four readers of a mount; what they find wrong is in `problems`.
+    """A reader for each of `names`, which yield what he reads; what they find wrong is in `problems`."""
 
-    Each takes what chance says, most of it of `hot`; or, `in_turn`, a quarter of the names again and again.
-    """
-
-    def __init__(self, case, names, hot=(), pause=0, in_turn=False):
-        self._case = case
-        self._names = names
-        self._hot = hot
+    def __init__(self, export, mounted, names, pause=0):
+        self._export = export
+        self._mounted = mounted
         self._pause = pause
         self._over = threading.Event()
         self.problems = []
         self.reads = 0
-        pick = random.Random(case.seed)
-        self._threads = [threading.Thread(target=self._run, args=(
-            itertools.cycle(names[number::4]) if in_turn else self._by_chance(pick.random()),))
-                         for number in range(4)]
+        self._threads = [threading.Thread(target=self._run, args=(each,)) for each in names]
         for thread in self._threads:
             thread.start()
-
-    def _by_chance(self, seed):
-        pick = random.Random(seed)
-        while True:
-            hot = self._hot and pick.random() < 0.7
-            yield pick.choice(self._hot if hot else self._names)
 
     def stop(self):
         self._over.set()
@@ -43,11 +51,11 @@ class Load:
         while not self._over.is_set():
             name = next(names)
             try:
-                with open(self._case.mounted / name, "rb") as file:
-                    # What was just read is not to stay in the kernel's memory for the next reader.
+                with open(self._mounted / name, "rb") as file:
                     content = file.read()
+                    # The next reader is to come to the engine, or to the cache's file.
                     os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
-                if content != (self._case.export / name).read_bytes():
+                if content != (self._export / name).read_bytes():
                     self.problems.append(f"{name}: wrong bytes")
             except OSError as error:
                 self.problems.append(f"{name}: {error}")

@@ -14,7 +14,7 @@ from harness import larder, paths, trees
 from harness.cachefilesd import Cachefilesd
 from harness.case import Case, main
 from harness.daemon_case import DaemonCase
-from harness.load import Load
+from harness.load import any_of, by_chance
 from harness.processes import cpu_seconds, descendants, is_running, wait_until
 
 _MIB = 1 << 20
@@ -51,7 +51,7 @@ class Life(DaemonCase):
         """Every byte is right meanwhile, and the cache is warm when it is back."""
         self.start_daemon()
         self.read_until_warm()
-        load = self.begin(Load(self, self.names))
+        load = self.begin_load(by_chance(self.seed, any_of(self.names)))
         for _ in range(5):
             time.sleep(0.5)
             self.daemon.kill()

@@ -11,7 +11,7 @@ sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
 from harness import larder, loopfs, trees
 from harness.case import main
 from harness.daemon_case import DaemonCase
-from harness.load import Load
+from harness.load import any_of, by_chance, in_turn
 from harness.processes import Footprint, wait_until
 
 _KIB = 1 << 10
@@ -49,7 +49,7 @@ class HotSet(DaemonCase):
         self.assert_accounts_are_right()
 
     def read_for(self, seconds):
-        load = self.begin(Load(self, self.names, hot=self.names[:self.HOT], pause=0.1))
+        load = self.begin_load(by_chance(self.seed, any_of(self.names, hot=self.names[:self.HOT])), pause=0.1)
         end = time.monotonic() + seconds
         while time.monotonic() < end:
             self.assertLessEqual(self.cache()["used_bytes"], self.LIMIT)
@@ -95,7 +95,7 @@ class Crowd(DaemonCase):
     def test_readers_in_a_hurry_do_not_freeze_the_cache(self):
         """All that it holds was closed less than 10 s ago: it takes new files all the same."""
         self.start_daemon()
-        load = self.begin(Load(self, self.names, in_turn=True))
+        load = self.begin_load(in_turn(self.names))
         fill = 64 * _MIB // self.FILE_BYTES
 
         def has_changed():
@@ -112,7 +112,7 @@ class Crowd(DaemonCase):
     def test_a_cache_with_room_keeps_what_was_closed(self):
         names = self.names[:200]
         self.start_daemon()
-        load = self.begin(Load(self, names, in_turn=True))
+        load = self.begin_load(in_turn(names))
         wait_until(lambda: load.reads > 4 * len(names), 60, "all to be read again and again")
         load.stop()
         self.assertEqual(load.problems, [])

@@ -5,13 +5,12 @@ Import this only after entry.prepare().
 
 import contextlib
 import os
-import pathlib
 import random
-import threading
 import time
 
 from harness import processes, trees
 from harness.cachefilesd import Cachefilesd
+from harness.load import Load, by_chance
 from harness.processes import Footprint, wait_until
 
 _KIB, _MIB = 1 << 10, 1 << 20
@@ -19,7 +18,6 @@ _SIZE_BYTES = 64 * _MIB      # of the cache
 _DISK_BYTES = 1024 * _MIB
 # About six times as much: most are small, most bytes are in large ones.
 _FILES = ((1500, 1, 64 * _KIB), (250, 64 * _KIB, _MIB), (20, 8 * _MIB, 14 * _MIB))
-_READERS = 4
 _LOOK_SECONDS = 0.2
 _LIFE_SECONDS = (8, 25)      # of a daemon
 _GRAVE_DIRECTORIES = 50
@@ -34,37 +32,8 @@ _MOST_WRONG_BYTES = 512 * _KIB  # of the accounts
 _MORE_DISK_BYTES = _MIB         # of a filesystem that frees a little later than unlink(2) returns
 
 
-class Readers:
-    """They read what chance says, some files much more often than others, and compare every byte."""
-
-    def __init__(self, export, mounted, names, seed):
-        self._export, self._mounted, self._names = export, mounted, names
-        self._over = threading.Event()
-        self.problems = []
-        self.reads = 0
-        self._threads = [threading.Thread(target=self._run, args=(random.Random(f"{seed} {number}"),))
-                         for number in range(_READERS)]
-        for thread in self._threads:
-            thread.start()
-
-    def stop(self):
-        self._over.set()
-        for thread in self._threads:
-            thread.join()
-
-    def _run(self, chance):
-        while not self._over.is_set():
-            name = self._names[int(len(self._names) * chance.random() ** 2)]
-            try:
-                with open(self._mounted / name, "rb") as file:
-                    content = file.read()
-                    # The next reader is to come to the engine, or to the cache's file.
-                    os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
-                if content != (self._export / name).read_bytes():
-                    self.problems.append(f"{name}: wrong bytes")
-            except OSError as error:
-                self.problems.append(f"{name}: {error}")
-            self.reads += 1
+def _some_more_often(names):
+    return lambda chance: names[int(len(names) * chance.random() ** 2)]
 
 
 class CulledCache:
@@ -95,7 +64,8 @@ class CulledCache:
         rests = []
         for step in range(self.steps):
             self.wait_until_active()
-            self.read(Readers(self.export, mounted, names, f"{self.seed} {step}"), self.seconds / self.steps)
+            readers = Load(self.export, mounted, by_chance(f"{self.seed} {step}", _some_more_often(names)))
+            self.read(readers, self.seconds / self.steps)
             rests.append(self.rest(f"culled: {step + 1} of {self.steps} parts read"))
             self.compare(rests[0], rests[-1])
         print(f"  culled: {self.culled} objects culled, the daemon killed {self.kills} times, {self.graves} graves")
