@@ -185,13 +185,13 @@ Result<std::vector<Result<std::uint64_t>>> CacheFanOut::cull_names(
   return outcomes;
 }
 
-Result<std::uint64_t> CacheFanOut::cull_name(const Place& place, const std::string& name) {
+Result<std::uint64_t> CacheFanOut::cull_name(const Place& place, std::string_view name) {
   if (!is_data_file(name)) {
     return fail(Errc::kInvalid, fmt::format("{} is no name of an object", name));
   }
   const std::optional<InUse::Claim> claim = place.volume.in_use().claim_unused(name);
   if (!claim) {
-    return fail(Errc::kBusy, name);
+    return fail(Errc::kBusy, std::string(name));
   }
   return TRY(remove_claimed(place, name)).bytes;
 }

@@ -88,7 +88,7 @@ class CacheFanOut final : public culling::FanOut {
   [[nodiscard]] Result<Place> open_place(std::size_t directory, std::size_t count);
   [[nodiscard]] Result<culling::Freed> cull_one(const Place& place,
                                                 const culling::Candidate& object);
-  [[nodiscard]] Result<std::uint64_t> cull_name(const Place& place, const std::string& name);
+  [[nodiscard]] Result<std::uint64_t> cull_name(const Place& place, std::string_view name);
   // By the holder of the claim.
   [[nodiscard]] Result<culling::Freed> remove_claimed(const Place& place, std::string_view name);
   [[nodiscard]] Result<Tally> tally(std::size_t directory, culling::LargeObjects& large,

@@ -192,12 +192,12 @@ void CacheTree::expect(std::span<const std::size_t> directories) {
 
 Result<> CacheTree::list(std::size_t directory,
                          const std::function<bool(culling::Candidate&&)>& visit) {
-  if (auto listed = readahead_.take(directory, [this] { return keep_going(); })) {
-    listed_[directory] = expected_;
-    Listing listing = TRY(std::move(*listed));
+  auto ahead = readahead_.take(directory, [this] { return keep_going(); });
+  listed_[directory] = ahead ? expected_ : clock_.now();
+  if (ahead) {
+    Listing listing = TRY(std::move(*ahead));
     return show(directory, std::move(listing), visit);
   }
-  listed_[directory] = clock_.now();
   const std::shared_ptr<os::Directory> listed = TRY(opened(directory));
   if (listed == nullptr) {
     return {};

@@ -299,13 +299,12 @@ Result<> Rotation::Slice::cull_samples(Samples chosen, Samples next, std::uint64
   rotation_.cursor_ = next.begin;
   for (const std::size_t directory : directories_of(chosen)) {
     if (!may_go_on()) {
-      rotation_.cursor_ = chosen.begin;  // nothing of them was culled
-      return {};
+      break;
     }
     TRY(list(directory, large_from));
   }
   if (outcome_.stopped) {
-    rotation_.cursor_ = chosen.begin;
+    rotation_.cursor_ = chosen.begin;  // nothing of them was culled
     return {};
   }
   fan_out_.expect(directories_of(next));

@@ -141,6 +141,17 @@ class HeldCacheTest : public CachesOnFake {
     EXPECT_THAT(answer.text, HasSubstr(words)) << packet;
   }
 
+  // One whose bind waits for the keeper.
+  ChannelPointer begin_bind() {
+    keeper_.silent = true;
+    ChannelPointer channel = open_channel();
+    EXPECT_EQ(say(*channel, "dir /disk"), "");
+    channel->packets().clear();
+    channel->send("bind");
+    stepper_.run();
+    return channel;
+  }
+
   // All before bind.
   ChannelPointer prepare(const std::string& tag, const std::string& path,
                          const std::vector<std::string>& settings = {}, int process = 1) {
@@ -236,12 +247,7 @@ TEST_F(HeldCacheTest, AfterBindItsPlaceAndNameStay) {
 }
 
 TEST_F(HeldCacheTest, WhileItIsBoundNothingElseBegins) {
-  keeper_.silent = true;
-  const auto channel = open_channel();
-  EXPECT_EQ(say(*channel, "dir /disk"), "");
-  channel->packets().clear();
-  channel->send("bind");
-  stepper_.run();
+  const auto channel = begin_bind();
   EXPECT_THAT(channel->packets(), IsEmpty());
   expect_refused(*channel, "bind", EBUSY, "bound already");
   expect_refused(*channel, "tag farm", EEXIST, "begin anew");
@@ -264,12 +270,7 @@ TEST_F(HeldCacheTest, ABindThatFailedMayBeTriedAgain) {
 }
 
 TEST_F(HeldCacheTest, WhatTheKeeperRefusesIsSaid) {
-  keeper_.silent = true;
-  const auto channel = open_channel();
-  EXPECT_EQ(say(*channel, "dir /disk"), "");
-  channel->packets().clear();
-  channel->send("bind");
-  stepper_.run();
+  const auto channel = begin_bind();
   keeper_.answer(fail_errno(EACCES, "no mount names /disk as its cache"));
   stepper_.run();
   ASSERT_EQ(channel->packets().size(), 1U);
@@ -554,11 +555,7 @@ TEST_F(HeldCacheTest, HangingUpInTheMiddleOfABindLeavesNothingOnline) {
 }
 
 TEST_F(HeldCacheTest, HangingUpWhileTheKeeperOpensTheDirectory) {
-  keeper_.silent = true;
-  const auto channel = open_channel();
-  EXPECT_EQ(say(*channel, "dir /disk"), "");
-  channel->send("bind");
-  stepper_.run();
+  const auto channel = begin_bind();
   channel->hang_up();
   stepper_.run();
   keeper_.answer();
