@@ -117,7 +117,7 @@ class Space {
   std::uint64_t objects_ GUARDED_BY(mutex_) = 0;
   std::uint64_t ceiling_ GUARDED_BY(mutex_) = UINT64_MAX;
   std::uint64_t near_ GUARDED_BY(mutex_) = UINT64_MAX;
-  std::uint64_t refused_ GUARDED_BY(mutex_) = 0;  // bytes that found no room, of late
+  std::uint64_t refused_ GUARDED_BY(mutex_) = 0;      // bytes that found no room, of late
   std::int64_t since_statfs_ GUARDED_BY(mutex_) = 0;  // bytes taken since the filesystem was asked
   os::FilesystemSpace filesystem_ GUARDED_BY(mutex_);
   bool exact_ GUARDED_BY(mutex_) = false;
