@@ -8,7 +8,6 @@
 #include <chrono>
 #include <cstddef>
 #include <cstdint>
-#include <deque>
 #include <functional>
 #include <memory>
 #include <optional>
@@ -20,6 +19,7 @@
 #include "base/error.h"
 #include "base/executor.h"
 #include "base/gate.h"
+#include "base/linger_list.h"
 #include "base/mutex.h"
 #include "base/result.h"
 #include "base/thread_annotations.h"
@@ -245,10 +245,11 @@ class Filesystem final : public Handler {
                      std::move_only_function<void()> done);
   void sample_backing(const netfs::Version& version);
   void close_node(std::uint64_t nodeid);
-  void linger(std::uint64_t nodeid, std::uint64_t round) EXCLUDES(mutex_);
+  void linger(std::uint64_t nodeid) EXCLUDES(mutex_);
+  void end_lingering_later(Duration delay);
   void end_lingering() EXCLUDES(mutex_);
   // False: it was let go before, or is open again.
-  bool let_backing_go(std::uint64_t nodeid, std::uint64_t round);
+  bool let_backing_go(std::uint64_t nodeid);
   bool give_room() EXCLUDES(mutex_);
   // What a node held that the kernel has forgotten; null: nothing.
   void give_back(std::unique_ptr<NodeOpen> gone) EXCLUDES(mutex_);
@@ -258,13 +259,6 @@ class Filesystem final : public Handler {
   void fill_directory(const RequestRef& request, const HandleRef& handle);
 
   class Notices;
-
-  // A backing file that stays registered for a moment after its last close.
-  struct Lingering {
-    std::uint64_t nodeid;
-    std::uint64_t round;
-    MonotonicTime until;
-  };
 
   const std::uint32_t mount_id_;
   netfs::Share& share_;
@@ -291,7 +285,10 @@ class Filesystem final : public Handler {
 
   mutable Mutex mutex_{LockRank::kNode};
   std::uint64_t backing_ids_ GUARDED_BY(mutex_) = 0;
-  std::deque<Lingering> lingering_ GUARDED_BY(mutex_);  // in the order in which they were closed
+  // Nodes whose backing file stays registered for a moment after its last close. Some are open
+  // again.
+  LingerList<std::uint64_t> lingering_ GUARDED_BY(mutex_);
+  bool linger_timer_set_ GUARDED_BY(mutex_) = false;
   std::string passthrough_trouble_ GUARDED_BY(mutex_);
 };
 

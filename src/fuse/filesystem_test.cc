@@ -283,6 +283,23 @@ TEST_F(FilesystemTest, ABackingFileThatNobodyHasOpenMakesRoom) {
   close(node, again);
 }
 
+// However often it was closed in that time, it is one of those that can be given.
+TEST_F(FilesystemTest, ABackingFileThatIsOpenedAgainAndAgainMakesRoom) {
+  const std::uint64_t node = fill_large();
+  fake_.server.add_file("other", pattern(kLarge, 3));
+  for (int times = 0; times < 100; ++times) {
+    close(node, open(node));
+  }
+  ASSERT_EQ(fake_.registrar.files.size(), 1U);
+  fake_.disk.full = true;
+  const std::uint64_t other = lookup("other").nodeid;
+  const OpenOut opened = open(other);
+  EXPECT_EQ(read(other, opened), pattern(kLarge, 3));
+  fake_.stepper.run();
+  EXPECT_THAT(fake_.registrar.files, IsEmpty());
+  close(other, opened);
+}
+
 TEST_F(FilesystemTest, ADiskThatFailsUnderPassthroughIsLeftByTheNextOpens) {
   const std::uint64_t node = fill_large();
   const OpenOut held = open(node);

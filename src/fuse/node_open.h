@@ -47,7 +47,6 @@ struct NodeOpen {
   netfs::VersionRef version;
   std::int32_t backing_id = 0;     // also kept for a while after the last close
   netfs::PassthroughHoldRef hold;  // of the version, as long as there is a backing id
-  std::uint64_t closed_round = 0;  // tells the timer of one close from that of a later one
 };
 
 }  // namespace larder::fuse

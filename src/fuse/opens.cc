@@ -32,7 +32,6 @@
 #include "netfs/coherency.h"
 #include "netfs/held_versions.h"
 #include "netfs/inode.h"
-#include "netfs/recent_files.h"
 #include "netfs/share.h"
 #include "netfs/version.h"
 
@@ -496,7 +495,7 @@ void Filesystem::release(const RequestRef& request) {
 
 void Filesystem::close_node(std::uint64_t nodeid) {
   std::shared_ptr<netfs::File> closed;
-  std::uint64_t linger_round = 0;
+  bool lingers = false;
   nodes_.with_node(nodeid, [&](handover::NodeRecord&, NodeOpen& open) {
     if (open.handles == 0) {
       return;
@@ -509,7 +508,7 @@ void Filesystem::close_node(std::uint64_t nodeid) {
     open.mode = OpenMode::kClosed;
     if (open.backing_id != 0) {
       open.hold->note_closed();
-      linger_round = ++open.closed_round;
+      lingers = true;
     } else {
       open.version = nullptr;
     }
@@ -517,17 +516,25 @@ void Filesystem::close_node(std::uint64_t nodeid) {
   if (closed != nullptr) {
     share_.closed(closed);
   }
-  if (linger_round != 0) {
-    linger(nodeid, linger_round);
+  if (lingers) {
+    linger(nodeid);
   }
 }
 
-void Filesystem::linger(std::uint64_t nodeid, std::uint64_t round) {
+void Filesystem::linger(std::uint64_t nodeid) {
+  bool set_timer = false;
   {
     const MutexLock lock(mutex_);
-    lingering_.push_back({nodeid, round, executor_.clock().now() + kBackingLinger});
+    lingering_.add(nodeid, executor_.clock().now() + kBackingLinger);
+    set_timer = !std::exchange(linger_timer_set_, true);
   }
-  executor_.timers().schedule(kBackingLinger, [this, weak = std::weak_ptr<Gate>(timers_)] {
+  if (set_timer) {
+    end_lingering_later(kBackingLinger);
+  }
+}
+
+void Filesystem::end_lingering_later(Duration delay) {
+  executor_.timers().schedule(delay, [this, weak = std::weak_ptr<Gate>(timers_)] {
     const auto gate = weak.lock();
     if (const Gate::Pass pass = gate ? gate->enter() : Gate::Pass()) {
       end_lingering();
@@ -536,43 +543,43 @@ void Filesystem::linger(std::uint64_t nodeid, std::uint64_t round) {
 }
 
 void Filesystem::end_lingering() {
-  std::vector<Lingering> over;
+  std::vector<std::uint64_t> over;
+  std::optional<Duration> again;
   {
     const MutexLock lock(mutex_);
     const MonotonicTime now = executor_.clock().now();
-    while (!lingering_.empty() && lingering_.front().until <= now) {
-      over.push_back(lingering_.front());
-      lingering_.pop_front();
-    }
+    over = lingering_.take_over(now);
+    again = lingering_.next_look(now);
+    linger_timer_set_ = again.has_value();
   }
-  for (const Lingering& one : over) {
-    let_backing_go(one.nodeid, one.round);
+  for (const std::uint64_t nodeid : over) {
+    let_backing_go(nodeid);
+  }
+  if (again) {
+    end_lingering_later(*again);
   }
 }
 
 // The cache is pressed: some before their time.
 bool Filesystem::give_room() {
-  std::vector<Lingering> given;
+  std::vector<std::uint64_t> given;
   {
     const MutexLock lock(mutex_);
-    const auto end =
-        lingering_.begin() + static_cast<std::ptrdiff_t>(netfs::part_to_give(lingering_.size()));
-    given.assign(lingering_.begin(), end);
-    lingering_.erase(lingering_.begin(), end);
+    given = lingering_.take_part();
   }
   bool any = false;
-  for (const Lingering& one : given) {
-    any = let_backing_go(one.nodeid, one.round) || any;
+  for (const std::uint64_t nodeid : given) {
+    any = let_backing_go(nodeid) || any;
   }
   return any;
 }
 
-bool Filesystem::let_backing_go(std::uint64_t nodeid, std::uint64_t round) {
+bool Filesystem::let_backing_go(std::uint64_t nodeid) {
   std::int32_t backing_id = 0;
   netfs::VersionRef version;
   netfs::PassthroughHoldRef hold;
   nodes_.with_node(nodeid, [&](handover::NodeRecord&, NodeOpen& open) {
-    if (open.mode == OpenMode::kClosed && !open.deciding && open.closed_round == round) {
+    if (open.mode == OpenMode::kClosed && !open.deciding) {
       backing_id = std::exchange(open.backing_id, 0);
       version = std::move(open.version);
       open.version = nullptr;

@@ -1,14 +1,15 @@
 #include "netfs/recent_files.h"
 
 #include <chrono>
-#include <cstddef>
 #include <memory>
+#include <optional>
 #include <utility>
 #include <vector>
 
 #include "base/clock.h"
 #include "base/executor.h"
 #include "base/gate.h"
+#include "base/linger_list.h"
 #include "base/mutex.h"
 #include "netfs/file.h"
 #include "netfs/share_context.h"
@@ -16,7 +17,7 @@
 namespace larder::netfs {
 
 void RecentFiles::add(std::shared_ptr<File> file) {
-  std::shared_ptr<File> dropped;
+  std::optional<std::shared_ptr<File>> dropped;
   bool set_timer = false;
   bool first = false;
   {
@@ -25,16 +26,9 @@ void RecentFiles::add(std::shared_ptr<File> file) {
       return;
     }
     first = !std::exchange(asked_, true);
-    const File* const key = file.get();
-    const MonotonicTime until = share_->executor.clock().now() + kTime;
-    if (const auto place = places_.find(key); place != places_.end()) {
-      place->second->until = until;
-      files_.splice(files_.end(), files_, place->second);
-    } else {
-      places_[key] = files_.insert(files_.end(), {std::move(file), until});
-    }
+    files_.add(file, share_->executor.clock().now() + kTime);
     if (files_.size() > kMost) {
-      dropped = take_first();
+      dropped = files_.take_first();
     }
     set_timer = !std::exchange(timer_set_, true);
   }
@@ -46,22 +40,9 @@ void RecentFiles::add(std::shared_ptr<File> file) {
   }
 }
 
-std::shared_ptr<File> RecentFiles::take_first() {
-  std::shared_ptr<File> first = std::move(files_.front().file);
-  files_.pop_front();
-  places_.erase(first.get());
-  return first;
-}
-
 std::vector<std::shared_ptr<File>> RecentFiles::take_part() {
   const MutexLock lock(mutex_);
-  const std::size_t count = part_to_give(files_.size());
-  std::vector<std::shared_ptr<File>> taken;
-  taken.reserve(count);
-  while (taken.size() < count) {
-    taken.push_back(take_first());
-  }
-  return taken;
+  return files_.take_part();
 }
 
 bool RecentFiles::give_room() {
@@ -95,27 +76,25 @@ void RecentFiles::let_go_later(Duration delay) {
 
 void RecentFiles::let_go_of_old() {
   std::vector<std::shared_ptr<File>> dropped;
-  bool set_timer = false;
+  std::optional<Duration> again;
   {
     const MutexLock lock(mutex_);
     const MonotonicTime now = share_->executor.clock().now();
-    while (!files_.empty() && files_.front().until <= now) {
-      dropped.push_back(take_first());
-    }
-    timer_set_ = set_timer = !files_.empty() && !closed_;
+    dropped = files_.take_over(now);
+    again = files_.next_look(now);
+    timer_set_ = again.has_value();
   }
-  if (set_timer) {
-    let_go_later(std::chrono::seconds(1));
+  if (again) {
+    let_go_later(*again);
   }
 }
 
 void RecentFiles::close() {
-  List files;
+  LingerList<std::shared_ptr<File>> files;
   gate_.close_and_wait();
   const MutexLock lock(mutex_);
   closed_ = true;
-  places_.clear();
-  files.swap(files_);
+  std::swap(files, files_);
 }
 
 }  // namespace larder::netfs

@@ -4,16 +4,14 @@
 // closed longest ago are let go before their time; and the front end does the same.
 #pragma once
 
-#include <algorithm>
 #include <chrono>
 #include <cstddef>
-#include <list>
 #include <memory>
-#include <unordered_map>
 #include <vector>
 
 #include "base/clock.h"
 #include "base/gate.h"
+#include "base/linger_list.h"
 #include "base/mutex.h"
 #include "base/thread_annotations.h"
 #include "fscache/cache.h"
@@ -21,14 +19,6 @@
 #include "netfs/share_context.h"
 
 namespace larder::netfs {
-
-// How many of so many files are let go each time that room is asked for: a few, so that what is
-// opened again keeps its object if that is enough.
-[[nodiscard]] constexpr std::size_t part_to_give(std::size_t files) {
-  constexpr std::size_t kPart = 8;
-  constexpr std::size_t kLeast = 8;
-  return std::min(files, std::max(kLeast, files / kPart));
-}
 
 // Threads: any. Life: shared by its share and by its timer; close() before the share goes.
 class RecentFiles final : public fscache::RoomGiver,
@@ -47,15 +37,6 @@ class RecentFiles final : public fscache::RoomGiver,
   void close() EXCLUDES(mutex_);
 
  private:
-  struct Recent {
-    std::shared_ptr<File> file;
-    MonotonicTime until;
-  };
-
-  using List = std::list<Recent>;
-
-  // The one that was closed longest ago.
-  [[nodiscard]] std::shared_ptr<File> take_first() REQUIRES(mutex_);
   [[nodiscard]] std::vector<std::shared_ptr<File>> take_part() EXCLUDES(mutex_);
   void let_go_later(Duration delay);
   void let_go_of_old() EXCLUDES(mutex_);
@@ -63,8 +44,7 @@ class RecentFiles final : public fscache::RoomGiver,
   const std::shared_ptr<ShareContext> share_;
   Gate gate_;  // who lets go of some is inside
   Mutex mutex_{LockRank::kInode};
-  List files_ GUARDED_BY(mutex_);  // in the order in which they were closed
-  std::unordered_map<const File*, List::iterator> places_ GUARDED_BY(mutex_);
+  LingerList<std::shared_ptr<File>> files_ GUARDED_BY(mutex_);  // some are open again
   bool asked_ GUARDED_BY(mutex_) = false;  // the cache knows us: there was something to give
   bool timer_set_ GUARDED_BY(mutex_) = false;
   bool closed_ GUARDED_BY(mutex_) = false;

@@ -3,6 +3,7 @@
 
 #include <chrono>
 #include <cstddef>
+#include <memory>
 #include <string>
 #include <utility>
 #include <vector>
@@ -11,7 +12,9 @@
 #include <gtest/gtest.h>
 
 #include "base/bytes.h"
+#include "base/linger_list.h"
 #include "base/result.h"
+#include "netfs/file.h"
 #include "netfs/inode.h"
 #include "netfs/share.h"
 #include "netfs/share_fixture_test.h"
@@ -23,11 +26,8 @@ namespace {
 constexpr std::size_t kRecent = 200;
 constexpr std::size_t kRecentSize = 20'000;
 
-TEST(PartToGiveTest, IsAFewOfMany) {
-  EXPECT_EQ(part_to_give(0), 0U);
-  EXPECT_EQ(part_to_give(5), 5U);
-  EXPECT_EQ(part_to_give(50), 8U);
-  EXPECT_EQ(part_to_give(RecentFiles::kMost), 256U);
+constexpr std::size_t part_to_give(std::size_t files) {
+  return LingerList<std::shared_ptr<File>>::part_of(files);
 }
 
 class RecentFilesTest : public ShareTest {
