@@ -35,7 +35,8 @@ class LingerList {
   // In how long to take_over() again; nullopt: there is nothing.
   [[nodiscard]] std::optional<Duration> next_look(MonotonicTime now) const {
     constexpr Duration kLeast = std::chrono::milliseconds(500);  // one look for many
-    return order_.empty() ? std::nullopt : std::optional(std::max(order_.front().until - now, kLeast));
+    return order_.empty() ? std::nullopt
+                          : std::optional(std::max(order_.front().until - now, kLeast));
   }
 
   // The one unused longest; nullopt: none.

@@ -15,7 +15,9 @@ namespace {
 using ::testing::ElementsAre;
 using ::testing::IsEmpty;
 
-MonotonicTime at(int seconds) { return MonotonicTime() + std::chrono::seconds(seconds); }
+MonotonicTime at(int seconds) {
+  return MonotonicTime() + std::chrono::seconds(seconds);
+}
 
 TEST(LingerListTest, WhatIsUsedAgainIsHereOnceAndLast) {
   LingerList<int> list;
