@@ -12,7 +12,7 @@ import time
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
 
-from harness import larder, paths, processes, rpc_proxy, trees
+from harness import files, larder, paths, processes, rpc_proxy, trees
 from harness.case import main
 from harness.ganesha import Export
 from harness.job import Job
@@ -361,7 +361,7 @@ class HardOverALink(OverALink):
     def test_what_is_cached_and_fresh_is_read_meanwhile(self):
         for number, kind in enumerate(_OUTAGES):
             let_pages_go(self.mounted / "cached")
-            with self.subTest(kind), self.outage(kind):
+            with self.subTest(kind), files.remembered(self.mounted / "cached"), self.outage(kind):
                 waiting = Job("reading", self.read, f"new{number}")
                 reading = Job("reading what is cached", self.read, "cached")
                 self.assertTrue(reading.result(5) == self.content, "the bytes differ")
