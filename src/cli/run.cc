@@ -35,6 +35,7 @@ namespace {
 
 constexpr int kExitFailed = 1;
 constexpr int kExitUsage = 2;
+constexpr int kExitServed = 3;     // a keeper runs already: to try again is no use
 constexpr int kHelperFailed = 32;  // as mount(8) documents it
 constexpr int kHelperUsage = 1;
 constexpr std::chrono::seconds kPatience{30};
@@ -329,7 +330,9 @@ int run_commands(int argc, char** argv, const Serve& serve) {
     return app.exit(error) == 0 ? 0 : kExitUsage;
   }
   const Result<> settled = settle_runtime_directory(arguments.keeper);
-  return finish("larder", settled ? action(arguments, serve) : settled, kExitFailed);
+  const Result<> done = settled ? action(arguments, serve) : settled;
+  const bool served = action == do_serve && !done && done.error().code() == Errc::kBusy;
+  return finish("larder", done, served ? kExitServed : kExitFailed);
 }
 
 // mount.larder SOURCE DIR [-sfnv] [-N namespace] [-o options] [-t type]

@@ -72,6 +72,13 @@ class Busy(CommandCase):
         self.mount()
         self.assertTrue(self.read("large") == self.content)
 
+    def test_a_second_serve_has_a_status_of_its_own(self):
+        """By which a service manager knows that to start it again is no use."""
+        with self.assertRaises(larder.Refused) as raised:
+            self.larder.run("serve", "--foreground")
+        self.assertIn("already runs", raised.exception.sentence)
+        self.assertEqual(raised.exception.status, 3)
+
     def test_umount_refuses(self):
         self.assert_refused("umount", self.mounted)
 

@@ -2,9 +2,11 @@
 
 import os
 import pathlib
+import shutil
 import stat
 import subprocess
 import sys
+import unittest
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
 
@@ -71,8 +73,25 @@ class Installed(MountedCase):
             self.assertIn(f"ExecStart={_PREFIX}/{program} ", text)
             # Five failures in ten seconds would end it for good, else; and a restart is not for a busy loop.
             self.assertRegex(text, r"(?s)\[Unit\][^[]*\nStartLimitIntervalSec=0\n.*\nRestartSec=[1-9]")
+            # systemd.exec(5): what exists is given to User=, and that is root, who keeps no cache.
+            self.assertNotRegex(text, r"\n(Cache|State|Runtime|Logs)Directory=")
         version = subprocess.run([f"{self.root}{_PREFIX}/bin/larder", "version"], check=True, capture_output=True)
         self.assertRegex(version.stdout, rb"larder \d+\.\d+")
+
+    @unittest.skipUnless(shutil.which("systemd-analyze"), "no systemd on this machine")
+    def test_systemd_understands_the_units(self):
+        places = {f"{_PREFIX}/{name}": f"{self.root}{_PREFIX}/{name}"
+                  for name in ("bin/larder", "sbin/cachefilesd", "sbin/larder-device")}
+        for unit in sorted((self.root / f"{_PREFIX}/lib/systemd/system".lstrip("/")).iterdir()):
+            text = unit.read_text()
+            for installed, here in places.items():
+                text = text.replace(f"={installed} ", f"={here} ")
+            copy = self.directory / unit.name
+            copy.write_text(text)
+            with self.subTest(unit.name):
+                done = subprocess.run(["systemd-analyze", "verify", "--man=no", copy], check=False,
+                                      capture_output=True, text=True, timeout=60)
+                self.assertEqual((done.returncode, done.stdout + done.stderr), (0, ""))
 
     def test_mount_finds_the_helper(self):
         printed = self.as_installed('mount -t larder "$SOURCE" "$MOUNTPOINT" -o "$OPTIONS"\n'
