@@ -50,6 +50,7 @@ void Caretaker::hear(const CacheState& state) {
   const bool begins = state.culling && !state_.culling;
   if (begins) {
     estimated_.reset();
+    begin_round();
   }
   if (begins || released_enough() || !has_same_limits(state, state_)) {
     exhausted_ = false;
@@ -126,7 +127,6 @@ Result<culling::Share> Caretaker::share() {
 Result<> Caretaker::cull() {
   const MonotonicTime begin = parts_.clock.now();
   const std::uint64_t looked_at = rotation_.looked_at();
-  round_began_ = round_began_.value_or(begin);
   if (TRY(parts_.tree.find_volumes())) {
     large_ = {};
   }
@@ -144,8 +144,9 @@ Result<> Caretaker::cull() {
       share.free_bytes, share.free_files, rotation_.looked_at() - looked_at, outcome.freed.bytes,
       outcome.freed.files, outcome.in_use, outcome.pinned);
   const MonotonicTime end = parts_.clock.now();
+  round_ += end - begin;
   if (outcome.freed.files > 0) {
-    round_began_ = end;
+    begin_round();
   }
   note_refused(outcome);
   if (outcome.exhausted) {
@@ -166,19 +167,26 @@ void Caretaker::note_refused(const culling::Outcome& outcome) {
   }
 }
 
-// Who was refused is not told when that is over, so he tries again; in use is what is told of.
+// What was released before is met in it.
+void Caretaker::begin_round() {
+  rotation_.begin_round();
+  round_ = {};
+  released_files_ = 0;
+  released_blocks_ = 0;
+}
+
+// Who was refused is not told when that is over, so he tries again; in use is what is told of. What
+// was released while the round was under way may have been looked at before.
 void Caretaker::note_exhausted(const culling::Outcome& outcome, MonotonicTime now) {
   if (!refused_) {
     log_info("nothing can be culled: {} objects are in use, {} pinned", outcome.in_use,
              outcome.pinned);
-    exhausted_ = true;
+    exhausted_ = !released_enough();
   }
-  released_files_ = 0;
-  released_blocks_ = 0;
   estimated_.reset();
-  const Duration round = now - round_began_.value_or(now);
-  not_before_ = now + std::max<Duration>(kPauseFactor * round, refused_ ? kRefusedFor : Duration{});
-  round_began_.reset();
+  not_before_ =
+      now + std::max<Duration>(kPauseFactor * round_, refused_ ? kRefusedFor : Duration{});
+  begin_round();
 }
 
 // Some before each slice: the first does not wait until all are known.

@@ -74,6 +74,7 @@ class Caretaker {
   [[nodiscard]] Result<> cull();
   [[nodiscard]] Result<> find_large(std::uint64_t cache_bytes);
   void note_refused(const culling::Outcome& outcome);
+  void begin_round();
   void note_exhausted(const culling::Outcome& outcome, MonotonicTime now);
   [[nodiscard]] Result<> look_what_is_left();
   [[nodiscard]] Result<> reap();
@@ -90,8 +91,8 @@ class Caretaker {
 
   std::optional<Error> refused_;  // why objects were not culled, since one was
   bool exhausted_ = false;        // all that is left is in use or pinned
-  std::uint64_t released_files_ = 0, released_blocks_ = 0;  // since
-  std::optional<MonotonicTime> round_began_;
+  std::uint64_t released_files_ = 0, released_blocks_ = 0;  // since this round began
+  Duration round_{};          // spent in slices since something was culled, or all was looked at
   MonotonicTime not_before_;  // the next round
 
   bool graves_ = true;                         // there may be some

@@ -157,6 +157,43 @@ TEST_F(DaemonTest, RestsTenTimesAsLongAsTheLookAtEverythingTook) {
 }
 
 // Nobody tells when a disk takes changes again.
+// The round is what was looked at, not the time since something was culled last.
+TEST_F(DaemonTest, DoesNotRestForTheHoursInWhichNothingWasToBeCulled) {
+  cache_.add_many(10);
+  cache_.size = 9;
+  waiter_.then([&] {
+    ASSERT_EQ(cache_.culled.size(), 1U);
+    clock_.advance(std::chrono::hours(3));
+    cache_.in_use = cache_.objects;
+    cache_.size = 8;
+    cache_.push(0);
+  });
+  waiter_.then([&] {
+    cache_.in_use.clear();
+    cache_.push(1);
+  });
+  const MonotonicTime began = clock_.now();
+  ASSERT_TRUE(run().has_value());
+  EXPECT_EQ(cache_.culled.size(), 2U);
+  EXPECT_LT(clock_.now() - began, std::chrono::hours(3) + seconds(1));
+}
+
+TEST_F(DaemonTest, LooksAgainForWhatWasReleasedBehindItsBackInTheRound) {
+  cache_.add_many(10);
+  cache_.in_use = cache_.objects;
+  cache_.size = 8;
+  std::string released;
+  cache_.on_cull = [&] {
+    if (released.empty()) {
+      released = cache_.asked.front();
+      cache_.in_use.erase(released);
+      cache_.push(1);
+    }
+  };
+  ASSERT_TRUE(run().has_value());
+  EXPECT_THAT(cache_.culled, ElementsAre(released));
+}
+
 TEST_F(DaemonTest, ARefusedCullIsTriedAgainAfterAMinute) {
   cache_.add_many(10);
   cache_.size = 8;

@@ -54,6 +54,10 @@ class Rotation {
  public:
   explicit Rotation(std::uint64_t cursor) : cursor_(cursor) {}
 
+  // From now on every directory is to be looked at before a slice says that nothing is left: what
+  // was seen until now may have come out of use.
+  void begin_round() { in_vain_ = 0; }
+
   // The sample that is next.
   [[nodiscard]] std::uint64_t cursor() const { return cursor_; }
 

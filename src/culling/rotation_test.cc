@@ -447,6 +447,25 @@ TEST_F(RotationTest, TheCursorOfAnotherCacheIsTakenToo) {
   EXPECT_EQ(rotation.cursor(), 26U);
 }
 
+// What a round saw before its begin has come out of use, perhaps.
+TEST_F(RotationTest, ARoundLooksAtAllFromItsBeginOn) {
+  FakeFanOut cache(512);
+  cache.add_many(40'000, 47);
+  for (auto& directory : cache.objects_) {
+    for (auto& [name, candidate] : directory) {
+      cache.busy_.insert(name);
+    }
+  }
+  for (int slices = 0; slices < 7; ++slices) {
+    ASSERT_FALSE(cull(cache, cache.total_ / 100 * 3)->exhausted);
+  }
+  rotation_.begin_round();
+  for (int slices = 0; slices < 7; ++slices) {
+    EXPECT_FALSE(cull(cache, cache.total_ / 100 * 3)->exhausted) << slices;
+  }
+  EXPECT_TRUE(cull(cache, cache.total_ / 100 * 3)->exhausted);
+}
+
 // Then who culls can sleep until something is released.
 TEST_F(RotationTest, SaysWhenAllIsInUseOrPinnedAndBeginsAnewAfterIt) {
   FakeFanOut cache(512);
