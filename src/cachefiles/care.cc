@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cstddef>
+#include <cstdint>
 #include <memory>
 #include <optional>
 #include <span>
@@ -12,6 +13,7 @@
 #include <fmt/format.h>
 
 #include "base/error.h"
+#include "base/mutex.h"
 #include "base/result.h"
 #include "cachefiles/cache.h"
 #include "cachefiles/core.h"
@@ -33,11 +35,13 @@ Result<CareState> Care::state() {
   }
   core_.space.note_filesystem(*found);
   CareState state;
+  state.buried = core_.buried();  // before the look: what comes meanwhile is told once more
+  state.graveyard = has_graves();
+  const MutexLock lock(mutex_);
   state.space = core_.space.state();
   state.space.stopped = core_.stopped();
   state.released_objects = core_.caretaker.released_objects();
-  state.buried = core_.buried();  // before the look: what comes meanwhile is told once more
-  state.graveyard = has_graves();
+  told_ = {state.space.culling, state.space.stopped, state.graveyard, state.buried};
   return state;
 }
 
@@ -88,11 +92,18 @@ Result<bool> Care::in_use(std::string_view directory, std::string_view name) {
 }
 
 void Care::note_news() {
-  (void)core_.space.to_free();
   // Somebody else may have put something there, too.
-  const Told now{core_.space.culling(), core_.stopped(), has_graves(), core_.buried()};
-  if (told_ != now) {
+  const std::uint64_t buried = core_.buried();
+  const bool graves = has_graves();
+  bool news = false;
+  {
+    const MutexLock lock(mutex_);
+    (void)core_.space.to_free();
+    const Told now{core_.space.culling(), core_.stopped(), graves, buried};
+    news = told_ != now;
     told_ = now;
+  }
+  if (news) {
     core_.caretaker.tell();
   }
 }

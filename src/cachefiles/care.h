@@ -9,7 +9,9 @@
 #include <string_view>
 #include <vector>
 
+#include "base/mutex.h"
 #include "base/result.h"
+#include "base/thread_annotations.h"
 #include "cachefiles/cache.h"
 #include "cachefiles/cache_fan_out.h"
 #include "cachefiles/core.h"
@@ -23,13 +25,13 @@ class Care {
   Care(Core& core, Volumes& volumes) : core_(core), fan_out_(core, volumes) {}
 
   // As in DirectoryCache.
-  [[nodiscard]] Result<CareState> state();
+  [[nodiscard]] Result<CareState> state() EXCLUDES(mutex_);
   [[nodiscard]] Result<std::vector<Culled>> cull(std::string_view directory,
                                                  std::span<const std::string> names);
   [[nodiscard]] Result<bool> in_use(std::string_view directory, std::string_view name);
 
   // The filesystem was looked at: tells the caretaker when it should look, too.
-  void note_news();
+  void note_news() EXCLUDES(mutex_);
 
  private:
   struct Told {
@@ -45,7 +47,8 @@ class Care {
 
   Core& core_;
   CacheFanOut fan_out_;
-  std::optional<Told> told_;
+  Mutex mutex_{LockRank::kCare};
+  std::optional<Told> told_ GUARDED_BY(mutex_);
 };
 
 }  // namespace larder::cachefiles

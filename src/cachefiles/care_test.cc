@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <string>
 #include <utility>
 #include <vector>
@@ -308,6 +309,68 @@ TEST_F(CareTest, TellsOfWhatCameOutOfUseWhileRoomIsShort) {
   told_ = 0;
   held.reset();
   EXPECT_EQ(told_, 1);
+}
+
+TEST_F(CareTest, WhoClosesTheFirstVersionLastReleasesTheSecond) {
+  bind_cared_for();
+  auto before = open("file", 1, kMega);
+  ASSERT_TRUE(fill(*before, content_of("file", 1, kMega)));
+  auto now = open("file", 2, 2 * kMega);
+  ASSERT_TRUE(fill(*now, content_of("file", 2, 2 * kMega)));
+  now.reset();
+  EXPECT_EQ(cull(objects().at(0)).error().code(), Errc::kBusy);
+  EXPECT_EQ(cache_->take_released().objects, 0U);
+  before.reset();
+  const Released released = cache_->take_released();
+  EXPECT_EQ(released.objects, 1U);
+  EXPECT_GE(released.bytes, 2 * kMega);
+  EXPECT_TRUE(cull(objects().at(0)));
+}
+
+// Else the caretaker finds it in use, and nobody tells him again.
+TEST_F(CareTest, WhatIsToldToBeReleasedIs) {
+  bind_cared_for();
+  keep("file", 1, kMega);
+  auto held = open("file", 1, kMega);
+  ASSERT_TRUE(cache_->set_limits({kMega, kNever, kNever}));
+  ASSERT_TRUE(space().culling);
+  std::optional<Culled> culled;
+  cache_->set_caretaker([&] { culled = cull(objects().at(0)); });
+  held.reset();
+  ASSERT_TRUE(culled);
+  EXPECT_TRUE(*culled) << culled->error().message();
+}
+
+// His look may be the one that finds that culling is over: what begins then is news to him.
+TEST_F(CareTest, TellsOfEachTimeThatRoomIsShort) {
+  options_.headroom_bytes = 1ULL << 40;
+  options_.limits = {100 * kMega, {10, 7, 3}, {10, 7, 3}};
+  bind_cared_for();
+  bool woken = false;
+  cache_->set_maintenance_wake([&woken] { woken = true; });
+  for (int number = 0; number < 60; ++number) {
+    keep("old" + std::to_string(number), 1, kMega);
+  }
+  const auto huge = open("huge", 1, 1000 * kMega);  // nothing comes out of use meanwhile
+  const std::vector<std::byte> piece = content_of("huge", 1, kMega);
+  std::uint64_t at = 0;
+  for (int round = 0; round < 4; ++round) {
+    told_ = 0;
+    for (int pieces = 0; pieces < 50 && told_ == 0; ++pieces) {
+      ASSERT_TRUE(huge->write(at, Bytes(piece))) << "round " << round << ": full, and not told";
+      at += kMega;
+      if (std::exchange(woken, false)) {
+        (void)cache_->run_maintenance();
+      }
+    }
+    EXPECT_EQ(told_, 1) << round;
+    for (const Place& place : objects()) {
+      if (place.name.starts_with("Dold") && space().to_free.bytes > 0) {
+        ASSERT_TRUE(cull(place));
+      }
+    }
+    ASSERT_FALSE(space().culling);
+  }
 }
 
 TEST_F(CareTest, LimitsOutOfOrderAreRefusedAndChangeNothing) {

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cstddef>
+#include <cstdint>
 #include <functional>
 #include <optional>
 #include <string>
@@ -84,14 +85,16 @@ void InUse::mark(std::string_view name, Object* object) {
   entries_[std::string(name)].objects.push_back(object);
 }
 
-bool InUse::unmark(std::string_view name, Object* object) {
+// Of two versions that are open the second has the name, and may be closed first.
+std::uint64_t InUse::unmark(std::string_view name, Object* object, std::uint64_t bytes) {
   const std::string key(name);
   const MutexLock lock(mutex_);
-  std::vector<Object*>& objects = entries_[key].objects;
-  std::erase(objects, object);
-  const bool last = objects.empty();
+  Entry& entry = entries_[key];
+  std::erase(entry.objects, object);
+  entry.bytes = std::max(entry.bytes, bytes);
+  const std::uint64_t released = entry.objects.empty() ? std::exchange(entry.bytes, 0) : 0;
   forget_if_empty(key);
-  return last;
+  return released;
 }
 
 std::vector<Object*> InUse::marked(std::string_view name) const {

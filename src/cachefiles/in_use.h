@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstddef>
+#include <cstdint>
 #include <functional>
 #include <optional>
 #include <string>
@@ -62,8 +63,10 @@ class InUse {
 
   // By the holder of the claim.
   void mark(std::string_view name, Object* object) EXCLUDES(mutex_);
-  // True: it was the last object of the name.
-  bool unmark(std::string_view name, Object* object) EXCLUDES(mutex_);
+  // `bytes`: what the name holds, 0 if the object does not know it any more. Returns what came out
+  // of use: nothing, unless it was the last object of the name.
+  [[nodiscard]] std::uint64_t unmark(std::string_view name, Object* object, std::uint64_t bytes)
+      EXCLUDES(mutex_);
   // The open objects of a name; they stay as long as the claim is held.
   [[nodiscard]] std::vector<Object*> marked(std::string_view name) const EXCLUDES(mutex_);
 
@@ -78,6 +81,7 @@ class InUse {
     bool claimed = false;
     unsigned waiting = 0;
     std::vector<Object*> objects;
+    std::uint64_t bytes = 0;  // that the name holds, by those who have closed it
   };
 
   void release(const std::string& name) EXCLUDES(mutex_);

@@ -159,6 +159,8 @@ class Object final : public fscache::BackendObject {
   // Gives it what a later life needs of it. True: something was written in this one.
   bool keep() EXCLUDES(mutex_);
   void finish() EXCLUDES(mutex_);
+  // The bytes that came out of use.
+  [[nodiscard]] std::uint64_t leave(bool written) EXCLUDES(mutex_);
   void correct_charge() EXCLUDES(mutex_);
 
   Volume& volume_;

@@ -458,6 +458,13 @@ bool Object::keep() {
 
 void Object::finish() {
   const bool written = core_.usable() && !superseded_ && keep();
+  // Whoever is told may cull it at once.
+  if (const std::uint64_t released = leave(written); released != 0) {
+    core_.note_released(released);
+  }
+}
+
+std::uint64_t Object::leave(bool written) {
   const InUse::Claim claim = volume_.in_use().claim(name_);
   if (superseded_ && give_up_name()) {
     const Result<Removed> removed = volume_.remove(index_, name_);
@@ -476,9 +483,7 @@ void Object::finish() {
   }
   file_.close();
   log_.stop();
-  if (volume_.in_use().unmark(name_, this) && linked_bytes_ != 0) {
-    core_.note_released(linked_bytes_);
-  }
+  return volume_.in_use().unmark(name_, this, linked_bytes_);
 }
 
 }  // namespace larder::cachefiles
