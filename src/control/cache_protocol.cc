@@ -270,6 +270,11 @@ Result<std::vector<ObjectOutcome>> parse_outcomes(std::string_view body) {
 }
 
 // The kernel's keys in the kernel's order, then ours.
+void add_released(CacheState& state, const CacheState& before) {
+  state.released_files += before.released_files;
+  state.released_blocks += before.released_blocks;
+}
+
 std::string encode_cache_state(const CacheState& state) {
   std::string line = fmt::format("cull={:d}", state.culling);
   for (const StateKey& key : kStateKeys) {

@@ -100,6 +100,9 @@ struct CacheState {
   friend bool operator==(const CacheState&, const CacheState&) = default;
 };
 
+// Into `state`, which takes the place of `before`, that nobody has seen: what was told once.
+void add_released(CacheState& state, const CacheState& before);
+
 [[nodiscard]] std::string encode_cache_state(const CacheState& state);
 // Keys that it does not know are left out; kCorrupt: one of the kernel's nine is missing, or a
 // value is no number.

@@ -37,11 +37,6 @@ Result<> send_text(const UniqueFd& socket, std::string text, int descriptor) {
   return {};
 }
 
-void add_released(CacheState& state, const CacheState& before) {
-  state.released_files += before.released_files;
-  state.released_blocks += before.released_blocks;
-}
-
 }  // namespace
 
 Result<ChannelClient> ChannelClient::connect(const std::string& runtime_directory) {

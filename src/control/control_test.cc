@@ -375,6 +375,32 @@ TEST_F(ServerTest, WhoDoesNotReadMissesWhatIsOutdated) {
   EXPECT_LT(got, kPushes);
 }
 
+// Whoever waits for something to come out of use is told of it once.
+TEST_F(ServerTest, WhatCameOutOfUseIsNotOutdated) {
+  start();
+  const UniqueFd channel = open_channel();
+  constexpr std::uint64_t kPushes = 20000;
+  CacheState state;
+  state.released_files = 1;
+  state.released_blocks = 8;
+  for (std::uint64_t i = 1; i <= kPushes; ++i) {
+    state.frun = i;
+    push_->push(state);
+  }
+  std::uint64_t files = 0;
+  std::uint64_t blocks = 0;
+  std::uint64_t last = 0;
+  while (last != kPushes) {
+    const CacheState got =
+        parse_cache_state(parse_channel_packet(receive(channel)).value().text).value();
+    files += got.released_files;
+    blocks += got.released_blocks;
+    last = got.frun;
+  }
+  EXPECT_EQ(files, kPushes);
+  EXPECT_EQ(blocks, kPushes * 8);
+}
+
 TEST_F(ServerTest, ThereAreNotManyChannels) {
   start();
   std::vector<UniqueFd> channels;

@@ -2,16 +2,19 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <vector>
+
+#include "control/cache_protocol.h"
 
 namespace larder::control {
 
 struct Letter {
   std::uint64_t connection = 0;
-  std::vector<std::string> packets;
-  bool is_reply = true;  // else unasked: a newer one takes its place
-  bool closes = false;   // the connection is over
+  std::vector<std::string> packets;  // of a reply
+  std::optional<CacheState> state;   // unasked: a newer one takes its place
+  bool closes = false;               // the connection is over
 };
 
 // Threads: any. Life: shared with the responders and the pushers, which may outlive the server.

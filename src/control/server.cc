@@ -103,19 +103,15 @@ void Responder::answer(Result<std::string> body) {
       ->put({connection_,
              dialect_ == Dialect::kText ? encode_reply(body)
                                         : std::vector{encode_channel_packet(channel_reply(body))},
-             true, false});
+             std::nullopt, false});
 }
 
 void StatePusher::hang_up() const {
-  mailbox_->put({connection_, {}, false, true});
+  mailbox_->put({connection_, {}, std::nullopt, true});
 }
 
 void StatePusher::push(const CacheState& state) const {
-  mailbox_->put(
-      {connection_,
-       {encode_channel_packet({ChannelPacket::Kind::kState, 0, encode_cache_state(state)})},
-       false,
-       false});
+  mailbox_->put({connection_, {}, state, false});
 }
 
 namespace {
@@ -176,7 +172,7 @@ struct Connection {
   bool busy = false;  // a request is being worked on
   std::deque<std::string> outgoing;
   std::unique_ptr<CacheSession> session;  // it is a cache channel
-  std::optional<std::string> state;       // to be sent behind the rest
+  std::optional<CacheState> state;        // to be sent behind the rest
 
   [[nodiscard]] bool is_channel() const { return session != nullptr; }
 
@@ -184,8 +180,9 @@ struct Connection {
 };
 
 void send_state_next(Connection& connection) {
-  if (std::optional<std::string> state = std::exchange(connection.state, std::nullopt)) {
-    connection.outgoing.push_back(std::move(*state));
+  if (const std::optional<CacheState> state = std::exchange(connection.state, std::nullopt)) {
+    connection.outgoing.push_back(
+        encode_channel_packet({ChannelPacket::Kind::kState, 0, encode_cache_state(*state)}));
   }
 }
 
@@ -442,16 +439,20 @@ void PacketServer::post(Connection& connection, Letter letter) {
   if (letter.closes) {
     return;
   }
-  if (!letter.is_reply && !connection.outgoing.empty()) {
-    connection.state = std::move(letter.packets.front());
+  if (letter.state) {
+    if (connection.state) {
+      add_released(*letter.state, *connection.state);
+    }
+    connection.state = letter.state;
+    if (connection.outgoing.empty()) {
+      send_state_next(connection);
+    }
     return;
   }
   send_state_next(connection);
   std::ranges::move(letter.packets, std::back_inserter(connection.outgoing));
-  if (letter.is_reply) {
-    connection.busy = false;
-    extend(connection);
-  }
+  connection.busy = false;
+  extend(connection);
 }
 
 }  // namespace

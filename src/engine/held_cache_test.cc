@@ -82,9 +82,12 @@ class Channel {
  private:
   struct Letters final : control::Mailbox {
     void put(control::Letter letter) override {
+      if (letter.state) {
+        packets.push_back({Kind::kState, 0, control::encode_cache_state(*letter.state)});
+      }
       for (const std::string& packet : letter.packets) {
         packets.push_back(control::parse_channel_packet(packet).value());
-        EXPECT_EQ(is_reply(packets.back()), letter.is_reply);
+        EXPECT_TRUE(is_reply(packets.back()));
       }
       closed = closed || letter.closes;
     }
