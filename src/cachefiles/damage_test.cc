@@ -247,7 +247,7 @@ TEST_F(DamageTest, WhatTheDiskFailedToGiveIsFoundAndReadAgain) {
 }
 
 TEST_F(DamageTest, WhatTheDiskDoesNotGiveIsNotRegistered) {
-  for (const std::uint64_t offset : {0, 200'000}) {
+  for (const std::uint64_t offset : {0U, 200'000U}) {
     SCOPED_TRACE(offset);
     bind();
     const std::string key = "large" + std::to_string(offset);
