@@ -65,8 +65,8 @@ class Cookie : public std::enable_shared_from_this<Cookie> {
   // after any error its bytes mean nothing.
   void start_read(std::uint64_t offset, Buffer owner, MutableBytes into, Outcome done)
       EXCLUDES(mutex_);
-  // Keeps bytes of this version: best effort, kNoSpace when the queue or the cache is full.
-  // `owner` keeps `from` alive.
+  // Keeps bytes of this version: best effort, kNoSpace when the cache is full or its disk is
+  // behind. `owner` keeps `from` alive.
   void start_write(std::uint64_t offset, Buffer owner, Bytes from, Outcome done) EXCLUDES(mutex_);
   void start_mark_complete(Outcome done) EXCLUDES(mutex_);
   void start_open_for_passthrough(std::move_only_function<void(Result<UniqueFd>)> done)

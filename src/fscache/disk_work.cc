@@ -15,14 +15,17 @@
 
 namespace larder::fscache {
 
-// One operation under way.
+// One operation under way: it waits, then it runs.
 struct DiskWork::Entry {
   Operation operation;
   Outcome outcome;  // taken by whoever answers first
-  MonotonicTime started;
+  MonotonicTime asked;
+  MonotonicTime begun;  // once it runs
+  bool optional = false;
+  bool waits = true;
   bool answered = false;
   bool overdue = false;
-  std::list<std::shared_ptr<Entry>>::iterator place;
+  Entries::iterator place;
 };
 
 DiskWork::DiskWork(Executor& executor, const std::string& name, const Limits& limits,
@@ -35,56 +38,91 @@ DiskWork::DiskWork(Executor& executor, const std::string& name, const Limits& li
 DiskWork::~DiskWork() = default;
 
 void DiskWork::run(Operation operation, Outcome outcome) {
-  auto entry = enlist(std::move(operation), std::move(outcome));
+  const auto entry = std::make_shared<Entry>();
+  entry->operation = std::move(operation);
+  entry->outcome = std::move(outcome);
+  const MutexLock lock(mutex_);
+  enlist(entry, needed_);
   pool_->post([this, entry] { execute(entry); });
 }
 
 bool DiskWork::try_run(Operation& operation, Outcome& outcome) {
-  auto entry = enlist(std::move(operation), std::move(outcome));
-  Task task = [this, entry] { execute(entry); };
-  if (pool_->try_post(task)) {
-    return true;
+  const auto entry = std::make_shared<Entry>();
+  Task turn = [this, entry] { execute(entry); };
+  const MutexLock lock(mutex_);
+  if (one_waits_since(executor_.clock().now() - limits_.patience) || !pool_->try_post(turn)) {
+    return false;
   }
-  {
-    const MutexLock lock(mutex_);
-    entries_.erase(entry->place);
-  }
-  operation = std::move(entry->operation);
-  outcome = std::move(entry->outcome);
-  return false;
+  entry->operation = std::move(operation);
+  entry->outcome = std::move(outcome);
+  entry->optional = true;
+  enlist(entry, optional_);
+  return true;
 }
 
 void DiskWork::run_detached(Task task) {
-  pool_->post(std::move(task));
+  pool_->post([this, task = std::move(task)]() mutable {
+    bool recovered = false;
+    {
+      const MutexLock lock(mutex_);
+      recovered = take_turn(executor_.clock().now());
+    }
+    if (recovered) {
+      hangs_(false);
+    }
+    task();
+  });
 }
 
-std::shared_ptr<DiskWork::Entry> DiskWork::enlist(Operation operation, Outcome outcome) {
-  auto entry = std::make_shared<Entry>();
-  entry->operation = std::move(operation);
-  entry->outcome = std::move(outcome);
-  entry->started = executor_.clock().now();
-  const MutexLock lock(mutex_);
-  entry->place = entries_.insert(entries_.end(), entry);
+// Under one lock with the posting: as many wait as there are turns in the pool's queue.
+void DiskWork::enlist(const EntryRef& entry, Entries& waiting) {
+  entry->asked = executor_.clock().now();
+  entry->place = waiting.insert(waiting.end(), entry);
   arm_watch();
-  return entry;
 }
 
-void DiskWork::execute(const std::shared_ptr<Entry>& entry) {
+// A turn that `posted` brought into the pool's queue.
+void DiskWork::execute(const EntryRef& posted) {
+  const EntryRef entry = begin(posted);
   Result<> result = entry->operation();
   entry->operation = nullptr;  // lets go of files and buffers before anyone is told
   finish(entry, std::move(result));
 }
 
-void DiskWork::finish(const std::shared_ptr<Entry>& entry, Result<> result) {
+DiskWork::EntryRef DiskWork::begin(const EntryRef& posted) {
+  EntryRef entry;
+  bool recovered = false;
+  {
+    const MutexLock lock(mutex_);
+    entry = next(posted);
+    entry->waits = false;
+    entry->begun = executor_.clock().now();
+    running_.splice(running_.end(), entry->optional ? optional_ : needed_, entry->place);
+    recovered = take_turn(entry->begun);
+  }
+  if (recovered) {
+    hangs_(false);
+  }
+  return entry;
+}
+
+// Who waits for an answer goes before what may be left out, and gives it his own turn.
+DiskWork::EntryRef DiskWork::next(const EntryRef& posted) {
+  const bool needed = !needed_.empty();
+  if (posted->waits && posted->optional != needed) {
+    return posted;
+  }
+  return needed ? needed_.front() : optional_.front();
+}
+
+void DiskWork::finish(const EntryRef& entry, Result<> result) {
   Outcome outcome;
   bool recovered = false;
   {
     const MutexLock lock(mutex_);
-    entries_.erase(entry->place);
-    if (entry->overdue) {
-      recovered = --overdue_ == 0;
-      hanging_ = overdue_ > 0;
-    }
+    running_.erase(entry->place);
+    overdue_ -= entry->overdue ? 1 : 0;
+    recovered = update_hanging();
     if (!entry->answered) {
       entry->answered = true;
       outcome = std::move(entry->outcome);
@@ -96,6 +134,26 @@ void DiskWork::finish(const std::shared_ptr<Entry>& entry, Result<> result) {
   if (outcome) {
     outcome(std::move(result));
   }
+}
+
+// Something begins. True: the disk does not hang any more.
+bool DiskWork::take_turn(MonotonicTime now) {
+  last_turn_ = now;
+  stuck_ = false;
+  return update_hanging();
+}
+
+bool DiskWork::one_waits_since(MonotonicTime time) const {
+  const auto since = [time](const Entries& waiting) {
+    return !waiting.empty() && waiting.front()->asked <= time;
+  };
+  return since(needed_) || since(optional_);
+}
+
+// True: that is new.
+bool DiskWork::update_hanging() {
+  const bool hanging = overdue_ > 0 || stuck_;
+  return hanging_.exchange(hanging) != hanging;
 }
 
 void DiskWork::arm_watch() {
@@ -116,23 +174,17 @@ void DiskWork::watch() {
   {
     const MutexLock lock(mutex_);
     watching_ = false;
-    const MonotonicTime now = executor_.clock().now();
-    for (const auto& entry : entries_) {
-      if (now - entry->started < limits_.deadline) {
-        break;  // the others are younger
-      }
-      if (!entry->overdue) {
+    const MonotonicTime limit = executor_.clock().now() - limits_.deadline;
+    late = take_late(limit);
+    for (const EntryRef& entry : running_) {
+      if (!entry->overdue && entry->begun <= limit) {
         entry->overdue = true;
-        newly_hanging = newly_hanging || overdue_ == 0;
         ++overdue_;
-        hanging_ = true;
-      }
-      if (!entry->answered) {
-        entry->answered = true;
-        late.push_back(std::move(entry->outcome));
       }
     }
-    if (!entries_.empty()) {
+    stuck_ = last_turn_ <= limit && one_waits_since(limit);
+    newly_hanging = update_hanging();
+    if (!needed_.empty() || !optional_.empty() || !running_.empty()) {
       arm_watch();
     }
   }
@@ -140,8 +192,22 @@ void DiskWork::watch() {
     hangs_(true);
   }
   for (Outcome& outcome : late) {
-    outcome(fail(Errc::kTimedOut, "the cache's disk does not answer"));
+    outcome(fail(Errc::kTimedOut, "the cache's disk does not answer in time"));
   }
+}
+
+// Of those that were asked for by `limit`.
+std::vector<DiskWork::Outcome> DiskWork::take_late(MonotonicTime limit) {
+  std::vector<Outcome> late;
+  for (const Entries* const entries : {&running_, &needed_, &optional_}) {
+    for (const EntryRef& entry : *entries) {
+      if (entry->asked <= limit && !entry->answered) {
+        entry->answered = true;
+        late.push_back(std::move(entry->outcome));
+      }
+    }
+  }
+  return late;
 }
 
 }  // namespace larder::fscache

@@ -2,7 +2,9 @@
 //
 // A disk that hangs must not hang a mount: an operation that is not done in time is answered with
 // kTimedOut, its thread is left to the disk, and the owner is told so that it suspends the cache
-// until the disk answers again.
+// until the disk answers again. In time is counted from when the operation was asked for: nobody
+// waits for longer. That the disk hangs is counted from when it began: a disk that has much to do
+// is slow, and answers.
 #pragma once
 
 #include <atomic>
@@ -13,6 +15,7 @@
 #include <list>
 #include <memory>
 #include <string>
+#include <vector>
 
 #include "base/clock.h"
 #include "base/executor.h"
@@ -33,9 +36,11 @@ class DiskWork : public std::enable_shared_from_this<DiskWork> {
     unsigned threads = 8;
     std::size_t most_queued = 4096;  // of try_run
     Duration deadline = std::chrono::seconds(5);
+    // While something has waited for so long, try_run() adds nothing.
+    Duration patience = std::chrono::seconds(1);
   };
 
-  // `hangs(true)` when an operation passed its deadline, `hangs(false)` when none does any more.
+  // `hangs(true)` when the disk hangs, `hangs(false)` when it does not any more: see hangs().
   DiskWork(Executor& executor, const std::string& name, const Limits& limits,
            std::move_only_function<void(bool)> hangs);
   ~DiskWork();
@@ -45,30 +50,46 @@ class DiskWork : public std::enable_shared_from_this<DiskWork> {
   // Runs `operation` on the pool, then `outcome` with its result there; or, when the deadline came
   // first, `outcome` with kTimedOut on the timer thread. `outcome` runs exactly once.
   void run(Operation operation, Outcome outcome);
-  // The same for work that may be left out: false, and nothing is taken, when the queue is full.
+  // The same for work that may be left out: it lets all that run() was given go first. False, and
+  // nothing is taken, when the queue is full or something has waited in it for long.
   [[nodiscard]] bool try_run(Operation& operation, Outcome& outcome);
   // No deadline and no answer: closing files, committing objects.
   void run_detached(Task task);
 
-  // An operation has passed its deadline and has not ended.
+  // An operation has gone on for longer than the deadline; or something has waited for as long, and
+  // nothing got its turn in that time (what is detached may hang, too).
   [[nodiscard]] bool hangs() const { return hanging_.load(std::memory_order_relaxed); }
 
  private:
   struct Entry;
+  using EntryRef = std::shared_ptr<Entry>;
+  using Entries = std::list<EntryRef>;
 
-  std::shared_ptr<Entry> enlist(Operation operation, Outcome outcome);
-  void execute(const std::shared_ptr<Entry>& entry);
-  void finish(const std::shared_ptr<Entry>& entry, Result<> result);
+  void enlist(const EntryRef& entry, Entries& waiting) REQUIRES(mutex_);
+  void execute(const EntryRef& posted);
+  [[nodiscard]] EntryRef begin(const EntryRef& posted) EXCLUDES(mutex_);
+  [[nodiscard]] EntryRef next(const EntryRef& posted) REQUIRES(mutex_);
+  void finish(const EntryRef& entry, Result<> result) EXCLUDES(mutex_);
+  [[nodiscard]] bool take_turn(MonotonicTime now) REQUIRES(mutex_);
+  [[nodiscard]] bool one_waits_since(MonotonicTime time) const REQUIRES(mutex_);
+  [[nodiscard]] bool update_hanging() REQUIRES(mutex_);
   void arm_watch() REQUIRES(mutex_);
-  void watch();
+  void watch() EXCLUDES(mutex_);
+  [[nodiscard]] std::vector<Outcome> take_late(MonotonicTime limit) REQUIRES(mutex_);
 
   Executor& executor_;
   const Limits limits_;
   std::move_only_function<void(bool)> hangs_;
   Mutex mutex_{LockRank::kDiskWork};
-  std::list<std::shared_ptr<Entry>> entries_ GUARDED_BY(mutex_);  // in order of their start
-  std::size_t overdue_ GUARDED_BY(mutex_) = 0;
-  std::atomic<bool> hanging_{false};  // overdue_ > 0, for whoever has no time for a lock
+  // Each operation is in one of them: those that wait in order of their coming, what may be left
+  // out by itself, and those that run in order of their beginning.
+  Entries needed_ GUARDED_BY(mutex_);
+  Entries optional_ GUARDED_BY(mutex_);
+  Entries running_ GUARDED_BY(mutex_);
+  std::size_t overdue_ GUARDED_BY(mutex_) = 0;    // of those that run
+  MonotonicTime last_turn_ GUARDED_BY(mutex_){};  // when a thread last began something
+  bool stuck_ GUARDED_BY(mutex_) = false;         // something waits, and nothing gets its turn
+  std::atomic<bool> hanging_{false};  // either of both, for whoever has no time for a lock
   bool watching_ GUARDED_BY(mutex_) = false;
   std::unique_ptr<Pool> pool_;  // last: its threads use the members above
 };

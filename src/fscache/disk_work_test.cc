@@ -1,7 +1,9 @@
 // Disk work: answers in time or kTimedOut, once each, and tells of a disk that hangs.
 #include "fscache/disk_work.h"
 
+#include <algorithm>
 #include <chrono>
+#include <cstdint>
 #include <memory>
 #include <optional>
 #include <utility>
@@ -17,6 +19,7 @@
 namespace larder::fscache {
 namespace {
 
+using std::chrono::milliseconds;
 using std::chrono::seconds;
 
 class DiskWorkTest : public ::testing::Test {
@@ -108,6 +111,85 @@ TEST_F(DiskWorkTest, AFullQueueLeavesTheWorkToItsOwner) {
   stepper_.run();
   EXPECT_EQ(ran, 2);
   EXPECT_EQ(outcomes_.size(), 2U);
+}
+
+// A disk that is slow is not one that hangs, however much waits for it.
+TEST_F(DiskWorkTest, ABacklogIsNoDiskThatHangs) {
+  for (std::uint64_t seed = 1; seed <= 8; ++seed) {
+    testing::Stepper stepper(seed);  // threads and timers race
+    outcomes_.clear();
+    const auto work = std::make_shared<DiskWork>(
+        stepper, "disk", DiskWork::Limits{.threads = 8, .most_queued = 2, .deadline = seconds(5)},
+        [this](bool hangs) { hangs_.push_back(hangs); });
+    for (int i = 0; i < 600; ++i) {
+      // Each takes a fiftieth of the deadline, eight go on at a time.
+      work->run(
+          [&]() -> Result<> {
+            stepper.advance(milliseconds(100) / 8);
+            return {};
+          },
+          note());
+    }
+    stepper.run();
+    EXPECT_TRUE(hangs_.empty()) << "seed " << seed;
+    EXPECT_EQ(outcomes_.size(), 600U);
+    EXPECT_GT(std::ranges::count(outcomes_, Errc::kTimedOut), 0) << "nobody waits for longer";
+  }
+}
+
+// What is detached has no deadline, but what waits behind it has.
+TEST_F(DiskWorkTest, HangsWhileNothingGetsItsTurn) {
+  work_->run([]() -> Result<> { return {}; }, note());
+  stepper_.run();  // the watch goes on
+  work_->run_detached([this] {
+    stepper_.advance(seconds(2));  // the watch is due before the other is queued
+    work_->run([]() -> Result<> { return {}; }, note());
+    stepper_.advance(seconds(7));
+    stepper_.step();
+    EXPECT_EQ(hangs_, (std::vector{true}));
+    EXPECT_EQ(outcomes_, (Outcomes{std::nullopt, Errc::kTimedOut}));
+  });
+  stepper_.run();
+  EXPECT_EQ(hangs_, (std::vector{true, false}));
+  EXPECT_EQ(outcomes_.size(), 2U);
+}
+
+TEST_F(DiskWorkTest, NobodyWaitsBehindWhatMayBeLeftOut) {
+  std::vector<int> ran;
+  DiskWork::Operation fill = [&]() -> Result<> {
+    ran.push_back(2);
+    return {};
+  };
+  DiskWork::Outcome outcome = note();
+  ASSERT_TRUE(work_->try_run(fill, outcome));
+  work_->run(
+      [&]() -> Result<> {
+        ran.push_back(1);
+        return {};
+      },
+      note());
+  stepper_.run();
+  EXPECT_EQ(ran, (std::vector{1, 2}));
+  EXPECT_EQ(outcomes_.size(), 2U);
+}
+
+TEST_F(DiskWorkTest, WhatMayBeLeftOutIsLeftOutWhileSomethingWaitsLong) {
+  const auto taken = [this] {
+    DiskWork::Operation fill = []() -> Result<> { return {}; };
+    DiskWork::Outcome outcome = note();
+    return work_->try_run(fill, outcome);
+  };
+  for (const bool waits_for_a_fill : {false, true}) {
+    if (waits_for_a_fill) {
+      EXPECT_TRUE(taken());
+    } else {
+      work_->run([]() -> Result<> { return {}; }, note());
+    }
+    stepper_.advance(seconds(1));
+    EXPECT_FALSE(taken());
+    stepper_.run();
+  }
+  EXPECT_TRUE(taken());
 }
 
 TEST_F(DiskWorkTest, AnOperationIsGoneBeforeItsOutcomeIsTold) {
