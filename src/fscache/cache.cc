@@ -52,7 +52,7 @@ Cache::Cache(std::string tag, Executor& executor, OnError on_error)
       executor_(executor),
       on_error_(std::move(on_error)),
       work_(std::make_shared<DiskWork>(executor, "disk", DiskWork::Limits{},
-                                       [this](bool hangs) { on_hang(hangs); })),
+                                       [this](const DiskWork& work) { note_disk(work); })),
       maintenance_(executor.make_pool("cache-care", 1, kMostQueuedMaintenance)) {}
 
 Cache::~Cache() {
@@ -70,7 +70,7 @@ Result<std::shared_ptr<OnlineBackend>> Cache::add_backend(std::unique_ptr<Backen
     online_ = online =
         std::shared_ptr<OnlineBackend>(new OnlineBackend{std::move(backend), work_.get(), false},
                                        [this](OnlineBackend* last) { retire(last); });
-    state_ = hangs_ ? CacheState::kSuspended : CacheState::kActive;
+    state_ = work_->hangs() ? CacheState::kSuspended : CacheState::kActive;
     trouble_.clear();
   }
   const std::weak_ptr<OnlineBackend> weak = online;
@@ -120,7 +120,7 @@ Result<> Cache::readmit(const std::shared_ptr<OnlineBackend>& backend) {
     leaving_.reset();
     backend->offline = false;
     online_ = backend;
-    state_ = hangs_ ? CacheState::kSuspended : CacheState::kActive;
+    state_ = work_->hangs() ? CacheState::kSuspended : CacheState::kActive;
     trouble_.clear();
   }
   schedule_maintenance(backend, Duration::zero());
@@ -180,9 +180,9 @@ void Cache::note_error(const OnlineBackend& backend, const Error& error) {
   }
 }
 
-void Cache::on_hang(bool hangs) {
+void Cache::note_disk(const DiskWork& work) {
   const MutexLock lock(mutex_);
-  hangs_ = hangs;
+  const bool hangs = work.hangs();
   if (hangs && state_ == CacheState::kActive) {
     state_ = CacheState::kSuspended;
     trouble_ = "the cache's disk does not answer; files come from the server until it does";

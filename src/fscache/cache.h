@@ -99,6 +99,9 @@ class Cache : public std::enable_shared_from_this<Cache> {
   // A backend call failed with `error`: an I/O error ends the use of this incarnation. No lock is
   // held.
   void note_error(const OnlineBackend& backend, const Error& error) EXCLUDES(mutex_);
+  // Its disk may have begun to hang, or to answer: looks whether it hangs now. News come late, and
+  // from several threads.
+  void note_disk(const DiskWork& work) EXCLUDES(mutex_);
   // It may come online again: why it went does not count any more.
   void forget_trouble() EXCLUDES(mutex_);
   // Whom to ask when room is short, as long as he lives.
@@ -107,7 +110,6 @@ class Cache : public std::enable_shared_from_this<Cache> {
   [[nodiscard]] CacheStatus status() const EXCLUDES(mutex_);
 
  private:
-  void on_hang(bool hangs) EXCLUDES(mutex_);
   void schedule_maintenance(const std::weak_ptr<OnlineBackend>& online, Duration delay)
       EXCLUDES(mutex_);
   void maintain(const std::weak_ptr<OnlineBackend>& weak);
@@ -126,7 +128,6 @@ class Cache : public std::enable_shared_from_this<Cache> {
   // books on a disk thread.
   bool present_ GUARDED_BY(mutex_) = false;
   std::vector<Task> when_withdrawn_ GUARDED_BY(mutex_);
-  bool hangs_ GUARDED_BY(mutex_) = false;
   std::optional<TimerId> next_maintenance_ GUARDED_BY(mutex_);
   std::vector<std::weak_ptr<RoomGiver>> room_givers_ GUARDED_BY(mutex_);
   MonotonicTime ask_again_{};  // of the thread that maintains: for room

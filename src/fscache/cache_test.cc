@@ -19,6 +19,7 @@
 #include "fscache/backend.h"
 #include "fscache/cookie.h"
 #include "fscache/cookie_state.h"
+#include "fscache/disk_work.h"
 #include "fscache/scripted_backend_test.h"
 #include "fscache/volume.h"
 #include "testing/stepper.h"
@@ -242,6 +243,16 @@ TEST_F(CacheTest, ADiskThatHangsSuspendsTheCacheUntilItAnswers) {
   script_.on_open_object = nullptr;
   look_up(file);
   EXPECT_TRUE(file->has_object());
+}
+
+TEST_F(CacheTest, NewsOfAHangThatIsOverSuspendNothing) {
+  bring_online();
+  // Told by a thread that was slower than the disk.
+  cache_->note_disk(
+      *std::make_shared<DiskWork>(stepper_, "disk", DiskWork::Limits{}, [](const DiskWork&) {}));
+  EXPECT_EQ(cache_->status().state, CacheState::kActive);
+  EXPECT_EQ(cache_->status().trouble, "");
+  EXPECT_NE(cache_->online(), nullptr);
 }
 
 TEST_F(CacheTest, AllWhoWaitForALookUpAreTold) {

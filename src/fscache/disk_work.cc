@@ -29,10 +29,10 @@ struct DiskWork::Entry {
 };
 
 DiskWork::DiskWork(Executor& executor, const std::string& name, const Limits& limits,
-                   std::move_only_function<void(bool)> hangs)
+                   OnChange on_change)
     : executor_(executor),
       limits_(limits),
-      hangs_(std::move(hangs)),
+      on_change_(std::move(on_change)),
       pool_(executor.make_pool(name, limits.threads, limits.most_queued)) {}
 
 DiskWork::~DiskWork() = default;
@@ -62,14 +62,12 @@ bool DiskWork::try_run(Operation& operation, Outcome& outcome) {
 
 void DiskWork::run_detached(Task task) {
   pool_->post([this, task = std::move(task)]() mutable {
-    bool recovered = false;
+    bool changed = false;
     {
       const MutexLock lock(mutex_);
-      recovered = take_turn(executor_.clock().now());
+      changed = take_turn(executor_.clock().now());
     }
-    if (recovered) {
-      hangs_(false);
-    }
+    tell(changed);
     task();
   });
 }
@@ -91,18 +89,16 @@ void DiskWork::execute(const EntryRef& posted) {
 
 DiskWork::EntryRef DiskWork::begin(const EntryRef& posted) {
   EntryRef entry;
-  bool recovered = false;
+  bool changed = false;
   {
     const MutexLock lock(mutex_);
     entry = next(posted);
     entry->waits = false;
     entry->begun = executor_.clock().now();
     running_.splice(running_.end(), entry->optional ? optional_ : needed_, entry->place);
-    recovered = take_turn(entry->begun);
+    changed = take_turn(entry->begun);
   }
-  if (recovered) {
-    hangs_(false);
-  }
+  tell(changed);
   return entry;
 }
 
@@ -117,26 +113,24 @@ DiskWork::EntryRef DiskWork::next(const EntryRef& posted) {
 
 void DiskWork::finish(const EntryRef& entry, Result<> result) {
   Outcome outcome;
-  bool recovered = false;
+  bool changed = false;
   {
     const MutexLock lock(mutex_);
     running_.erase(entry->place);
     overdue_ -= entry->overdue ? 1 : 0;
-    recovered = update_hanging();
+    changed = update_hanging();
     if (!entry->answered) {
       entry->answered = true;
       outcome = std::move(entry->outcome);
     }
   }
-  if (recovered) {
-    hangs_(false);
-  }
+  tell(changed);
   if (outcome) {
     outcome(std::move(result));
   }
 }
 
-// Something begins. True: the disk does not hang any more.
+// Something begins: the disk is not stuck. True: hangs() says something else than before.
 bool DiskWork::take_turn(MonotonicTime now) {
   last_turn_ = now;
   stuck_ = false;
@@ -150,10 +144,16 @@ bool DiskWork::one_waits_since(MonotonicTime time) const {
   return since(needed_) || since(optional_);
 }
 
-// True: that is new.
+// True: hangs() says something else than before.
 bool DiskWork::update_hanging() {
   const bool hanging = overdue_ > 0 || stuck_;
   return hanging_.exchange(hanging) != hanging;
+}
+
+void DiskWork::tell(bool changed) {
+  if (changed) {
+    on_change_(*this);
+  }
 }
 
 void DiskWork::arm_watch() {
@@ -170,7 +170,7 @@ void DiskWork::arm_watch() {
 
 void DiskWork::watch() {
   std::vector<Outcome> late;
-  bool newly_hanging = false;
+  bool changed = false;
   {
     const MutexLock lock(mutex_);
     watching_ = false;
@@ -183,14 +183,12 @@ void DiskWork::watch() {
       }
     }
     stuck_ = last_turn_ <= limit && one_waits_since(limit);
-    newly_hanging = update_hanging();
+    changed = update_hanging();
     if (!needed_.empty() || !optional_.empty() || !running_.empty()) {
       arm_watch();
     }
   }
-  if (newly_hanging) {
-    hangs_(true);
-  }
+  tell(changed);
   for (Outcome& outcome : late) {
     outcome(fail(Errc::kTimedOut, "the cache's disk does not answer in time"));
   }

@@ -40,9 +40,11 @@ class DiskWork : public std::enable_shared_from_this<DiskWork> {
     Duration patience = std::chrono::seconds(1);
   };
 
-  // `hangs(true)` when the disk hangs, `hangs(false)` when it does not any more: see hangs().
-  DiskWork(Executor& executor, const std::string& name, const Limits& limits,
-           std::move_only_function<void(bool)> hangs);
+  // After each change of what hangs() says, on whatever thread made it. Threads overtake each
+  // other: what counts is what hangs() says when it is asked under the owner's lock.
+  using OnChange = std::function<void(const DiskWork&)>;
+
+  DiskWork(Executor& executor, const std::string& name, const Limits& limits, OnChange on_change);
   ~DiskWork();
   DiskWork(const DiskWork&) = delete;
   DiskWork& operator=(const DiskWork&) = delete;
@@ -73,13 +75,14 @@ class DiskWork : public std::enable_shared_from_this<DiskWork> {
   [[nodiscard]] bool take_turn(MonotonicTime now) REQUIRES(mutex_);
   [[nodiscard]] bool one_waits_since(MonotonicTime time) const REQUIRES(mutex_);
   [[nodiscard]] bool update_hanging() REQUIRES(mutex_);
+  void tell(bool changed) EXCLUDES(mutex_);
   void arm_watch() REQUIRES(mutex_);
   void watch() EXCLUDES(mutex_);
   [[nodiscard]] std::vector<Outcome> take_late(MonotonicTime limit) REQUIRES(mutex_);
 
   Executor& executor_;
   const Limits limits_;
-  std::move_only_function<void(bool)> hangs_;
+  OnChange on_change_;
   Mutex mutex_{LockRank::kDiskWork};
   // Each operation is in one of them: those that wait in order of their coming, what may be left
   // out by itself, and those that run in order of their beginning.

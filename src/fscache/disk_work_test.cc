@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <chrono>
 #include <cstdint>
+#include <latch>
 #include <memory>
 #include <optional>
 #include <utility>
@@ -14,6 +15,7 @@
 #include "base/clock.h"
 #include "base/error.h"
 #include "base/result.h"
+#include "base/thread.h"
 #include "testing/stepper.h"
 
 namespace larder::fscache {
@@ -46,7 +48,7 @@ class DiskWorkTest : public ::testing::Test {
   Outcomes outcomes_;
   std::shared_ptr<DiskWork> work_ = std::make_shared<DiskWork>(
       stepper_, "disk", DiskWork::Limits{.threads = 8, .most_queued = 2, .deadline = seconds(5)},
-      [this](bool hangs) { hangs_.push_back(hangs); });
+      [this](const DiskWork& work) { hangs_.push_back(work.hangs()); });
 };
 
 TEST_F(DiskWorkTest, TellsTheResult) {
@@ -120,7 +122,7 @@ TEST_F(DiskWorkTest, ABacklogIsNoDiskThatHangs) {
     outcomes_.clear();
     const auto work = std::make_shared<DiskWork>(
         stepper, "disk", DiskWork::Limits{.threads = 8, .most_queued = 2, .deadline = seconds(5)},
-        [this](bool hangs) { hangs_.push_back(hangs); });
+        [this](const DiskWork& told) { hangs_.push_back(told.hangs()); });
     for (int i = 0; i < 600; ++i) {
       // Each takes a fiftieth of the deadline, eight go on at a time.
       work->run(
@@ -152,6 +154,34 @@ TEST_F(DiskWorkTest, HangsWhileNothingGetsItsTurn) {
   stepper_.run();
   EXPECT_EQ(hangs_, (std::vector{true, false}));
   EXPECT_EQ(outcomes_.size(), 2U);
+}
+
+// The thread that is to tell of the hang may be slower than the disk.
+TEST_F(DiskWorkTest, NewsThatComeLateAreNotOfThen) {
+  std::latch runs(1);
+  std::latch ends(1);
+  Thread disk;
+  const auto work =
+      std::make_shared<DiskWork>(stepper_, "disk", DiskWork::Limits{}, [&](const DiskWork& told) {
+        if (!disk.is_current()) {
+          ends.count_down();
+          disk.join();
+        }
+        hangs_.push_back(told.hangs());
+      });
+  work->run(
+      [&]() -> Result<> {
+        runs.count_down();
+        ends.wait();
+        return {};
+      },
+      note());
+  disk = Thread("disk", [this] { stepper_.step(); });
+  runs.wait();
+  stepper_.advance(seconds(7));
+  stepper_.step();
+  EXPECT_EQ(hangs_, (std::vector{false, false}));
+  EXPECT_FALSE(work->hangs());
 }
 
 TEST_F(DiskWorkTest, NobodyWaitsBehindWhatMayBeLeftOut) {
