@@ -1,12 +1,15 @@
 // ClosedHolds: holds for passthrough of files that nobody has open any more.
 //
 // A mapping reads the backing file on after the descriptor that made it was closed, and nobody is
-// told when it goes. So the cache's disk is asked now and then whether somebody reads there still.
+// told when it goes. So the cache's disk is asked now and then whether somebody reads there still,
+// once for all that hold one version. Of those by one node the last is kept: while somebody has a
+// file mapped, others may open and close it any number of times.
 #pragma once
 
 #include <chrono>
 #include <list>
 #include <memory>
+#include <vector>
 
 #include "base/executor.h"
 #include "base/mutex.h"
@@ -30,9 +33,14 @@ class ClosedHolds : public std::enable_shared_from_this<ClosedHolds> {
  private:
   using Hold = std::shared_ptr<netfs::PassthroughHold>;
 
-  void look(const Hold& hold) EXCLUDES(mutex_);
+  using Holds = std::vector<Hold>;  // of one version
+
+  [[nodiscard]] Hold put_in_place(const Hold& hold) REQUIRES(mutex_);
+  void look(Holds holds) EXCLUDES(mutex_);
   void look_at_all() EXCLUDES(mutex_);
-  void found_none(const Hold& hold) EXCLUDES(mutex_);
+  [[nodiscard]] std::vector<Holds> by_version() const REQUIRES(mutex_);
+  void found_none(const Holds& holds) EXCLUDES(mutex_);
+  void arm_timer() REQUIRES(mutex_);
 
   Executor& executor_;
   Mutex mutex_{LockRank::kNode};

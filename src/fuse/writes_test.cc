@@ -6,6 +6,7 @@
 #include <memory>
 #include <optional>
 #include <string>
+#include <string_view>
 
 #include <fcntl.h>
 #include <gmock/gmock.h>
@@ -119,6 +120,23 @@ class HeldWritesTest : public ChangingTest {
     return lookup("large");
   }
 
+  // By the node that nobody has open any more.
+  void overwrite(std::string_view text) {
+    const OpenOut writer = open(held_node_, O_RDWR);
+    write(held_node_, writer, 0, text);
+    close(held_node_, writer);
+  }
+
+  // How often the kernel was told that it has none of the node any more.
+  int told_of_attributes(std::uint64_t node) {
+    int told = 0;
+    for (const larder::testing::FuseNotice& notice : kernel().take_notices()) {
+      const auto out = notice.body.as<fuse_notify_inval_inode_out>();
+      told += out.ino == node && out.off < 0 ? 1 : 0;
+    }
+    return told;
+  }
+
   std::uint64_t held_node_ = 0;
   OpenOut held_{};
   std::shared_ptr<larder::testing::MemoryDisk::Stored> backing_;
@@ -132,12 +150,8 @@ TEST_F(HeldWritesTest, AReaderInPassthroughSeesAWriteBeforeItIsAnswered) {
   EXPECT_EQ(write(node, writer, kLarge - 2, "longer"), 6U);
   EXPECT_EQ(backing_->bytes, fake_.server.content(large_));
   EXPECT_EQ(attr(held_node_).size, kLarge + 4);
-  bool told = false;
-  for (const larder::testing::FuseNotice& notice : kernel().take_notices()) {
-    const auto out = notice.body.as<fuse_notify_inval_inode_out>();
-    told = told || (out.ino == held_node_ && out.off < 0);
-  }
-  EXPECT_TRUE(told) << "else the kernel goes on to show the size of before";
+  EXPECT_GT(told_of_attributes(held_node_), 0)
+      << "else the kernel goes on to show the size of before";
   close(node, writer);
   EXPECT_EQ(attr(held_node_).size, kLarge + 4);
   close(held_node_, held_);
@@ -161,6 +175,77 @@ TEST_F(HeldWritesTest, WhoClosedTheFileAndHasItMappedSeesAWrite) {
     }
   }
   EXPECT_EQ(fake_.registrar.files.size(), 0U);
+}
+
+TEST_F(HeldWritesTest, AMappedFileIsHeldOnceHoweverOftenItIsOpenedAgain) {
+  hold();
+  backing_->open_elsewhere = true;
+  close(held_node_, held_);
+  constexpr int kTimes = 100;
+  for (int i = 0; i < kTimes; ++i) {
+    fake_.advance(std::chrono::seconds(6));
+    held_ = open(held_node_);
+    ASSERT_NE(held_.open_flags & kOpenPassthrough, 0U);
+    close(held_node_, held_);
+  }
+  fake_.advance(std::chrono::seconds(6));
+  EXPECT_LE(fake_.disk.looks, kTimes * 6 / 5 + 2) << "one every five seconds";
+  static_cast<void>(kernel().take_notices());
+  overwrite("new");
+  EXPECT_TRUE(backing_->bytes == fake_.server.content(large_));
+  EXPECT_EQ(told_of_attributes(held_node_), 1) << "once for each hold";
+  backing_->open_elsewhere = false;
+  settle();
+  fake_.disk.looks = 0;
+  settle();
+  EXPECT_EQ(fake_.disk.looks, 0) << "nothing is held";
+}
+
+TEST_F(HeldWritesTest, TheDiskIsAskedOnceForAllNodesOfAVersion) {
+  hold();
+  const std::uint64_t node = node_to_write();
+  const OpenOut other = open(node);
+  ASSERT_NE(other.open_flags & kOpenPassthrough, 0U);
+  backing_->open_elsewhere = true;
+  close(held_node_, held_);
+  close(node, other);
+  settle();
+  fake_.disk.looks = 0;
+  for (int i = 0; i < 10; ++i) {
+    fake_.advance(std::chrono::seconds(5));
+  }
+  EXPECT_EQ(fake_.disk.looks, 10);
+  backing_->open_elsewhere = false;
+  settle();
+  fake_.disk.looks = 0;
+  settle();
+  EXPECT_EQ(fake_.disk.looks, 0) << "the answer was for both";
+}
+
+// Who closes it while the disk is asked may have mapped it since it looked.
+TEST_F(HeldWritesTest, ALookThatBeganBeforeTheCloseDoesNotCount) {
+  hold();
+  backing_->open_elsewhere = true;
+  close(held_node_, held_);
+  fake_.advance(std::chrono::seconds(6));
+  backing_->open_elsewhere = false;
+  bool looked = false;
+  fake_.disk.after_look = [&] {
+    fake_.disk.after_look = nullptr;
+    looked = true;
+    held_ = open(held_node_);
+    ASSERT_NE(held_.open_flags & kOpenPassthrough, 0U);
+    backing_->open_elsewhere = true;
+    close(held_node_, held_);
+    fake_.disk.pressed = true;  // so that its registration does not linger
+    (*fake_.disk.wake)();
+    fake_.stepper.run();
+    ASSERT_TRUE(fake_.registrar.files.empty());
+  };
+  fake_.advance(std::chrono::seconds(5));
+  ASSERT_TRUE(looked);
+  overwrite("new");
+  EXPECT_TRUE(backing_->bytes == fake_.server.content(large_));
 }
 
 TEST_F(HeldWritesTest, AFileThatIsOpenedAgainIsHeldAgain) {

@@ -110,6 +110,12 @@ class PassthroughHold {
   // `now`, the file's newest attributes, as they are to be shown to who reads by this hold: with
   // the size and the stamps of what he reads.
   [[nodiscard]] Attributes shown(const Attributes& now) const;
+
+  // The same for all that hold one version.
+  [[nodiscard]] const void* version() const { return held_.get(); }
+
+  [[nodiscard]] std::uint64_t holder() const { return holder_; }
+
   // The holder has closed it; perhaps he has it mapped. File::hold_again() takes that back.
   void note_closed();
   // Whether somebody reads the version past us.

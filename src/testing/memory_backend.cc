@@ -150,7 +150,14 @@ class MemoryObject final : public fscache::BackendObject {
     return {};
   }
 
-  Result<bool> is_open_elsewhere() override { return stored_->open_elsewhere; }
+  Result<bool> is_open_elsewhere() override {
+    ++disk_.looks;
+    const bool found = stored_->open_elsewhere;
+    if (disk_.after_look) {
+      disk_.after_look();
+    }
+    return found;
+  }
 
   void note_use() override {}
 

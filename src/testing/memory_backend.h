@@ -37,8 +37,10 @@ struct MemoryDisk {
   std::optional<std::uint64_t> failed_read;  // where the kernel met an error, as objects say
   std::function<void()> before_read = {};    // may let time pass: the disk hangs
   std::function<void()> before_overwrite = {};
+  std::function<void()> after_look = {};  // for readers, before what was found is told
 
   // ---- What the backend has to say.
+  int looks = 0;         // for readers
   bool pressed = false;  // since it was last asked
   std::shared_ptr<std::move_only_function<void()>> wake = nullptr;
 };
