@@ -89,10 +89,10 @@ tsan: | build  ## all tests with threads under ThreadSanitizer
 
 # What fits into a run of CI.
 asan-build: | build
-	@$(call build,asan,unit_tests sim_test larder_cull_sim cache_crash_test)
+	@$(call build,asan,unit_tests sim_test cache_crash_test)
 
 asan-short: asan-build
-	tools/sanitized.sh build/asan -j $(JOBS) -L 'unit|sim|crash'
+	tools/sanitized.sh build/asan -j $(JOBS) -L 'unit|sim|crash' -E sim.culling
 
 tsan-build: | build
 	@$(call build,tsan,unit_tests larder larder-engine cachefilesd larder-device larder_rpc_proxy larder_norpcb)
@@ -129,7 +129,7 @@ golden: | build  ## the bytes on disk against docs/on-disk-format.md
 
 fuzz: | build  ## each fuzzer for FUZZ_SECONDS
 	$(INSTALL_DEPENDENCIES) build check
-	@$(call build,fuzz)
+	@$(call build,fuzz,fuzzers)
 	tools/fuzz.sh $(FUZZ_SECONDS)
 
 demo bench soak: | build
