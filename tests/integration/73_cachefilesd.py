@@ -304,6 +304,7 @@ class Culling(DaemonCase):
         (self.place / "graveyard").rmdir()
         self.resize("5M")
         self.wait_until_culled(5 * _MIB)
+        wait_until(lambda: self.cache()["open_objects"] == 0, 30, "closed files to be let go: they are read without a name")
         (self.place / "graveyard").rmdir()
         owner = self.place.stat()
         victim = next(path for path in (self.place / "cache").rglob("*") if path.is_file())
