@@ -290,7 +290,7 @@ class Cache final : public DirectoryCache {
     if (tidy_.work()) {
       return kBetweenSteps;
     }
-    if (!core_.caretaker.present() && !core_.space.culling() && graveyard_.empty_some()) {
+    if (!core_.caretaker.present() && graveyard_.empty_some()) {
       return kBetweenSteps;
     }
     if (core_.epochs.fresh_bytes() == 0) {
@@ -341,28 +341,41 @@ class Cache final : public DirectoryCache {
     return {};
   }
 
+  // A step in the graveyard goes before each slice, as with a caretaker: what is wanted may lie
+  // there. When nothing else can go they are all that is left to wait for.
   Result<> cull() {
-    if (core_.space.to_free().bytes == 0 && core_.space.to_free().files == 0) {
-      return {};
-    }
     culling::Outcome last;
-    while (!last.exhausted && !last.stopped) {
-      const ToFree wanted = core_.space.to_free();
-      if (wanted.bytes == 0 && wanted.files == 0) {
+    while (!last.stopped && wants_room()) {
+      const bool graves = graveyard_.empty_some();
+      core_.space.note_filesystem(TRY(core_.root->space()));
+      if (last.exhausted && !graves) {
         break;
       }
-      TRY(find_large());
-      const culling::Share share{core_.space.used_bytes(), core_.space.objects(), wanted.bytes,
-                                 wanted.files};
-      last = TRY(
-          rotation_.cull_slice(fan_out_, large_, share, core_.file_time(), least_stamp_seconds_));
-      core_.space.note_filesystem(TRY(core_.root->space()));
+      if (!last.exhausted && wants_room()) {
+        last = TRY(cull_slice());
+      }
     }
     if (last.exhausted) {
       core_.pressure.note_in_vain();
     }
-    set_stamp_seconds(rotation_.oldest_seconds());
     return {};
+  }
+
+  [[nodiscard]] bool wants_room() {
+    const ToFree wanted = core_.space.to_free();
+    return wanted.bytes > 0 || wanted.files > 0;
+  }
+
+  Result<culling::Outcome> cull_slice() {
+    TRY(find_large());
+    const ToFree wanted = core_.space.to_free();
+    const culling::Share share{core_.space.used_bytes(), core_.space.objects(), wanted.bytes,
+                               wanted.files};
+    const culling::Outcome outcome =
+        TRY(rotation_.cull_slice(fan_out_, large_, share, core_.file_time(), least_stamp_seconds_));
+    core_.space.note_filesystem(TRY(core_.root->space()));
+    set_stamp_seconds(rotation_.oldest_seconds());
+    return outcome;
   }
 
   // Some before each slice: the first does not wait until all are known.

@@ -272,6 +272,7 @@ TEST_F(CareTest, ItCullsBeforeItHasLookedForAllLargeObjects) {
   std::size_t lists = 0;
   std::size_t before_the_first = 0;
   cache_ = bind_cache(faulty.open_root("/").value(), faulty, options_, clock_).value();
+  (void)cache_->run_maintenance();  // has looked into the graveyard
   ASSERT_TRUE(cache_->set_limits({30 * kMega, kNever, kNever}));
   faulty.faults().set_hook([&](testing::FileCall call, std::uint64_t) {
     if (call == testing::FileCall::kList) {

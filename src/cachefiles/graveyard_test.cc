@@ -8,6 +8,7 @@
 #include <fstream>
 #include <memory>
 #include <string>
+#include <vector>
 
 #include <gtest/gtest.h>
 #include <stdlib.h>
@@ -106,6 +107,52 @@ TEST_F(GraveyardTest, AWideGraveHoldsUpNoCull) {
   EXPECT_EQ(graves(), 1U);
   EXPECT_GT(runs_until_idle(), 10);
   EXPECT_EQ(graves(), 0U);
+}
+
+// They hold the room that a cull is to make: what is used must not go for it.
+class FullOfGravesTest : public GraveyardTest {
+ protected:
+  void bury(const std::string& name, std::uint64_t bytes) {
+    ASSERT_TRUE(graveyard()->make_directory(name, 0700));
+    const auto file = graveyard()->open_directory(name).value()->create_file("large", 0600).value();
+    const std::vector<std::byte> piece(kMega, std::byte{1});
+    for (std::uint64_t at = 0; at < bytes; at += piece.size()) {
+      ASSERT_TRUE(file->write_at(at, piece));
+    }
+  }
+
+  void keep_many(int count) {
+    for (int i = 0; i < count; ++i) {
+      keep("file" + std::to_string(i), 1, kMega);
+    }
+  }
+};
+
+TEST_F(FullOfGravesTest, GravesGoBeforeWhatIsUsed) {
+  bind();
+  keep_many(40);
+  bury("x1", 600 * kMega);
+  filesystem_.leave_free(6 * kMega);
+  (void)runs_until_idle();
+  EXPECT_EQ(graves(), 0U);
+  EXPECT_FALSE(cache_->status().culling);
+  EXPECT_EQ(cache_->status().objects, 40U);
+  EXPECT_EQ(cache_->status().culled_objects, 0U);
+}
+
+// Nothing can be culled, and all that a cull waits for is in graves that take many steps.
+TEST_F(FullOfGravesTest, AndWhereACullFindsNothing) {
+  bind();
+  for (int i = 0; i < 2000; ++i) {
+    ASSERT_TRUE(graveyard()->make_directory("w" + std::to_string(i), 0700));
+  }
+  bury("x1", 60 * kMega);
+  filesystem_.leave_free(kMega);
+  clock_.advance(std::chrono::hours(1));
+  (void)runs_until_idle();
+  EXPECT_EQ(graves(), 0U);
+  EXPECT_FALSE(cache_->status().culling);
+  keep("works", 1, 5000);
 }
 
 TEST_F(GraveyardTest, WhatIsBuriedLaterGoesToo) {
