@@ -41,6 +41,7 @@ Error Core::note(Error error) {
   if (error.code() == Errc::kNoSpace) {
     space.note_disk_full();
     wake();
+    caretaker.tell();
   } else if (error.code() == Errc::kNotFound) {
     if (!missing_.exchange(true)) {
       wake();

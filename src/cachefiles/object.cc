@@ -357,6 +357,7 @@ Result<> Object::write_missing(ByteRange run, Bytes from) {
     uncharge(room);
     return fail(core_.note(put.error()));
   }
+  core_.space.note_written(run.length);
   std::vector<std::uint32_t> checksums;
   checksums.reserve(pieces.size());
   for (const MapPiece& piece : pieces) {

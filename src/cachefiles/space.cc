@@ -13,6 +13,9 @@ namespace {
 
 constexpr std::uint64_t kMarginPart = 64;
 constexpr std::uint64_t kMostMargin = std::uint64_t{16} << 20U;
+// Of what is used, and not more: how much is wanted the disk does not say, so it is asked again.
+constexpr unsigned kPercentForTheDisk = 3;
+constexpr std::uint64_t kMostForTheDisk = std::uint64_t{1} << 30U;
 
 std::uint64_t share(std::uint64_t whole, unsigned percent) {
   return whole / 100 * percent + whole % 100 * percent / 100;
@@ -42,7 +45,8 @@ bool Space::stopped_locked() const {
 
 bool Space::wanted_locked() const {
   const std::uint64_t whole = filesystem_.blocks * filesystem_.block_size;
-  return disk_full_ || lacking(limits_.size_bytes, used_) < spare_locked(limits_.blocks.cull) ||
+  return disk_full_ || used_ > for_the_disk_.down_to ||
+         lacking(limits_.size_bytes, used_) < spare_locked(limits_.blocks.cull) ||
          free_bytes(filesystem_, since_statfs_) < share(whole, limits_.blocks.cull) ||
          filesystem_.free_files < share(filesystem_.files, limits_.files.cull);
 }
@@ -78,14 +82,21 @@ Result<> Space::reserve(std::uint64_t bytes) {
 
 void Space::adjust(std::int64_t bytes, std::int64_t objects) {
   const MutexLock lock(mutex_);
-  used_ = plus(used_, bytes);
+  set_used_locked(plus(used_, bytes));
   since_statfs_ += bytes;
   objects_ = plus(objects_, objects);
 }
 
+void Space::set_used_locked(std::uint64_t bytes) {
+  used_ = bytes;
+  if (used_ <= for_the_disk_.down_to) {
+    for_the_disk_ = {};
+  }
+}
+
 void Space::set_totals(std::uint64_t bytes, std::uint64_t objects, bool exact) {
   const MutexLock lock(mutex_);
-  used_ = bytes;
+  set_used_locked(bytes);
   objects_ = objects;
   exact_ = exact;
 }
@@ -103,6 +114,20 @@ void Space::note_filesystem(const os::FilesystemSpace& found) {
 void Space::note_disk_full() {
   const MutexLock lock(mutex_);
   disk_full_ = true;
+  for_the_disk_.written = 0;
+  if (for_the_disk_.down_to == UINT64_MAX && objects_ > 0) {
+    for_the_disk_.bytes = std::min(share(used_, kPercentForTheDisk), kMostForTheDisk);
+    for_the_disk_.down_to = used_ - for_the_disk_.bytes;
+  }
+}
+
+// What is small may find room where nothing else does: that alone says nothing.
+void Space::note_written(std::uint64_t bytes) {
+  const MutexLock lock(mutex_);
+  for_the_disk_.written += bytes;
+  if (for_the_disk_.written >= for_the_disk_.bytes) {
+    for_the_disk_ = {};
+  }
 }
 
 void Space::set_ceiling(std::uint64_t bytes) {
@@ -189,8 +214,9 @@ ToFree Space::to_free_locked() {
   const std::uint64_t whole = filesystem_.blocks * filesystem_.block_size;
   ToFree wanted;
   wanted.bytes =
-      std::max(lacking(used_, limits_.size_bytes - spare_locked(limits_.blocks.run)),
-               lacking(share(whole, limits_.blocks.run), free_bytes(filesystem_, since_statfs_)));
+      std::max({lacking(used_, limits_.size_bytes - spare_locked(limits_.blocks.run)),
+                lacking(share(whole, limits_.blocks.run), free_bytes(filesystem_, since_statfs_)),
+                lacking(used_, for_the_disk_.down_to)});
   wanted.files = lacking(share(filesystem_.files, limits_.files.run), filesystem_.free_files);
   if (wanted.bytes == 0 && wanted.files == 0) {
     culling_ = false;

@@ -2,7 +2,8 @@
 //
 // Two limits: the shares of the filesystem that must stay free (brun, bcull, bstop; frun, fcull,
 // fstop for inodes), and a size in bytes which holds at every moment, whatever is being filled and
-// whatever unlinked files are still open. Room is reserved before it is used.
+// whatever unlinked files are still open. Room is reserved before it is used. What the disk refuses
+// beyond that, by a quota or as it is full of something else than blocks, is reason to cull too.
 #pragma once
 
 #include <cstdint>
@@ -70,9 +71,12 @@ class Space {
   // At bind and after a round of counting.
   void set_totals(std::uint64_t bytes, std::uint64_t objects, bool exact) EXCLUDES(mutex_);
 
-  // What statfs says now, and what the disk itself said (no space).
+  // What statfs says now.
   void note_filesystem(const os::FilesystemSpace& found) EXCLUDES(mutex_);
+  // What the disk itself said: no space, though statfs may know of some. Then culling makes a
+  // little, unless the disk takes as much before.
   void note_disk_full() EXCLUDES(mutex_);
+  void note_written(std::uint64_t bytes) EXCLUDES(mutex_);
 
   // Until the next state is written use must not pass this.
   void set_ceiling(std::uint64_t bytes) EXCLUDES(mutex_);
@@ -110,6 +114,14 @@ class Space {
   // Bytes below the size that are to be free: `percent` of it, or what the refused one needs.
   [[nodiscard]] std::uint64_t spare_locked(unsigned percent) const REQUIRES(mutex_);
   [[nodiscard]] ToFree to_free_locked() REQUIRES(mutex_);
+  void set_used_locked(std::uint64_t bytes) REQUIRES(mutex_);
+
+  // Use is to fall to this, as the disk refused something.
+  struct ForTheDisk {
+    std::uint64_t down_to = UINT64_MAX;
+    std::uint64_t bytes = 0;    // that are to be freed
+    std::uint64_t written = 0;  // since
+  };
 
   mutable Mutex mutex_{LockRank::kStats};
   Limits limits_ GUARDED_BY(mutex_);
@@ -117,7 +129,8 @@ class Space {
   std::uint64_t objects_ GUARDED_BY(mutex_) = 0;
   std::uint64_t ceiling_ GUARDED_BY(mutex_) = UINT64_MAX;
   std::uint64_t near_ GUARDED_BY(mutex_) = UINT64_MAX;
-  std::uint64_t refused_ GUARDED_BY(mutex_) = 0;      // bytes that found no room, of late
+  std::uint64_t refused_ GUARDED_BY(mutex_) = 0;  // bytes that found no room, of late
+  ForTheDisk for_the_disk_ GUARDED_BY(mutex_);
   std::int64_t since_statfs_ GUARDED_BY(mutex_) = 0;  // bytes taken since the filesystem was asked
   os::FilesystemSpace filesystem_ GUARDED_BY(mutex_);
   bool exact_ GUARDED_BY(mutex_) = false;

@@ -21,13 +21,18 @@ class SpaceTest : public ::testing::Test {
     return {kWhole, {run, cull, stop}, {run, cull, stop}};
   }
 
-  static void begin(Space& space, std::uint64_t used) {
+  static void begin(Space& space, std::uint64_t used, std::uint64_t objects = 100) {
+    look(space);
+    space.set_totals(used, objects, true);
+  }
+
+  // The disk is asked.
+  static void look(Space& space) {
     os::FilesystemSpace disk;
     disk.block_size = 4096;
-    disk.blocks = disk.available_blocks = 1'000'000;
+    disk.blocks = disk.available_blocks = 100'000'000;
     disk.files = disk.free_files = 1'000'000;
     space.note_filesystem(disk);
-    space.set_totals(used, 100, true);
   }
 };
 
@@ -93,6 +98,69 @@ TEST_F(SpaceTest, TheCeilingIsNoReason) {
   EXPECT_FALSE(space.reserve(2 * kMega));
   EXPECT_FALSE(space.wants_culling());
   EXPECT_TRUE(space.reserve(kMega));
+}
+
+// A quota, or a filesystem that is full of something else than blocks.
+TEST_F(SpaceTest, WhatTheDiskItselfRefusesIsReasonToCullWhateverItSaysOfItsRoom) {
+  Space space(limits(10, 7, 3));
+  begin(space, 50 * kMega);
+  space.note_disk_full();
+  look(space);
+  EXPECT_TRUE(space.wants_culling());
+  const std::uint64_t due = space.to_free().bytes;
+  EXPECT_GE(due, kMega);
+  EXPECT_LE(due, 3 * kMega);
+  EXPECT_TRUE(space.culling());
+  space.adjust(-static_cast<std::int64_t>(due), -1);
+  EXPECT_EQ(space.to_free().bytes, 0U);
+  EXPECT_FALSE(space.culling());
+  space.adjust(static_cast<std::int64_t>(due), 1);
+  EXPECT_EQ(space.to_free().bytes, 0U) << "once";
+  space.note_disk_full();
+  look(space);
+  EXPECT_GE(space.to_free().bytes, kMega) << "and again";
+}
+
+// Many are refused before one can be culled.
+TEST_F(SpaceTest, RefusedAgainMeanwhileNoMoreIsCulled) {
+  Space space(limits(10, 7, 3));
+  begin(space, 50 * kMega);
+  space.note_disk_full();
+  const std::uint64_t due = space.to_free().bytes;
+  ASSERT_GT(due, 0U);
+  space.adjust(-static_cast<std::int64_t>(due / 2), -1);
+  space.note_disk_full();
+  EXPECT_EQ(space.to_free().bytes, due - due / 2);
+}
+
+TEST_F(SpaceTest, ADiskThatTakesAsMuchAgainIsNoReason) {
+  Space space(limits(10, 7, 3));
+  begin(space, 50 * kMega);
+  space.note_disk_full();
+  look(space);
+  const std::uint64_t due = space.to_free().bytes;
+  space.note_written(due / 2);
+  EXPECT_GT(space.to_free().bytes, 0U) << "what is small may find room, and nothing else";
+  space.note_written(due);
+  EXPECT_EQ(space.to_free().bytes, 0U);
+  EXPECT_FALSE(space.culling());
+}
+
+TEST_F(SpaceTest, OneRefusalCostsAGiantCacheLittle) {
+  Space space({100'000 * kMega, {10, 7, 3}, {10, 7, 3}});
+  begin(space, 80'000 * kMega);
+  space.note_disk_full();
+  look(space);
+  EXPECT_GT(space.to_free().bytes, 0U);
+  EXPECT_LE(space.to_free().bytes, 1024 * kMega);
+}
+
+TEST_F(SpaceTest, WhereThereIsNothingThatCouldGoNothingIsAsked) {
+  Space space(limits(10, 7, 3));
+  begin(space, kMega, 0);
+  space.note_disk_full();
+  look(space);
+  EXPECT_FALSE(space.wants_culling());
 }
 
 }  // namespace
