@@ -47,6 +47,7 @@ namespace {
 constexpr std::uint64_t kFixedBytes = std::uint64_t{64} * 1024;
 constexpr Duration kIdle = std::chrono::seconds(30);
 constexpr Duration kCountFor = std::chrono::milliseconds(50);
+constexpr Duration kCullFor = std::chrono::seconds(1);
 constexpr Duration kFindLargeFor = std::chrono::milliseconds(20);
 constexpr Duration kBetweenSteps = std::chrono::milliseconds(20);
 constexpr std::size_t kMostStamps = 256;  // at once
@@ -270,6 +271,7 @@ class Cache final : public DirectoryCache {
     counted_damaged_ = damaged;
     look_at_pressure();
     TRY(go_on_counting());
+    cull_goes_on_ = false;
     if (core_.caretaker.present()) {
       care_.note_news();
     } else {
@@ -283,11 +285,16 @@ class Cache final : public DirectoryCache {
     }
     TRY(write_back());
     stamp_open_objects();
-    if (counting_ || core_.write_back.anything()) {
+    const bool others_wait = counting_ || core_.write_back.anything();
+    if (others_wait && !cull_goes_on_) {
       return Duration{};
     }
-    // Nothing else waits.
-    if (tidy_.work()) {
+    // Nothing else waits; or it may do so for as long as a cull goes on.
+    const bool tidied = tidy_.work();
+    if (others_wait || cull_goes_on_) {
+      return Duration{};
+    }
+    if (tidied) {
       return kBetweenSteps;
     }
     if (!core_.caretaker.present() && graveyard_.empty_some()) {
@@ -342,10 +349,16 @@ class Cache final : public DirectoryCache {
   }
 
   // A step in the graveyard goes before each slice, as with a caretaker: what is wanted may lie
-  // there. When nothing else can go they are all that is left to wait for.
+  // there. When nothing else can go they are all that is left to wait for. Whoever fills may be as
+  // fast as we are: the other duties have their turn now and then.
   Result<> cull() {
+    const MonotonicTime until = core_.clock.now() + kCullFor;
     culling::Outcome last;
     while (!last.stopped && wants_room()) {
+      if (core_.clock.now() >= until) {
+        cull_goes_on_ = !last.exhausted;
+        break;
+      }
       const bool graves = graveyard_.empty_some();
       core_.space.note_filesystem(TRY(core_.root->space()));
       if (last.exhausted && !graves) {
@@ -488,6 +501,7 @@ class Cache final : public DirectoryCache {
   Graveyard graveyard_;
   Tidy tidy_;
   bool was_pressed_ = false;  // for room
+  bool cull_goes_on_ = false;
   std::unique_ptr<os::File> lock_;
   std::unique_ptr<StateFile> state_file_;
   CacheState state_;

@@ -15,6 +15,7 @@
 #include <gtest/gtest.h>
 
 #include "base/bytes.h"
+#include "base/clock.h"
 #include "base/error.h"
 #include "base/result.h"
 #include "cachefiles/cache.h"
@@ -289,6 +290,89 @@ TEST_F(CareTest, ItCullsBeforeItHasLookedForAllLargeObjects) {
   faulty.faults().set_hook(nullptr);
   EXPECT_LE(objects().size(), 30U);
   EXPECT_LE(before_the_first, directories + 1) << "all of a small cache, and one of map logs";
+}
+
+// Fillers are many, and who culls is one.
+class KeptFullTest : public CareTest {
+ protected:
+  static constexpr std::uint64_t kSize = 60 * kKilo;
+
+  // From now on what is culled is filled again, until it was done `times`.
+  void refill(int times) {
+    faulty_.faults().set_hook([this, times](testing::FileCall call, std::uint64_t) {
+      if (call == testing::FileCall::kName && !std::exchange(filling_, true)) {
+        while (filled_ < times && fill_one()) {
+          ++filled_;
+        }
+        clock_.advance(std::chrono::milliseconds(5));
+        filling_ = false;
+      }
+      return 0;
+    });
+  }
+
+  bool fill_one() {
+    const std::string key = "file" + std::to_string(++last_);
+    const auto object = volume_->open_object(describe(key, 1, kSize)).value();
+    return fill(*object, content_of(key, 1, kSize)).has_value();
+  }
+
+  void bind_full() {
+    options_.limits = {40 * kMega, {10, 7, 3}, {10, 7, 3}};
+    cache_ = bind_cache(faulty_.open_root("/").value(), faulty_, options_, clock_).value();
+    volume_ = cache_->open_volume("larder,1,nfs,server,,%2fexport,0").value();
+    keep("held", 1, kMega);
+    held_ = open("held", 1, kMega);
+    while (fill_one()) {
+    }
+  }
+
+  void TearDown() override {
+    faulty_.faults().set_hook(nullptr);
+    held_.reset();
+    drop();
+  }
+
+  testing::FaultyFilesystem faulty_{filesystem_};
+  std::unique_ptr<fscache::BackendObject> held_;
+  int last_ = 0;
+  int filled_ = 0;
+  bool filling_ = false;
+};
+
+TEST_F(KeptFullTest, ACullLeavesTheOtherDutiesTheirTurn) {
+  bind_full();
+  clock_.advance(std::chrono::hours(1));  // an epoch is due
+  refill(20000);
+  const MonotonicTime began = clock_.now();
+  EXPECT_EQ(cache_->run_maintenance(), Duration{}) << "there is more to cull";
+  EXPECT_LE(clock_.now() - began, std::chrono::seconds(2));
+  EXPECT_TRUE(cache_->status().culling);
+  EXPECT_GT(filled_, 10);
+  TearDown();
+  filesystem_.crash(testing::CrashMode::kDropUnsynced, 1);
+  bind();
+  EXPECT_EQ(served("held", 1, kMega), kMega) << "the epoch was closed";
+}
+
+TEST_F(KeptFullTest, WhatHasNoBusinessInTheCacheIsFoundMeanwhile) {
+  bind_full();
+  ASSERT_TRUE(volume_directory()->create_file("junk", 0600));
+  refill(20000);
+  for (int i = 0; i < 5; ++i) {
+    EXPECT_EQ(cache_->run_maintenance(), Duration{}) << "there is more to cull";
+  }
+  EXPECT_FALSE(volume_directory()->stat("junk"));
+}
+
+TEST_F(KeptFullTest, ItEndsWhenTheyAreTired) {
+  bind_full();
+  refill(500);
+  int runs = 1;
+  while (cache_->run_maintenance() == Duration{}) {
+    ASSERT_LT(++runs, 100);
+  }
+  EXPECT_FALSE(cache_->status().culling);
 }
 
 TEST_F(CareTest, TellsOfWhatCameOutOfUseWhileRoomIsShort) {
