@@ -445,7 +445,8 @@ class PosixDirectory final : public Directory {
   Result<std::unique_ptr<File>> make_tmpfile(std::uint32_t mode) override {
     UniqueFd fd(::openat(fd_.get(), ".", O_TMPFILE | O_RDWR | O_CLOEXEC | O_NOATIME, mode));
     if (!fd.valid()) {
-      return fail_errno(errno, "O_TMPFILE");
+      const int number = errno;
+      return fail_errno(number == EPERM && was_removed() ? ENOENT : number, "O_TMPFILE");
     }
     return std::make_unique<PosixFile>(std::move(fd));
   }
@@ -512,6 +513,9 @@ class PosixDirectory final : public Directory {
     alignas(8) std::array<char, 32768> buffer{};
     for (;;) {
       const long got = ::syscall(SYS_getdents64, fd.get(), buffer.data(), buffer.size());
+      if (got < 0 && errno == ENOENT) {
+        return {};  // removed while it is open: it has no names any more
+      }
       if (got < 0) {
         return fail_errno(errno, "getdents64");
       }
@@ -566,6 +570,12 @@ class PosixDirectory final : public Directory {
   }
 
  private:
+  // While we have it open.
+  [[nodiscard]] bool was_removed() const {
+    struct stat found{};
+    return ::fstat(fd_.get(), &found) == 0 && found.st_nlink == 0;
+  }
+
   Result<std::unique_ptr<Directory>> open_path(const std::string& path) {
     UniqueFd fd = TRY(open_beneath(fd_.get(), path, O_RDONLY | O_DIRECTORY | O_NOFOLLOW, 0));
     return std::make_unique<PosixDirectory>(std::move(fd));

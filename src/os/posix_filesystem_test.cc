@@ -93,6 +93,27 @@ TEST_F(PosixFilesystemTest, TellsWhetherAFileIsOpenOrMappedElsewhere) {
   EXPECT_FALSE(file->is_open_elsewhere().value());
 }
 
+// Somebody may remove a directory that is open. ext4 says EPERM to who makes an unnamed file there,
+// others make one, which cannot be given a name there.
+TEST_F(PosixFilesystemTest, ADirectoryThatWasRemovedHasNoNamesAndTakesNone) {
+  ASSERT_TRUE(root_->make_directory("gone", 0700));
+  const auto gone = root_->open_directory("gone").value();
+  const auto file = gone->make_tmpfile(0600).value();
+  ASSERT_TRUE(root_->remove_directory("gone"));
+  std::size_t names = 0;
+  EXPECT_TRUE(gone->list([&](const DirectoryEntry&) {
+    ++names;
+    return true;
+  }));
+  EXPECT_EQ(names, 0U);
+  EXPECT_EQ(gone->make_directory("inside", 0700).error().code(), Errc::kNotFound);
+  EXPECT_EQ(gone->create_file("name", 0600).error().code(), Errc::kNotFound);
+  EXPECT_EQ(gone->link(*file, "name").error().code(), Errc::kNotFound);
+  EXPECT_TRUE(root_->link(*file, "name")) << "it may get one elsewhere";
+  const auto another = gone->make_tmpfile(0600);
+  EXPECT_TRUE(another || another.error().code() == Errc::kNotFound) << another.error().message();
+}
+
 TEST_F(PosixFilesystemTest, AnUnnamedFileGetsItsNameWithDataAndAttribute) {
   auto file = root_->make_tmpfile(0600).value();
   ASSERT_TRUE(file->write_at(3, bytes_of("abc")));

@@ -271,6 +271,7 @@ void FakeFilesystem::State::crash(CrashMode mode, std::uint64_t seed) {
       ++child->links;
     }
   }
+  root->links = 1;
   ++boot;
   ++mount;
   last_call = UINT64_MAX;
@@ -558,6 +559,7 @@ class FakeDirectory final : public os::Directory {
   Result<std::unique_ptr<os::File>> make_tmpfile(std::uint32_t mode) override {
     const MutexLock lock(state_->mutex);
     TRY(state_->enter_changing(boot_));
+    TRY(check_there());
     return open(state_->make_inode(os::NodeType::kFile, mode), true);
   }
 
@@ -572,6 +574,7 @@ class FakeDirectory final : public os::Directory {
     TRY(state_->enter_changing(boot_));
     auto& target = static_cast<FakeDirectory&>(to);
     InodePointer moved = TRY(find(name));
+    TRY(target.check_there());
     auto& names = target.inode_->seen.names;
     const auto replaced = names.find(new_name);
     if (replaced != names.end() && replaced->second == moved) {
@@ -685,7 +688,13 @@ class FakeDirectory final : public os::Directory {
     return found->second;
   }
 
+  // One that was removed takes no names.
+  [[nodiscard]] Result<> check_there() const {
+    return inode_->links > 0 ? Result<>() : fail_errno(ENOENT, "the directory was removed");
+  }
+
   Result<> add(std::string_view name, InodePointer inode) {
+    TRY(check_there());
     if (inode_->seen.names.contains(name)) {
       return fail_errno(EEXIST, std::string(name));
     }
