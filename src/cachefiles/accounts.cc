@@ -2,12 +2,19 @@
 
 #include <algorithm>
 #include <cstdint>
-#include <utility>
+#include <optional>
 
 #include "base/mutex.h"
 #include "base/result.h"
 
 namespace larder::cachefiles {
+namespace {
+
+std::optional<std::uint64_t>& known_of(DirectoryAccount& directory, bool map_directory) {
+  return map_directory ? directory.map_bytes : directory.own_bytes;
+}
+
+}  // namespace
 
 void Accounts::note(DirectoryAccount* directory, std::int64_t bytes, std::int64_t objects) {
   if (directory == nullptr) {
@@ -48,16 +55,35 @@ void Accounts::unlinked(DirectoryAccount& directory, std::uint64_t bytes) {
   space_.adjust(0, -1);
 }
 
-void Accounts::directory_itself(DirectoryAccount& directory, std::uint64_t bytes,
-                                bool map_directory) {
-  const MutexLock lock(mutex_);
-  std::uint64_t& known = map_directory ? directory.map_bytes : directory.own_bytes;
-  const std::int64_t grown =
-      static_cast<std::int64_t>(bytes) - static_cast<std::int64_t>(std::exchange(known, bytes));
+void Accounts::settle(DirectoryAccount& directory, std::uint64_t before, std::uint64_t after) {
+  const std::int64_t grown = static_cast<std::int64_t>(after) - static_cast<std::int64_t>(before);
   if (grown != 0) {
     note(&directory, grown, 0);
     space_.adjust(grown, 0);
   }
+}
+
+void Accounts::directory_itself(DirectoryAccount& directory, std::uint64_t bytes,
+                                bool map_directory) {
+  const MutexLock lock(mutex_);
+  std::optional<std::uint64_t>& known = known_of(directory, map_directory);
+  settle(directory, known.value_or(bytes), bytes);
+  known = bytes;
+}
+
+void Accounts::directory_made(DirectoryAccount& directory, bool map_directory) {
+  const MutexLock lock(mutex_);
+  std::optional<std::uint64_t>& known = known_of(directory, map_directory);
+  settle(directory, known.value_or(0), 0);  // somebody else removed it, or nobody
+  known = 0;
+}
+
+void Accounts::directory_goes(DirectoryAccount& directory, std::uint64_t bytes,
+                              bool map_directory) {
+  const MutexLock lock(mutex_);
+  std::optional<std::uint64_t>& known = known_of(directory, map_directory);
+  settle(directory, known.value_or(bytes), 0);
+  known = 0;
 }
 
 void Accounts::begin_round() {
@@ -79,7 +105,8 @@ bool Accounts::counted(DirectoryAccount& directory, std::uint64_t changes_before
     return false;
   }
   directory.round = round_;
-  round_bytes_ += static_cast<std::int64_t>(bytes + directory.own_bytes + directory.map_bytes);
+  round_bytes_ += static_cast<std::int64_t>(bytes + directory.own_bytes.value_or(0) +
+                                            directory.map_bytes.value_or(0));
   round_objects_ += static_cast<std::int64_t>(objects);
   return true;
 }

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 
 #include "base/mutex.h"
 #include "base/result.h"
@@ -13,10 +14,11 @@ namespace larder::cachefiles {
 
 // What is known of one directory of fan-out. Guarded by Accounts.
 struct DirectoryAccount {
-  std::uint64_t changes = 0;    // made to it since bind
-  std::uint32_t round = 0;      // the round of counting that last counted it
-  std::uint64_t own_bytes = 0;  // blocks of the directory itself
-  std::uint64_t map_bytes = 0;  // and of its map directory
+  std::uint64_t changes = 0;  // made to it since bind
+  std::uint32_t round = 0;    // the round of counting that last counted it
+  // Blocks of the directory itself and of its map directory. nullopt: nobody has looked since bind;
+  // if it is there, it is among the used bytes.
+  std::optional<std::uint64_t> own_bytes, map_bytes;
 };
 
 // Each byte in use belongs to a directory (what has a name there) or to none (open files without a
@@ -35,6 +37,12 @@ class Accounts {
   // The directory itself, or its map directory, has this many bytes now.
   void directory_itself(DirectoryAccount& directory, std::uint64_t bytes, bool map_directory)
       EXCLUDES(mutex_);
+  // It was not there, and was made: directory_itself() says how large it is.
+  void directory_made(DirectoryAccount& directory, bool map_directory) EXCLUDES(mutex_);
+  // It is about to be removed, and has this many bytes. Where it turns out that it stays,
+  // directory_itself() takes that back.
+  void directory_goes(DirectoryAccount& directory, std::uint64_t bytes, bool map_directory)
+      EXCLUDES(mutex_);
 
   // ---- A round of counting, by one thread: changes_of, look at the directory, counted; again when
   // that says false (somebody changed it); finish_round when every directory is through.
@@ -48,6 +56,9 @@ class Accounts {
 
  private:
   void note(DirectoryAccount* directory, std::int64_t bytes, std::int64_t objects) REQUIRES(mutex_);
+  // From `before` bytes of the directory itself to `after`.
+  void settle(DirectoryAccount& directory, std::uint64_t before, std::uint64_t after)
+      REQUIRES(mutex_);
 
   Space& space_;
   mutable Mutex mutex_{LockRank::kCache};

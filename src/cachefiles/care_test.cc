@@ -357,12 +357,13 @@ TEST_F(KeptFullTest, ACullLeavesTheOtherDutiesTheirTurn) {
 
 TEST_F(KeptFullTest, WhatHasNoBusinessInTheCacheIsFoundMeanwhile) {
   bind_full();
-  ASSERT_TRUE(volume_directory()->create_file("junk", 0600));
+  const auto cache = filesystem_.open_root("/").value()->open_directory("cache").value();
+  ASSERT_TRUE(cache->create_file("junk", 0600));
   refill(20000);
   for (int i = 0; i < 5; ++i) {
     EXPECT_EQ(cache_->run_maintenance(), Duration{}) << "there is more to cull";
   }
-  EXPECT_FALSE(volume_directory()->stat("junk"));
+  EXPECT_FALSE(cache->stat("junk"));
 }
 
 TEST_F(KeptFullTest, ItEndsWhenTheyAreTired) {

@@ -414,14 +414,12 @@ Result<std::shared_ptr<os::File>> Object::file_for_writing() {
 }
 
 Result<std::shared_ptr<os::File>> Object::make_file() {
-  std::shared_ptr<os::Directory> directory = TRY(volume_.fan_out(index_, true));
-  Result<std::unique_ptr<os::File>> made = directory->make_tmpfile(kFileMode);
-  if (!made && made.error().code() == Errc::kNotFound) {
-    volume_.forget_fan_out(index_);  // somebody removed the directory
-    directory = TRY(volume_.fan_out(index_, true));
-    made = directory->make_tmpfile(kFileMode);
-  }
-  std::shared_ptr<os::File> file = TRY(std::move(made));
+  std::shared_ptr<os::File> file;
+  const Result<> made = volume_.put_in_fan_out(index_, [&](const auto& directory) -> Result<> {
+    file = TRY(directory->make_tmpfile(kFileMode));
+    return {};
+  });
+  TRY(made);
   if (!small_) {
     TRY(file->set_size(description_.size));  // sparse: a hole takes no room
   }

@@ -145,6 +145,8 @@ class Object final : public fscache::BackendObject {
   // Links it when it has something worth keeping. Takes the claim.
   [[nodiscard]] Result<> commit() EXCLUDES(mutex_);
   [[nodiscard]] Result<> commit_claimed() EXCLUDES(mutex_);
+  // Buries what has the name.
+  [[nodiscard]] Result<> give_name(os::Directory& directory, os::File& file);
   [[nodiscard]] Result<> install_log(Stamp stamp) EXCLUDES(mutex_);
   [[nodiscard]] Result<> write_label(os::File& file, Stamp stamp) EXCLUDES(mutex_);
   [[nodiscard]] std::vector<std::byte> log_bytes(std::uint64_t nonce,

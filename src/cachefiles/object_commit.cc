@@ -86,19 +86,14 @@ Result<> Object::commit_claimed() {
   const Epochs::Lease lease = core_.epochs.begin(kLabelBytes);
   const std::shared_ptr<os::File> file = TRY(file_.get());
   TRY(write_label(*file, lease.stamp()));
-  const std::shared_ptr<os::Directory> directory = TRY(volume_.fan_out(index_, true));
   if (!small_) {
     TRY(install_log(lease.stamp()));
   }
-  Result<> linked = directory->link(*file, name_);
-  if (!linked && linked.error().code() == Errc::kExists) {
-    TRY(core_.bury(*directory, name_));
-    linked = directory->link(*file, name_);
-  }
-  if (!linked && linked.error().code() == Errc::kNotFound) {
-    volume_.forget_fan_out(
-        index_);  // somebody removed the directory; a file without a name is none
-  }
+  std::shared_ptr<os::Directory> directory;
+  const Result<> linked = volume_.put_in_fan_out(index_, [&](const auto& there) -> Result<> {
+    directory = there;
+    return give_name(*there, *file);
+  });
   if (!linked) {
     log_.reset();  // the pieces are in the map: the next try writes a new one
     return linked;
@@ -113,6 +108,15 @@ Result<> Object::commit_claimed() {
   }
   volume_.account_directory(index_, *directory, false);
   return {};
+}
+
+Result<> Object::give_name(os::Directory& directory, os::File& file) {
+  const Result<> linked = directory.link(file, name_);
+  if (linked || linked.error().code() != Errc::kExists) {
+    return linked;
+  }
+  TRY(core_.bury(directory, name_));
+  return directory.link(file, name_);
 }
 
 Result<> Object::write_label(os::File& file, Stamp stamp) {
@@ -136,7 +140,6 @@ Result<> Object::write_label(os::File& file, Stamp stamp) {
 }
 
 Result<> Object::install_log(Stamp stamp) {
-  const std::unique_ptr<os::Directory> directory = TRY(volume_.map_fan_out(index_, true));
   const std::uint64_t nonce = TRY(core_.random());
   // What waits was in the map before it waited; what comes from here on waits until the start.
   log_.forget_waiting();
@@ -146,14 +149,18 @@ Result<> Object::install_log(Stamp stamp) {
     pieces = map_.pieces();
   }
   const std::vector<std::byte> bytes = log_bytes(nonce, records_of(pieces, stamp));
-  std::unique_ptr<os::File> file = TRY(directory->make_tmpfile(kFileMode));
-  TRY(file->write_at(0, bytes));
-  TRY(core_.bury(*directory, name_));  // an older version's
-  volume_.note_log(index_);
-  TRY(directory->link(*file, name_));
-  TRY(log_.start(std::move(file), nonce, bytes.size(), stamp));
-  volume_.account_directory(index_, *directory, true);
-  return {};
+  std::unique_ptr<os::File> file;
+  const Result<> put = volume_.put_in_maps(index_, [&](const auto& directory) -> Result<> {
+    file = TRY(directory->make_tmpfile(kFileMode));
+    TRY(file->write_at(0, bytes));
+    TRY(core_.bury(*directory, name_));  // an older version's
+    volume_.note_log(index_);
+    TRY(directory->link(*file, name_));
+    volume_.account_directory(index_, *directory, true);
+    return {};
+  });
+  TRY(put);
+  return log_.start(std::move(file), nonce, bytes.size(), stamp);
 }
 
 std::vector<std::byte> Object::log_bytes(std::uint64_t nonce,

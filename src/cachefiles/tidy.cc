@@ -27,7 +27,7 @@ constexpr Duration kStepFor = std::chrono::milliseconds(20);
 constexpr Duration kAtLatest = std::chrono::hours(1);
 constexpr int kPausePerWork = 100;
 constexpr std::size_t kMostAtOnce = 1024;            // of one directory, in a round
-constexpr std::size_t kPartsOfVolume = 1 + kFanOut;  // its directory, and those in it
+constexpr std::size_t kPartsOfVolume = kFanOut + 1;  // its directories, and their own
 
 std::optional<os::NodeType> type_of(os::Directory& directory, const os::DirectoryEntry& entry) {
   if (entry.type) {
@@ -82,35 +82,48 @@ void Tidy::look_at(std::size_t part) {
   }
   Volume& volume = volumes_.at((part - 1) / kPartsOfVolume);
   const std::size_t of_volume = (part - 1) % kPartsOfVolume;
-  if (of_volume == 0) {
-    look_at_volume(volume);
+  if (of_volume < kFanOut) {
+    look_at_fan_out(volume, static_cast<std::uint8_t>(of_volume));
   } else {
-    look_at_fan_out(volume, static_cast<std::uint8_t>(of_volume - 1));
+    look_at_volume(volume);
   }
 }
 
+// That of the map logs first: who is bound knows its volumes by those below cache/.
 void Tidy::look_at_volume(Volume& volume) {
   const std::string name = volume_directory(volume.key());
-  for (os::Directory* const top : {core_.cache.get(), core_.maps.get()}) {
+  bool may_go = !volume.is_used();
+  for (os::Directory* const top : {core_.maps.get(), core_.cache.get()}) {
     const Result<std::unique_ptr<os::Directory>> opened = top->open_directory(name);
     if (opened) {
-      sweep(**opened, Level::kFanOuts, nullptr);
+      const bool empty = sweep(**opened, Level::kFanOuts, nullptr);
+      may_go = may_go && empty && remove_directory(*top, name);
+    } else {
+      may_go = may_go && opened.error().code() == Errc::kNotFound;
     }
   }
 }
 
-void Tidy::look_at_fan_out(Volume& volume, std::uint8_t index) {
-  const Result<std::unique_ptr<os::Directory>> data = volume.open_fan_out(index, false);
-  if (data) {
-    sweep(**data, Level::kObjects, &volume);
+// False: somebody was quicker and put something there, or it cannot be removed.
+bool Tidy::remove_directory(os::Directory& parent, const std::string& name) {
+  const Result<> removed = parent.remove_directory(name);
+  if (!removed && removed.error().code() == Errc::kIo) {
+    (void)core_.note(removed.error());
   }
-  const Result<std::unique_ptr<os::Directory>> maps = volume.map_fan_out(index, false);
-  if (maps) {
-    sweep(**maps, Level::kObjects, &volume);
+  return removed.has_value();
+}
+
+void Tidy::look_at_fan_out(Volume& volume, std::uint8_t index) {
+  for (const bool maps : {false, true}) {
+    const Result<std::unique_ptr<os::Directory>> opened =
+        maps ? volume.map_fan_out(index, false) : volume.open_fan_out(index, false);
+    if (opened && sweep(**opened, Level::kObjects, &volume)) {
+      volume.remove_if_empty(index, **opened, maps);
+    }
   }
 }
 
-void Tidy::sweep(os::Directory& directory, Level level, Volume* volume) {
+bool Tidy::sweep(os::Directory& directory, Level level, Volume* volume) {
   const auto belongs = [level](std::string_view name, os::NodeType type) {
     switch (level) {
       case Level::kVolumes:
@@ -123,7 +136,9 @@ void Tidy::sweep(os::Directory& directory, Level level, Volume* volume) {
     return true;
   };
   std::vector<std::string> unexpected, volumes;
+  bool empty = true;
   const Result<> listed = directory.list([&](const os::DirectoryEntry& entry) {
+    empty = false;
     const std::optional<os::NodeType> type = type_of(directory, entry);
     if (type && !belongs(entry.name, *type)) {
       unexpected.push_back(entry.name);
@@ -134,7 +149,7 @@ void Tidy::sweep(os::Directory& directory, Level level, Volume* volume) {
   });
   if (!listed) {
     (void)core_.note(listed.error());
-    return;
+    return false;
   }
   for (const std::string& name : volumes) {
     adopt(name);
@@ -154,6 +169,7 @@ void Tidy::sweep(os::Directory& directory, Level level, Volume* volume) {
                   buried.error().message());
     }
   }
+  return empty;
 }
 
 // What nobody knows may be opened by its key while we look: so it is ours rather than in the way.

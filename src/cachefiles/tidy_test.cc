@@ -5,6 +5,7 @@
 #include <cstdlib>
 #include <filesystem>
 #include <fstream>
+#include <functional>
 #include <iterator>
 #include <memory>
 #include <string>
@@ -15,11 +16,14 @@
 #include <stdlib.h>
 #include <sys/stat.h>
 
+#include "base/bytes.h"
 #include "base/log.h"
 #include "cachefiles/cache.h"
 #include "cachefiles/cache_fixture_test.h"
 #include "fscache/backend.h"
 #include "os/filesystem.h"
+#include "testing/fake_filesystem.h"
+#include "testing/faulty_filesystem.h"
 #include "testing/manual_clock.h"
 
 namespace larder::cachefiles {
@@ -176,6 +180,273 @@ TEST_F(TidyTest, WhatItFindsLetsAllBeCountedAnew) {
   ASSERT_TRUE(cache_->set_limits({5 * kMega, {3, 2, 1}, {3, 2, 1}}));
   run_until_idle();
   EXPECT_LE(cache_->status().used_bytes, 5 * kMega);
+}
+
+// ---- Directories that hold nothing.
+
+class EmptyDirectoriesTest : public CacheOnFake {
+ protected:
+  static constexpr std::uint64_t kSmall = 5000;
+  static constexpr std::uint64_t kLarge = 200'000;
+  static constexpr const char* kVolume = "larder,1,nfs,server,,%2fexport,0";
+
+  EmptyDirectoriesTest() { set_log_level(LogLevel::kError); }
+
+  void TearDown() override {
+    faulty_.faults().set_hook(nullptr);
+    drop();
+    set_log_level(LogLevel::kInfo);
+  }
+
+  void bind_faulty() {
+    cache_ = bind_cache(faulty_.open_root("/").value(), faulty_, options_, clock_).value();
+    volume_ = cache_->open_volume(kVolume).value();
+  }
+
+  void run_until_idle() {
+    while (cache_->run_maintenance() < std::chrono::seconds(1)) {
+    }
+  }
+
+  void tidy() {
+    clock_.advance(std::chrono::hours(1));
+    run_until_idle();
+  }
+
+  std::uint64_t used() { return cache_->status().used_bytes; }
+
+  // As a count of all directories finds it.
+  std::uint64_t really_used() {
+    drop();
+    bind();
+    run_until_idle();
+    EXPECT_TRUE(cache_->status().objects_exact);
+    return used();
+  }
+
+  std::size_t names_in(const std::string& top) {
+    std::size_t names = 0;
+    EXPECT_TRUE(filesystem_.open_root("/").value()->open_directory(top).value()->list(
+        [&](const os::DirectoryEntry&) {
+          ++names;
+          return true;
+        }));
+    return names;
+  }
+
+  // Small ones and large ones.
+  void keep_many(const std::string& prefix) {
+    for (int i = 0; i < 40; ++i) {
+      keep(prefix + std::to_string(i), 1, i % 4 == 0 ? kLarge : kSmall);
+    }
+  }
+
+  void discard_many(const std::string& prefix) {
+    for (int i = 0; i < 40; ++i) {
+      ASSERT_TRUE(volume_->discard(prefix + std::to_string(i)));
+    }
+  }
+
+  // So that one directory is there, and holds nothing.
+  void leave_empty_directories() {
+    keep("gone", 1, kLarge);
+    ASSERT_TRUE(volume_->discard("gone"));
+  }
+
+  // Of a volume that nobody uses. `hook` sees each call.
+  void tidy_with(const std::function<void(testing::FileCall)>& hook) {
+    leave_empty_directories();
+    volume_.reset();
+    run_until_idle();
+    clock_.advance(std::chrono::hours(1));
+    faulty_.faults().set_hook([&](testing::FileCall call, std::uint64_t) {
+      hook(call);
+      return 0;
+    });
+    run_until_idle();
+    faulty_.faults().set_hook(nullptr);
+  }
+
+  testing::FaultyFilesystem faulty_{filesystem_};
+};
+
+TEST_F(EmptyDirectoriesTest, GoEachHourWithTheirVolumes) {
+  bind();
+  const std::uint64_t fixed = used();
+  for (int i = 0; i < 3; ++i) {
+    volume_ = cache_->open_volume("larder,1,nfs,server,,%2f" + std::to_string(i) + ",0").value();
+    keep_many("file");
+    discard_many("file");
+  }
+  volume_.reset();
+  run_until_idle();
+  EXPECT_GT(used(), fixed);
+  EXPECT_EQ(names_in("cache"), 3U);
+  tidy();
+  EXPECT_EQ(used(), fixed);
+  EXPECT_EQ(names_in("cache"), 0U);
+  EXPECT_EQ(names_in("maps"), 0U);
+  EXPECT_EQ(cache_->status().damaged_objects, 0U);
+
+  volume_ = cache_->open_volume(kVolume).value();
+  keep_many("new");
+  EXPECT_EQ(served("new0", 1, kLarge), kLarge);
+  EXPECT_EQ(served("new1", 1, kSmall), kSmall);
+  const std::uint64_t known = used();
+  EXPECT_EQ(really_used(), known);
+}
+
+TEST_F(EmptyDirectoriesTest, StayWhereSomethingIsKeptOrTheVolumeIsUsed) {
+  bind();
+  keep_many("file");
+  const std::uint64_t before = used();
+  tidy();
+  EXPECT_EQ(used(), before);
+  EXPECT_EQ(served("file0", 1, kLarge), kLarge);
+  EXPECT_EQ(served("file1", 1, kSmall), kSmall);
+  discard_many("file");
+  tidy();
+  EXPECT_EQ(names_in("cache"), 1U) << "it is made again in a moment";
+  volume_.reset();
+  tidy();
+  EXPECT_EQ(names_in("cache"), 0U);
+}
+
+TEST_F(EmptyDirectoriesTest, OfAnEarlierLifeGoToo) {
+  bind();
+  const std::uint64_t fixed = used();
+  keep_many("file");
+  discard_many("file");
+  withdraw();
+  bind();
+  volume_.reset();
+  tidy();
+  EXPECT_EQ(used(), fixed);
+  EXPECT_EQ(names_in("cache"), 0U);
+}
+
+// Or a cache would shrink with each restart.
+TEST_F(EmptyDirectoriesTest, ADirectoryThatIsUsedAgainIsNotCountedAgain) {
+  bind();
+  keep_many("file");
+  withdraw();
+  bind();
+  keep("file0", 2, kLarge);
+  keep("file1", 2, kSmall);
+  const std::uint64_t known = used();
+  EXPECT_EQ(really_used(), known);
+}
+
+TEST_F(EmptyDirectoriesTest, WhatIsBeingFilledIsKept) {
+  bind();
+  const std::uint64_t fixed = used();
+  const auto small = content_of("small", 1, 2 * kSmall);
+  const auto large = content_of("large", 1, kLarge);
+  const auto slow = open("large", 1, kLarge);
+  const auto other = open("small", 1, 2 * kSmall);
+  ASSERT_TRUE(slow->write(0, Bytes(large).first(65536)));
+  tidy();
+  ASSERT_TRUE(slow->write(65536, Bytes(large).subspan(65536)));
+  ASSERT_TRUE(slow->mark_complete());
+  ASSERT_TRUE(fill(*other, small));
+  EXPECT_EQ(served_bytes(*slow, large), kLarge);
+  EXPECT_EQ(cache_->status().trouble, "");
+  EXPECT_GT(used(), fixed + kLarge);
+  EXPECT_GT(names_in("maps"), 0U);
+}
+
+// Just before tidy removes a directory of fan-out or the volume's, and just after.
+TEST_F(EmptyDirectoriesTest, WhatIsKeptWhileTidyRunsIsThereAfterIt) {
+  std::vector<int> removals;
+  int calls = 0;
+  bind_faulty();
+  tidy_with([&](testing::FileCall call) {
+    ++calls;
+    if (call == testing::FileCall::kName) {
+      removals.push_back(calls);
+    }
+  });
+  ASSERT_EQ(removals.size(), 4U);
+  withdraw();
+  for (const int removal : removals) {
+    for (int k = removal - 6; k < removal + 6; ++k) {
+      SCOPED_TRACE(k);
+      bind_faulty();
+      calls = 0;
+      tidy_with([&](testing::FileCall) {
+        if (++calls == k) {
+          volume_ = cache_->open_volume(kVolume).value();
+          keep("gone", 2, kLarge);
+        }
+      });
+      ASSERT_TRUE(volume_);
+      EXPECT_EQ(served("gone", 2, kLarge), kLarge);
+      keep("gone", 3, kLarge);
+      EXPECT_EQ(served("gone", 3, kLarge), kLarge);
+      EXPECT_EQ(served("gone", 2, kLarge), 0U);
+      const std::uint64_t known = used();
+      ASSERT_EQ(really_used(), known);
+      ASSERT_TRUE(volume_->discard("gone"));
+      withdraw();
+      ASSERT_FALSE(HasFailure());
+    }
+  }
+}
+
+// And the other way round.
+TEST_F(EmptyDirectoriesTest, TidyMayRunWhileSomethingIsKept) {
+  for (const std::uint64_t size : {kSmall, kLarge}) {
+    for (int k = 0;; ++k) {
+      SCOPED_TRACE(k);
+      bind_faulty();
+      leave_empty_directories();
+      clock_.advance(std::chrono::hours(1) - std::chrono::seconds(1));
+      run_until_idle();  // no epoch is due in a moment: it would wait for who keeps something
+      int calls = 0;
+      faulty_.faults().set_hook([&](testing::FileCall, std::uint64_t) {
+        if (calls++ == k) {
+          clock_.advance(std::chrono::seconds(1));
+          run_until_idle();
+        }
+        return 0;
+      });
+      keep("gone", 2, size);
+      faulty_.faults().set_hook(nullptr);
+      const bool over = calls <= k;
+      EXPECT_EQ(served("gone", 2, size), size);
+      EXPECT_EQ(cache_->status().trouble, "");
+      const std::uint64_t known = used();
+      ASSERT_EQ(really_used(), known);
+      ASSERT_TRUE(volume_->discard("gone"));
+      withdraw();
+      ASSERT_FALSE(HasFailure());
+      if (over) {
+        EXPECT_GT(k, 8);
+        break;
+      }
+    }
+  }
+}
+
+// What is kept open is not the one of the name any more.
+TEST_F(EmptyDirectoriesTest, ADirectoryThatSomebodyElseHasExchangedIsNotMistaken) {
+  bind();
+  keep("file", 1, kSmall);
+  const auto volume = volume_directory();
+  std::string name;
+  ASSERT_TRUE(volume->list([&](const os::DirectoryEntry& entry) {
+    name = entry.name;
+    return true;
+  }));
+  ASSERT_TRUE(volume->make_directory("other", 0700));
+  const auto before = volume->open_directory(name).value();
+  ASSERT_TRUE(before->rename("Dfile", *volume->open_directory("other").value(), "Dfile"));
+  ASSERT_TRUE(volume->remove_directory(name));
+  ASSERT_TRUE(volume->rename("other", *volume, name));
+  EXPECT_EQ(served("file", 1, kSmall), kSmall);
+  ASSERT_TRUE(volume_->discard("file"));
+  EXPECT_FALSE(volume->open_directory(name).value()->stat("Dfile"));
+  EXPECT_EQ(served("file", 1, kSmall), 0U);
 }
 
 }  // namespace

@@ -25,6 +25,26 @@
 #include "os/filesystem.h"
 
 namespace larder::cachefiles {
+namespace {
+
+// Tidy removes a directory once in a round, and that of its volume.
+constexpr int kMostPuts = 3;
+
+bool was_removed(os::Directory& directory) {
+  const Result<os::FileStat> stat = directory.stat_self();
+  return stat && stat->link_count == 0;
+}
+
+Result<> put_again(const std::function<Result<>()>& put) {
+  for (int left = kMostPuts;; --left) {
+    Result<> done = put();
+    if (done || done.error().code() != Errc::kNotFound || left == 1) {
+      return done;
+    }
+  }
+}
+
+}  // namespace
 
 Volume::Volume(Core& core, std::string key)
     : core_(core), key_(std::move(key)), hash_(hash_of_volume(key_)) {}
@@ -33,16 +53,19 @@ std::uint8_t Volume::fan_out_of(std::string_view object_key) const {
   return static_cast<std::uint8_t>(hash_of_key(hash_, object_key) & 0xFFU);
 }
 
-Result<std::unique_ptr<os::Directory>> Volume::open_beneath(os::Directory& parent,
-                                                            std::string_view name, bool create) {
+Result<Volume::Opened> Volume::open_beneath(os::Directory& parent, std::string_view name,
+                                            bool create) {
   Result<std::unique_ptr<os::Directory>> opened = parent.open_directory(name);
-  if (opened || (!create && opened.error().code() == Errc::kNotFound)) {
-    return opened;
+  if (opened) {
+    return Opened{std::move(*opened), false};
+  }
+  if (!create && opened.error().code() == Errc::kNotFound) {
+    return fail(opened.error());
   }
   // Something else has the name: a file, a symbolic link, another mount.
   if (opened.error().code() != Errc::kNotFound) {
     if (core_.note(opened.error()).code() == Errc::kIo) {
-      return opened;
+      return fail(opened.error());
     }
     core_.counters.damaged_objects.add();
     TRY(core_.bury(parent, name));
@@ -54,12 +77,18 @@ Result<std::unique_ptr<os::Directory>> Volume::open_beneath(os::Directory& paren
   if (!made && made.error().code() != Errc::kExists) {
     return fail(core_.note(made.error()));
   }
-  return parent.open_directory(name);
+  Opened anew;
+  anew.directory = TRY(parent.open_directory(name));
+  anew.made = made.has_value();
+  return anew;
 }
 
+// A name is linked and unlinked by the holder of its claim, who comes here behind it: what is there
+// now may go as long as it is empty, but the name cannot come into another one meanwhile.
 Result<std::shared_ptr<os::Directory>> Volume::fan_out(std::uint8_t index, bool create) {
   std::shared_ptr<os::Directory> directory = core_.kept_directories.find(*this, index);
-  if (directory == nullptr) {
+  if (directory == nullptr || was_removed(*directory)) {
+    forget_fan_out(index);
     directory = TRY(open_fan_out(index, create));
     core_.kept_directories.keep(*this, index, directory);
   }
@@ -70,27 +99,66 @@ void Volume::forget_fan_out(std::uint8_t index) {
   core_.kept_directories.forget(*this, index);
 }
 
+Result<> Volume::put_in_fan_out(std::uint8_t index, const Put& put) {
+  return put_again([&]() -> Result<> {
+    const std::shared_ptr<os::Directory> directory = TRY(fan_out(index, true));
+    return put(directory);
+  });
+}
+
+Result<> Volume::put_in_maps(std::uint8_t index, const Put& put) {
+  return put_again([&]() -> Result<> {
+    const std::shared_ptr<os::Directory> directory = TRY(map_fan_out(index, true));
+    return put(directory);
+  });
+}
+
+// Only an empty one can be removed, and one that was takes no names: whoever has it open is told.
+void Volume::remove_if_empty(std::uint8_t index, os::Directory& directory, bool map_directory) {
+  const Result<std::unique_ptr<os::Directory>> parent =
+      top(map_directory).open_directory(volume_directory(key_));
+  const Result<os::FileStat> stat = directory.stat_self();
+  if (!parent || !stat) {
+    return;
+  }
+  // Before it goes: who makes it anew counts it anew.
+  core_.accounts.directory_goes(accounts_[index], stat->allocated, map_directory);
+  const Result<> removed = (*parent)->remove_directory(fan_out_directory(index));
+  if (!removed) {
+    account_directory(index, directory, map_directory);
+    if (removed.error().code() == Errc::kIo) {
+      (void)core_.note(removed.error());
+    }
+  } else if (!map_directory) {
+    forget_fan_out(index);
+  }
+}
+
 Result<std::unique_ptr<os::Directory>> Volume::open_fan_out(std::uint8_t index, bool create) {
-  return open_fan_out_in(*core_.cache, index, create);
+  return open_fan_out_in(false, index, create);
 }
 
 Result<std::unique_ptr<os::Directory>> Volume::map_fan_out(std::uint8_t index, bool create) {
-  return open_fan_out_in(*core_.maps, index, create);
+  return open_fan_out_in(true, index, create);
 }
 
-Result<std::unique_ptr<os::Directory>> Volume::open_fan_out_in(os::Directory& top,
-                                                               std::uint8_t index, bool create) {
+Result<std::unique_ptr<os::Directory>> Volume::open_fan_out_in(bool maps, std::uint8_t index,
+                                                               bool create) {
   const std::string outer = volume_directory(key_);
   const std::string inner = fan_out_directory(index);
-  Result<std::unique_ptr<os::Directory>> opened = top.open_directory_in(outer, inner);
+  Result<std::unique_ptr<os::Directory>> opened = top(maps).open_directory_in(outer, inner);
   if (opened || (!create && opened.error().code() == Errc::kNotFound)) {
     return opened;
   }
   if (opened.error().code() == Errc::kIo) {
     return fail(core_.note(opened.error()));
   }
-  const std::unique_ptr<os::Directory> volume = TRY(open_beneath(top, outer, create));
-  return open_beneath(*volume, inner, create);
+  const Opened volume = TRY(open_beneath(top(maps), outer, create));
+  Opened fan_out = TRY(open_beneath(*volume.directory, inner, create));
+  if (fan_out.made) {
+    core_.accounts.directory_made(accounts_[index], maps);
+  }
+  return std::move(fan_out.directory);
 }
 
 void Volume::account_directory(std::uint8_t index, os::Directory& directory, bool map_directory) {

@@ -58,16 +58,31 @@ class Volume {
 
   [[nodiscard]] std::uint8_t fan_out_of(std::string_view object_key) const;
 
-  // kNotFound when the directory does not exist and `create` does not ask for it.
+  // kNotFound when the directory does not exist and `create` does not ask for it, or was removed
+  // just then.
   [[nodiscard]] Result<std::shared_ptr<os::Directory>> fan_out(std::uint8_t index, bool create);
-  // The open directory is not the one with the name any more.
-  void forget_fan_out(std::uint8_t index);
+  // Has `put` put something into a directory of fan-out, or of map logs, which is made where there
+  // is none; and again, in a new one, where it was removed meanwhile: then `put` says kNotFound.
+  using Put = std::function<Result<>(const std::shared_ptr<os::Directory>&)>;
+  [[nodiscard]] Result<> put_in_fan_out(std::uint8_t index, const Put& put);
+  [[nodiscard]] Result<> put_in_maps(std::uint8_t index, const Put& put);
   // As fan_out, but it is not kept open: for who looks at all of them.
   [[nodiscard]] Result<std::unique_ptr<os::Directory>> open_fan_out(std::uint8_t index,
                                                                     bool create);
   [[nodiscard]] Result<std::unique_ptr<os::Directory>> map_fan_out(std::uint8_t index, bool create);
 
   [[nodiscard]] DirectoryAccount& account(std::uint8_t index) { return accounts_[index]; }
+
+  // Removes a directory of fan-out, or of map logs, if nothing is in it: `directory`, as it was
+  // opened. Whoever is about to put something there makes it again.
+  void remove_if_empty(std::uint8_t index, os::Directory& directory, bool map_directory);
+
+  // As long as somebody holds it.
+  void note_opened() { ++users_; }
+
+  void note_closed() { --users_; }
+
+  [[nodiscard]] bool is_used() const { return users_ > 0; }
 
   // Looks how large a directory of fan-out itself has become.
   void account_directory(std::uint8_t index, os::Directory& directory, bool map_directory);
@@ -91,13 +106,21 @@ class Volume {
   Result<Removed> remove(std::uint8_t index, std::string_view name);
 
  private:
+  struct Opened {
+    std::unique_ptr<os::Directory> directory;
+    bool made = false;
+  };
+
+  [[nodiscard]] os::Directory& top(bool maps) const { return maps ? *core_.maps : *core_.cache; }
+
   // Below cache/ or maps/.
-  [[nodiscard]] Result<std::unique_ptr<os::Directory>> open_fan_out_in(os::Directory& top,
+  [[nodiscard]] Result<std::unique_ptr<os::Directory>> open_fan_out_in(bool maps,
                                                                        std::uint8_t index,
                                                                        bool create);
-  [[nodiscard]] Result<std::unique_ptr<os::Directory>> open_beneath(os::Directory& parent,
-                                                                    std::string_view name,
-                                                                    bool create);
+  [[nodiscard]] Result<Opened> open_beneath(os::Directory& parent, std::string_view name,
+                                            bool create);
+  // The open directory is not the one with the name any more.
+  void forget_fan_out(std::uint8_t index);
 
   Core& core_;
   const std::string key_;
@@ -105,12 +128,18 @@ class Volume {
   InUse in_use_;
   std::array<DirectoryAccount, kFanOut> accounts_;  // guarded by Accounts
   std::array<std::atomic<std::uint64_t>, kFanOut> logs_made_{};
+  std::atomic<unsigned> users_{0};
 };
 
 // A volume as its user holds it.
 class OpenVolume final : public fscache::BackendVolume {
  public:
-  explicit OpenVolume(Volume& volume) : volume_(volume) {}
+  explicit OpenVolume(Volume& volume) : volume_(volume) { volume_.note_opened(); }
+
+  OpenVolume(const OpenVolume&) = delete;
+  OpenVolume& operator=(const OpenVolume&) = delete;
+
+  ~OpenVolume() override { volume_.note_closed(); }
 
   Result<std::unique_ptr<fscache::BackendObject>> open_object(
       const fscache::ObjectDescription& description) override;

@@ -149,6 +149,26 @@ class World {
     }
   }
 
+  void discard(const std::string& key) {
+    kept_[key].durable = false;
+    kept_[key].durable_bytes = kept_[key].written = 0;
+    whole_[key] = false;
+    (void)volume_->discard(key);
+  }
+
+  // Nobody uses the volume while tidy looks for directories that hold nothing.
+  void tidy() {
+    volume_.reset();
+    clock_.advance(std::chrono::hours(1));
+    for (int i = 0; i < 100 && cache_->run_maintenance() < std::chrono::seconds(1); ++i) {
+    }
+    if (cache_->usable()) {
+      note_durable();
+    }
+    auto volume = cache_->open_volume("volume");
+    volume_ = volume ? std::move(*volume) : nullptr;
+  }
+
   bool withdraw() {
     volume_.reset();
     const bool clean = cache_->withdraw().has_value();
@@ -269,6 +289,36 @@ void overwriting_script(World& world) {
   world.keep("held", 1, 200'000);
 }
 
+// Directories are left empty, some beside others and then all of them, go, and are made again.
+void emptying_script(World& world) {
+  if (!world.bind()) {
+    return;
+  }
+  world.keep("large", 1, 200'000);
+  world.keep("small", 1, 5000);
+  world.keep("stays", 1, 70'000);
+  world.close_epoch();
+  world.discard("large");
+  world.discard("small");
+  for (const bool all : {false, true}) {
+    if (all && world.usable()) {
+      world.discard("stays");
+    }
+    if (world.usable()) {
+      world.tidy();
+    }
+    if (!world.usable()) {
+      return;
+    }
+    world.keep("large", all ? 3 : 2, 200'000);
+    world.close_epoch();
+    if (!all) {
+      world.discard("large");
+    }
+  }
+  world.keep("small", 2, 5000);
+}
+
 using Script = void (*)(World&);
 
 std::uint64_t calls_of(Script script) {
@@ -348,6 +398,14 @@ TEST(CacheCrashTest, AfterEachCallWhileMapLogsAreRewritten) {
 TEST(CacheCrashTest, AfterEachCallWhileMapLogsAreRewrittenAndFreedBlocksComeBack) {
   lose_power_after_each_call(os::CrashSafety::kUnordered, CrashMode::kRandomSubset,
                              scattered_script);
+}
+
+TEST(CacheCrashTest, AfterEachCallWhileEmptyDirectoriesGo) {
+  lose_power_after_each_call(os::CrashSafety::kOrdered, CrashMode::kDropUnsynced, emptying_script);
+  for (int i = 0; i < 5; ++i) {
+    lose_power_after_each_call(os::CrashSafety::kOrdered, CrashMode::kRandomSubset,
+                               emptying_script);
+  }
 }
 
 // A crash of the engine alone loses nothing.
