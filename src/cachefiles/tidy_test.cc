@@ -1,6 +1,8 @@
 // What has no business in a cache is buried, whoever put it there; what is ours never.
 #include <algorithm>
+#include <atomic>
 #include <chrono>
+#include <cstddef>
 #include <cstdint>
 #include <cstdlib>
 #include <filesystem>
@@ -9,6 +11,8 @@
 #include <iterator>
 #include <memory>
 #include <string>
+#include <thread>
+#include <utility>
 #include <vector>
 
 #include <gmock/gmock.h>
@@ -20,6 +24,8 @@
 #include "base/log.h"
 #include "cachefiles/cache.h"
 #include "cachefiles/cache_fixture_test.h"
+#include "cachefiles/key.h"
+#include "cachefiles/layout.h"
 #include "fscache/backend.h"
 #include "os/filesystem.h"
 #include "testing/fake_filesystem.h"
@@ -183,6 +189,29 @@ TEST_F(TidyTest, WhatItFindsLetsAllBeCountedAnew) {
 }
 
 // ---- Directories that hold nothing.
+
+// What a real filesystem says of one that was removed while it is open.
+TEST_F(TidyTest, ADirectoryThatWentIsMadeAgainForWhatIsBeingFilled) {
+  for (int i = 0; i < kFiles; ++i) {
+    ASSERT_TRUE(volume_->discard("file" + std::to_string(i)));
+  }
+  const auto content = content_of("file0", 2, kSize);
+  auto object = volume_->open_object(describe("file0", 2, kSize)).value();
+  ASSERT_TRUE(object->write(0, Bytes(content).first(65536)));
+  clock_.advance(std::chrono::hours(1));
+  run_until_idle();
+  const fs::path volume = top_ / "place/cache/Ilarder,1,nfs,server,,%2fexport,0";
+  EXPECT_TRUE(fs::is_empty(volume));
+  ASSERT_TRUE(fill(*object, content));
+  EXPECT_EQ(served_bytes(*object, content), kSize);
+  object.reset();
+  EXPECT_EQ(std::distance(fs::directory_iterator(volume), {}), 1);
+  const auto other = content_of("file1", 2, kSize);
+  ASSERT_TRUE(fill(*volume_->open_object(describe("file1", 2, kSize)).value(), other));
+  object = volume_->open_object(describe("file0", 2, kSize)).value();
+  EXPECT_EQ(served_bytes(*object, content), kSize);
+  EXPECT_EQ(cache_->status().trouble, "");
+}
 
 class EmptyDirectoriesTest : public CacheOnFake {
  protected:
@@ -447,6 +476,59 @@ TEST_F(EmptyDirectoriesTest, ADirectoryThatSomebodyElseHasExchangedIsNotMistaken
   ASSERT_TRUE(volume_->discard("file"));
   EXPECT_FALSE(volume->open_directory(name).value()->stat("Dfile"));
   EXPECT_EQ(served("file", 1, kSmall), 0U);
+}
+
+// Each of them knows what is kept under its own names, which share a directory with the others'.
+class ManyKeepersTest : public EmptyDirectoriesTest {
+ protected:
+  static constexpr std::size_t kKeepers = 4;
+  static constexpr std::size_t kNames = 3;  // of each
+
+  ManyKeepersTest() {
+    for (int i = 0; keys_.size() < kKeepers * kNames; ++i) {
+      std::string key = "file" + std::to_string(i);
+      if (hash_of_key(hash_of_volume(kVolume), key) % kFanOut == 7) {
+        keys_.push_back(std::move(key));
+      }
+    }
+  }
+
+  void keep_and_discard(std::size_t keeper) {
+    for (std::uint64_t version = 1; version <= 300; ++version) {
+      const std::string& key = keys_[keeper * kNames + version % kNames];
+      const std::uint64_t size = version % 2 == 0 ? kLarge : kSmall;
+      const auto right = content_of(key, version, size);
+      EXPECT_TRUE(fill(*volume_->open_object(describe(key, version, size)).value(), right));
+      EXPECT_EQ(served_bytes(*volume_->open_object(describe(key, version, size)).value(), right),
+                size);
+      ASSERT_TRUE(volume_->discard(key));
+      EXPECT_EQ(served_bytes(*volume_->open_object(describe(key, version, size)).value(), right),
+                0U);
+    }
+    ++ended_;
+  }
+
+  std::vector<std::string> keys_;  // of one directory
+  std::atomic<std::size_t> ended_{0};
+};
+
+TEST_F(ManyKeepersTest, FindWhatTheyKeptAndNothingElseWhileDirectoriesGo) {
+  bind();
+  std::vector<std::thread> keepers;
+  for (std::size_t i = 0; i < kKeepers; ++i) {
+    keepers.emplace_back([this, i] { keep_and_discard(i); });
+  }
+  while (ended_ < kKeepers && !HasFailure()) {
+    clock_.advance(std::chrono::hours(1));
+    (void)cache_->run_maintenance();
+  }
+  for (std::thread& keeper : keepers) {
+    keeper.join();
+  }
+  EXPECT_EQ(cache_->status().trouble, "");
+  EXPECT_EQ(cache_->status().damaged_objects, 0U);
+  const std::uint64_t known = used();
+  EXPECT_EQ(really_used(), known);
 }
 
 }  // namespace
