@@ -69,7 +69,7 @@ class HeldCase(TaggedCase):
     def objects(self):
         """Paths below cache/, as far as they have names."""
         below = self.place / "cache"
-        return [str(path.relative_to(below)) for path in below.rglob("*") if path.is_file()]
+        return [str(path.relative_to(below)) for path in trees.paths_below(below) if path.is_file()]
 
     def wait_for_objects(self):
         wait_until(lambda: len(self.objects()) >= _SMALL_FILES + _LARGE_FILES, 30, "all objects to have names")

@@ -54,10 +54,17 @@ def many_names(directory, count):
         os.close(parent)
 
 
+def paths_below(directory):
+    """Of all that is below; others may take names and directories away meanwhile."""
+    for parent, directories, names in os.walk(directory):
+        for name in directories + names:
+            yield pathlib.Path(parent, name)
+
+
 def bytes_on_disk(directory):
-    """Real blocks of all that is below, as du counts; others may take names away meanwhile."""
+    """Real blocks of all that is below, as du counts."""
     total = 0
-    for path in pathlib.Path(directory).rglob("*"):
+    for path in paths_below(directory):
         with contextlib.suppress(FileNotFoundError):
             total += path.lstat().st_blocks * 512
     return total

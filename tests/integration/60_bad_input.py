@@ -8,7 +8,7 @@ import time
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
 
-from harness import cleanup, larder
+from harness import cleanup, larder, trees
 from harness.case import Case, main
 from harness.larder import Larder
 
@@ -111,7 +111,7 @@ class Refusals(Case):
 
     def test_a_cache_of_an_engine_with_another_uid(self):
         self.make_cache()
-        for path in (self.larder.cache_directory, *self.larder.cache_directory.rglob("*")):
+        for path in (self.larder.cache_directory, *trees.paths_below(self.larder.cache_directory)):
             os.chown(path, 64_321, 64_321)
         self.assert_cache_refused_and_untouched({}, "chown -R")
 
@@ -179,7 +179,7 @@ class Refusals(Case):
     def look_of_cache(self):
         """Owners, modes and contents of all that is in the cache directory."""
         look = {}
-        for path in (self.larder.cache_directory, *self.larder.cache_directory.rglob("*")):
+        for path in (self.larder.cache_directory, *trees.paths_below(self.larder.cache_directory)):
             status = path.stat()
             look[path] = (status.st_uid, status.st_gid, status.st_mode,
                           path.read_bytes() if path.is_file() else None)

@@ -260,7 +260,7 @@ class Vandalism(MountedCase):
 
     def files_in_cache(self, *below):
         directory = self.larder.cache_directory.joinpath(*below)
-        return sorted(path for path in directory.rglob("*") if path.is_file() and not path.is_symlink())
+        return sorted(path for path in trees.paths_below(directory) if path.is_file() and not path.is_symlink())
 
     def assert_right_now_and_after_a_restart(self):
         for _ in range(2):

@@ -11,7 +11,7 @@ import sys
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
 
-from harness import larder, tables
+from harness import larder, tables, trees
 from harness.case import main
 from harness.job import Job
 from harness.mounted_case import MountedCase
@@ -177,7 +177,7 @@ class Tables(MountedCase):
             handle, = tables.handles(self.keeper)
             self.assertEqual((handle.nodeid, handle.open_mode), (backing.nodeid, _PASSTHROUGH))
             self.assertEqual((node.size, node.coherency), self.version("large"))
-            cached = {path.stat().st_ino: path for path in self.larder.cache_directory.rglob("*")
+            cached = {path.stat().st_ino: path for path in trees.paths_below(self.larder.cache_directory)
                       if stat.S_ISREG(path.stat().st_mode)}
             file = cached[backing.inode]
             self.assertEqual(file.read_bytes(), (self.export / "large").read_bytes())

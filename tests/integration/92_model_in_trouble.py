@@ -14,7 +14,7 @@ import time
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
 
-from harness import loopfs
+from harness import loopfs, trees
 from harness.case import main
 from harness.model_case import ModelCase
 
@@ -156,7 +156,8 @@ class CacheTrouble(InTrouble):
             self.change(chance, lambda path: os.rename(path, other))
 
     def directories_vanish(self, chance):
-        parents = [path for path in self.larder.cache_directory.glob("cache/*/*") if path.is_dir()]
+        parents = [path for path in trees.paths_below(self.larder.cache_directory / "cache")
+                   if path.name.startswith("@") and path.is_dir()]
         if parents:
             shutil.rmtree(chance.choice(sorted(parents)), ignore_errors=True)
 
