@@ -50,10 +50,10 @@ void Caretaker::hear(const CacheState& state) {
   const bool begins = state.culling && !state_.culling;
   if (begins) {
     estimated_.reset();
-    begin_round();
   }
-  if (begins || released_enough() || !has_same_limits(state, state_)) {
+  if (begins || (exhausted_ && (released_enough() || !has_same_limits(state, state_)))) {
     exhausted_ = false;
+    begin_round();
   }
   graves_ = graves_ || state.graveyard;
   state_ = state;

@@ -194,6 +194,21 @@ TEST_F(DaemonTest, LooksAgainForWhatWasReleasedBehindItsBackInTheRound) {
   EXPECT_THAT(cache_.culled, ElementsAre(released));
 }
 
+// What was released before a round begins is met in it.
+TEST_F(DaemonTest, LooksOnceForWhatWasReleasedBeforeTheRound) {
+  cache_.add_many(10);
+  cache_.in_use = cache_.objects;
+  cache_.size = 8;
+  std::size_t asked = 0;
+  waiter_.then([&] {
+    asked = cache_.asked.size();
+    cache_.push(1);  // and is in use again
+  });
+  waiter_.then([&] { EXPECT_EQ(cache_.asked.size(), 2 * asked); });
+  ASSERT_TRUE(run().has_value());
+  EXPECT_GE(asked, 10U);
+}
+
 TEST_F(DaemonTest, ARefusedCullIsTriedAgainAfterAMinute) {
   cache_.add_many(10);
   cache_.size = 8;
