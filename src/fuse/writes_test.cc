@@ -127,6 +127,15 @@ class HeldWritesTest : public ChangingTest {
     close(held_node_, writer);
   }
 
+  // How often the disk is asked once it has said that nobody has the file mapped any more.
+  int looks_once_nobody_reads() {
+    backing_->open_elsewhere = false;
+    settle();
+    fake_.disk.looks = 0;
+    settle();
+    return fake_.disk.looks;
+  }
+
   // How often the kernel was told that it has none of the node any more.
   int told_of_attributes(std::uint64_t node) {
     int told = 0;
@@ -194,11 +203,7 @@ TEST_F(HeldWritesTest, AMappedFileIsHeldOnceHoweverOftenItIsOpenedAgain) {
   overwrite("new");
   EXPECT_TRUE(backing_->bytes == fake_.server.content(large_));
   EXPECT_EQ(told_of_attributes(held_node_), 1) << "once for each hold";
-  backing_->open_elsewhere = false;
-  settle();
-  fake_.disk.looks = 0;
-  settle();
-  EXPECT_EQ(fake_.disk.looks, 0) << "nothing is held";
+  EXPECT_EQ(looks_once_nobody_reads(), 0) << "nothing is held";
 }
 
 TEST_F(HeldWritesTest, TheDiskIsAskedOnceForAllNodesOfAVersion) {
@@ -215,11 +220,7 @@ TEST_F(HeldWritesTest, TheDiskIsAskedOnceForAllNodesOfAVersion) {
     fake_.advance(std::chrono::seconds(5));
   }
   EXPECT_EQ(fake_.disk.looks, 10);
-  backing_->open_elsewhere = false;
-  settle();
-  fake_.disk.looks = 0;
-  settle();
-  EXPECT_EQ(fake_.disk.looks, 0) << "the answer was for both";
+  EXPECT_EQ(looks_once_nobody_reads(), 0) << "the answer was for both";
 }
 
 // Who closes it while the disk is asked may have mapped it since it looked.
