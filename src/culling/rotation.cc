@@ -150,6 +150,14 @@ class Rotation::Slice {
   // What is in use among the candidates tells what the others weigh.
   void learn_weight();
   void score_all();
+
+  // Of the candidates; 0: there are none.
+  struct Ages {
+    double youngest = 0;
+    double oldest = 0;
+  };
+
+  [[nodiscard]] Ages ages() const;
   Result<std::size_t> cull_batch(std::span<const Placed> batch);
   Result<std::size_t> cull_taken(std::vector<Placed> taken);
 
@@ -312,17 +320,25 @@ Result<> Rotation::Slice::cull_samples(Samples chosen, Samples next, std::uint64
   learn_weight();
   score_all();
   const std::size_t listed = candidates_.size();
+  const double youngest = ages().youngest;
   const auto most = static_cast<std::size_t>(static_cast<double>(listed) * part) + 1;
   TRY(cull_best(most, part <= kMostOfASample));
   if (outcome_.stopped && candidates_.size() == listed) {
     rotation_.cursor_ = chosen.begin;
   }
-  double oldest = rotation_.oldest_seconds_ * 0.99;
-  for (const Scored& left : candidates_) {
-    oldest = std::max(oldest, seconds_unused(left.object.candidate.stat, now_));
-  }
-  rotation_.oldest_seconds_ = oldest;
+  const double oldest = candidates_.empty() ? youngest : ages().oldest;
+  rotation_.oldest_seconds_ = std::max(rotation_.oldest_seconds_ * 0.99, oldest);
   return {};
+}
+
+Rotation::Slice::Ages Rotation::Slice::ages() const {
+  Ages ages;
+  for (const Scored& each : candidates_) {
+    const double age = seconds_unused(each.object.candidate.stat, now_);
+    ages.youngest = &each == candidates_.data() ? age : std::min(ages.youngest, age);
+    ages.oldest = std::max(ages.oldest, age);
+  }
+  return ages;
 }
 
 std::size_t slice_of(std::size_t samples, const Share& share) {

@@ -67,7 +67,8 @@ class Rotation {
   [[nodiscard]] Result<Outcome> cull_slice(FanOut& fan_out, LargeObjects& large, const Share& share,
                                            os::FileTime now, double stamp_seconds);
 
-  // Seconds since last use of the longest unused object that was seen and stays; 0: none yet.
+  // Seconds since last use of the longest unused object that was seen and stays, or, where all went
+  // that was not in use, of the one that was used last of those; 0: none yet.
   [[nodiscard]] double oldest_seconds() const { return oldest_seconds_; }
 
   // Objects looked at, ever.

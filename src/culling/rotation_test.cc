@@ -247,6 +247,17 @@ TEST_F(RotationTest, NothingMoreGoesThanIsDue) {
   EXPECT_GT(rotation_.oldest_seconds(), 950'000);  // of those that were due at first
 }
 
+// Else who culls all that is not in use would never have anything to tell.
+TEST_F(RotationTest, WhereNothingStaysNobodyIsOlderThanTheYoungestThatWent) {
+  FakeFanOut cache(16);
+  cache.add(1, "older", used(0, 400'000), kSize);
+  cache.add(2, "younger", used(0, 700'000), kSize);
+  cache.add(3, "read", used(0, 100'000), kSize);
+  cache.hinted_.insert("read");
+  EXPECT_EQ(cull(cache, 3 * kSize)->freed.files, 2U);
+  EXPECT_DOUBLE_EQ(rotation_.oldest_seconds(), 300'000);
+}
+
 // Three per cent of many objects: an eighth of them is looked at, and what goes is old.
 TEST_F(RotationTest, ASliceLooksAtAnEighthAndTakesOldOnes) {
   FakeFanOut cache(256);

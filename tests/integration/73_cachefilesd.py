@@ -147,13 +147,23 @@ class Culling(DaemonCase):
 
     def test_keeps_the_size(self):
         self.start_daemon(*_LIMITS, size="12M")
-        for _ in range(2):
+
+        def reading_culls():
             self.read_all()
             self.assertLessEqual(self.cache()["used_bytes"], 12 * _MIB)
+            return self.cache()["culled_objects"] > 0
+
+        wait_until(reading_culls, 60, "something to be culled for what is read")
         self.wait_until_culled(12 * _MIB * 93 // 100)
-        self.assertGreater(self.cache()["culled_objects"], 0)
         self.assertGreater(self.cache()["used_bytes"], 8 * _MIB, "more than was asked")
-        wait_until(lambda: self.cache()["oldest_s"] > 0, 10, "the daemon to tell what it saw")
+
+    def test_tells_how_old_what_it_leaves_is(self):
+        self.start_daemon()
+        self.read_until_warm()
+        self.assertEqual(self.cache()["oldest_s"], 0, "it has looked at nothing")
+        self.wait_until_unused()  # which takes seconds: so old is everything then
+        self.resize("16M")
+        wait_until(lambda: self.cache()["oldest_s"] > 1, 30, "the daemon to tell what it saw")
 
     def test_new_limits_hold_at_once(self):
         self.start_daemon()
@@ -252,12 +262,15 @@ class Culling(DaemonCase):
             os.chown(path, user.st_uid, user.st_gid)
         wait_until(lambda: os.listdir(graveyard) == [], 90, "the rest to go once it can")
 
-    def seconds_until_culled(self, size, begin=lambda: None):
+    def wait_until_unused(self):
         def is_unused():
             larder.drop_page_cache()  # whose files count as in use
             return self.cache()["open_objects"] == 0
 
         wait_until(is_unused, 30, "all objects to be out of use")
+
+    def seconds_until_culled(self, size, begin=lambda: None):
+        self.wait_until_unused()
         culled = self.cache()["culled_objects"]
         began = time.monotonic()
         self.resize(size)
