@@ -51,7 +51,7 @@ namespace {
 constexpr int kExitUsage = 2;
 
 // What is left of root's rights: to stand where a writer stands, in whatever directory and whoever
-// he is; to make what `dir` names the engine user's; to unmount the file.
+// he is; to make what `dir` names the engine user's; to mount the file and unmount it.
 constexpr std::uint64_t kRights = 1ULL << CAP_SYS_PTRACE | 1ULL << CAP_DAC_OVERRIDE |
                                   1ULL << CAP_DAC_READ_SEARCH | 1ULL << CAP_CHOWN |
                                   1ULL << CAP_FOWNER | 1ULL << CAP_SYS_ADMIN;
@@ -185,6 +185,12 @@ Result<> hold(const Options& options) {
       .open_working_directory = open_working_directory,
       .is_ending = [](std::uint32_t pid) { return os::is_thread_ending(os::read_proc_file, pid); }};
   Device device(clock, surroundings);
+  // Both before the file is mounted: whoever sees it may end this process, which must unmount it,
+  // and has one before him that has only these rights.
+  const UniqueFd signals = TRY(os::watch_signals({SIGTERM, SIGINT, SIGHUP}));
+  if (!os::keep_only(kRights)) {
+    return fail_errno(errno, "giving up capabilities");
+  }
   const Place place = TRY(Place::prepare(options.file));
   const std::unique_ptr<FuseFile> file = TRY(FuseFile::mount(options.file, device));
   if (!options.foreground) {
@@ -192,10 +198,6 @@ Result<> hold(const Options& options) {
     log_to_syslog(false);
     TRY(FuseFile::detach());
   }
-  if (!os::keep_only(kRights)) {
-    return fail_errno(errno, "giving up capabilities");
-  }
-  const UniqueFd signals = TRY(os::watch_signals({SIGTERM, SIGINT, SIGHUP}));
   os::notify_service_manager("READY=1");
   log_info("{} is a device of the engine in {}", options.file, options.runtime_directory);
   serve(device, *file, signals, clock);

@@ -451,6 +451,7 @@ class Program(DeviceCase):
         wait_until(lambda: not path.exists(), 10, "it to end")
 
     def test_it_gives_up_rights(self):
+        """Before anybody can use it: setUp() waits for the mount, for nothing after it."""
         status = pathlib.Path(f"/proc/{self.device.process.pid}/status").read_text()
         rights = {1 << bit for bit in (0, 1, 2, 3, 19, 21)}  # CAP_CHOWN ... CAP_SYS_PTRACE, CAP_SYS_ADMIN
         for name in ("CapPrm", "CapEff", "CapBnd"):
