@@ -32,7 +32,7 @@ namespace larder::nfs {
 namespace {
 
 constexpr std::chrono::milliseconds kLongestConnect{10'000};
-constexpr std::chrono::milliseconds kLongestProbe{10'000};
+constexpr std::chrono::seconds kProbeTimeout{10};  // whatever is set for later calls
 constexpr std::chrono::milliseconds kFirstPause{100};
 constexpr std::chrono::milliseconds kLongestPause{5'000};
 // How much longer than `timeout` a call may take while its connection brings other replies.
@@ -99,8 +99,7 @@ std::string RpcClient::trouble() const {
 }
 
 Duration RpcClient::timeout() const {
-  return patience_ == Patience::kProbe ? std::min(settings_.timeout, kLongestProbe)
-                                       : settings_.timeout;
+  return patience_ == Patience::kProbe ? kProbeTimeout : Duration(settings_.timeout);
 }
 
 void RpcClient::give_new_xid(RpcCall& call) {

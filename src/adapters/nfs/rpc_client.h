@@ -28,7 +28,7 @@ namespace larder::nfs {
 
 // What happens to a call that the server does not answer.
 enum class Patience : std::uint8_t {
-  kProbe,  // somebody waits at a prompt: no connection, or one timeout, ends the call
+  kProbe,  // somebody waits at a prompt: no connection, or ten seconds' silence, ends the call
   kSoft,   // kTimedOut after `retrans` timeouts
   kHard,   // for ever, until cancel() or shut_down()
 };
@@ -38,7 +38,8 @@ struct RpcClientSettings {
   os::Endpoint endpoint;
   bool privileged_port = false;
   unsigned connections = 1;
-  std::chrono::milliseconds timeout{60'000};  // without an answer and without progress
+  std::chrono::milliseconds timeout{
+      60'000};  // without an answer and without progress; not of a probe
   unsigned retrans = 2;
   Patience patience = Patience::kProbe;
   // True for results by which the server asks to come back later; null: it never does.

@@ -64,12 +64,12 @@ class RpcClientTest : public ::testing::Test {
     }
   }
 
-  void make(Patience patience, unsigned connections = 1) {
+  void make(Patience patience, unsigned connections = 1, milliseconds timeout = seconds(10)) {
     RpcClientSettings settings;
     settings.program = kNfsProgram;
     settings.endpoint = {"server", 2049};
     settings.connections = connections;
-    settings.timeout = seconds(10);
+    settings.timeout = timeout;
     settings.retrans = 3;
     settings.patience = patience;
     settings.asks_to_wait = &asks_to_wait;
@@ -162,6 +162,20 @@ TEST_F(RpcClientTest, ARefusedConnectionEndsAProbeAtOnce) {
   settle();
   ASSERT_EQ(outcome->times, 1);
   EXPECT_EQ(outcome->error->error_number(), ECONNREFUSED);
+}
+
+// A mount for which `timeo` is short may meet a server that is slow just now.
+TEST_F(RpcClientTest, AProbeWaitsTenSecondsWhateverLaterCallsDo) {
+  for (const milliseconds timeout : {milliseconds(100), milliseconds(60'000)}) {
+    make(Patience::kProbe, 1, timeout);
+    const MonotonicTime begin = stepper_.clock().now();
+    const auto outcome = submit(1);
+    accept();
+    ASSERT_TRUE(stepper_.run_until([&] { return outcome->times > 0; }, seconds(30)));
+    EXPECT_EQ(outcome->error->code(), Errc::kTimedOut);
+    EXPECT_EQ(stepper_.clock().now() - begin, seconds(10));
+    client_->shut_down();
+  }
 }
 
 // A server that comes back late must find us, and one that never does must not be hammered.
