@@ -20,6 +20,8 @@ constexpr std::uint64_t kMostOthers = 15;
 constexpr std::uint64_t kPageBytes = 4096;  // or a part of a page
 
 constexpr std::int64_t kPriceOfTime = 100;
+// All parts take less: for the rest somebody else had the processor.
+constexpr std::chrono::nanoseconds kLongestLook = std::chrono::milliseconds(3);
 constexpr std::chrono::nanoseconds kAdvance = kPriceOfTime * std::chrono::milliseconds(1);
 
 std::int64_t nanoseconds_of(MonotonicTime time) {
@@ -70,8 +72,8 @@ bool FailedReads::is_time(MonotonicTime now) const {
 void FailedReads::spend(MonotonicTime since, MonotonicTime until) {
   const std::int64_t paid =
       std::max(paid_until_.load(std::memory_order_relaxed), nanoseconds_of(since));
-  paid_until_.store(paid + kPriceOfTime * std::chrono::nanoseconds(until - since).count(),
-                    std::memory_order_relaxed);
+  const auto spent = std::min(std::chrono::nanoseconds(until - since), kLongestLook);
+  paid_until_.store(paid + kPriceOfTime * spent.count(), std::memory_order_relaxed);
 }
 
 std::optional<std::uint64_t> FailedReads::look(os::File& file, std::uint64_t size) {

@@ -23,8 +23,8 @@ class FailedReads {
   // A place in `file`, which is `size` bytes long, that is to be read before the file is handed
   // out: the kernel may have failed to read it, or nobody has yet read the file's begin, which most
   // who open a file do. nullopt: there is none, or it is not time to look. At most a hundredth of
-  // the time goes into looking, but for the first millisecond; of a large file it sees a part, and
-  // the next time what follows.
+  // the time goes into looking, but for the first millisecond, and no look counts for more than
+  // three; of a large file it sees a part, and the next time what follows.
   [[nodiscard]] std::optional<std::uint64_t> find(os::File& file, std::uint64_t size,
                                                   const Clock& clock);
 

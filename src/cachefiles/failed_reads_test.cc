@@ -100,5 +100,17 @@ TEST_F(FailedReadsTest, AHundredthOfTheTimeGoesIntoLooking) {
   EXPECT_NE(find(), std::nullopt);
 }
 
+// Who looks may have to wait for a processor: nothing would be looked at for a hundred times that.
+TEST_F(FailedReadsTest, AnInterruptedLookIsNoLongLook) {
+  make(10 * kPage);
+  fail_at(0);
+  clock_.tick = std::chrono::milliseconds(50);
+  EXPECT_NE(find(), std::nullopt);
+  clock_.tick = {};
+  EXPECT_EQ(find(), std::nullopt);
+  clock_.advance(std::chrono::milliseconds(200));
+  EXPECT_NE(find(), std::nullopt);
+}
+
 }  // namespace
 }  // namespace larder::cachefiles
