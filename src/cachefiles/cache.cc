@@ -303,8 +303,9 @@ class Cache final : public DirectoryCache {
     if (core_.epochs.fresh_bytes() == 0) {
       return kIdle;
     }
-    return std::max<Duration>(pace_.due_in(core_.clock.now(), core_.epochs.fresh_bytes()),
-                              std::chrono::seconds(1));
+    // A disk that took long for one epoch has the next one wait: the others do not.
+    return std::clamp<Duration>(pace_.due_in(core_.clock.now(), core_.epochs.fresh_bytes()),
+                                std::chrono::seconds(1), kIdle);
   }
 
   // What nobody expects takes room that nobody counts.

@@ -157,6 +157,18 @@ TEST_F(CacheTest, WhatLostItsNameCountsUntilItIsClosed) {
   EXPECT_LT(cache_->status().used_bytes, kMega);
 }
 
+// A disk on which an epoch takes long has the next one wait; the disk and the graves are looked at.
+TEST_F(CacheTest, ASlowEpochDoesNotDelayOtherMaintenance) {
+  bind();
+  filesystem_.set_at_sync([this] { clock_.advance(std::chrono::seconds(10)); });
+  keep("a", 1, 100 * kKilo);
+  clock_.advance(std::chrono::minutes(5));
+  (void)cache_->run_maintenance();  // closes an epoch
+  keep("b", 1, 100 * kKilo);
+  EXPECT_LE(cache_->run_maintenance(), std::chrono::seconds(30));
+  filesystem_.set_at_sync({});
+}
+
 // After an unclean start the count must find what is there.
 TEST_F(CacheTest, TheCountAgreesWithTheBooks) {
   bind();

@@ -85,6 +85,7 @@ struct FakeFilesystem::State {
   bool user_xattrs GUARDED_BY(mutex) = true;
   bool read_only GUARDED_BY(mutex) = false;
   int next_sync_error GUARDED_BY(mutex) = 0;
+  std::function<void()> at_sync GUARDED_BY(mutex);
   std::map<std::uint64_t, std::set<std::uint64_t>> unreadable GUARDED_BY(mutex);  // blocks by inode
   os::FileTime now GUARDED_BY(mutex){1'700'000'000, 0};
 
@@ -672,6 +673,9 @@ class FakeDirectory final : public os::Directory {
     if (state_->next_sync_error != 0) {
       return fail_errno(std::exchange(state_->next_sync_error, 0), "syncfs");
     }
+    if (state_->at_sync) {
+      state_->at_sync();
+    }
     for (const InodePointer& inode : state_->inodes()) {
       inode->disk = inode->seen;
     }
@@ -849,6 +853,11 @@ void FakeFilesystem::fail_to_read(std::uint64_t inode, std::uint64_t offset) {
 void FakeFilesystem::fail_next_sync(int error_number) {
   const MutexLock lock(state_->mutex);
   state_->next_sync_error = error_number;
+}
+
+void FakeFilesystem::set_at_sync(std::function<void()> call) {
+  const MutexLock lock(state_->mutex);
+  state_->at_sync = std::move(call);
 }
 
 }  // namespace larder::testing

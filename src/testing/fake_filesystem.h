@@ -11,6 +11,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <optional>
 #include <string>
@@ -76,6 +77,8 @@ class FakeFilesystem final : public os::Filesystem {
   void fail_to_read(std::uint64_t inode, std::uint64_t offset);
   // The next call of sync_filesystem fails with `error_number`, once.
   void fail_next_sync(int error_number);
+  // Called by each sync_filesystem(), as the time that it takes.
+  void set_at_sync(std::function<void()> call);
 
   struct State;
 
