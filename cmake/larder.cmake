@@ -30,6 +30,12 @@ elseif(LARDER_SANITIZER STREQUAL "thread")
   target_link_options(larder_options INTERFACE -fsanitize=thread)
 endif()
 
+# How long a test program may run: with a sanitizer it takes ten times as long.
+set(unit_seconds 300)
+if(NOT LARDER_SANITIZER STREQUAL "")
+  set(unit_seconds 1200)
+endif()
+
 # What the label "unit" runs.
 add_custom_target(unit_tests)
 
@@ -70,7 +76,7 @@ function(larder_library name)
     target_link_libraries(${name}_test PRIVATE larder_${name} ${test_deps} GTest::gtest GTest::gmock
                                                GTest::gtest_main)
     add_test(NAME unit.${name} COMMAND ${name}_test)
-    set_tests_properties(unit.${name} PROPERTIES LABELS unit TIMEOUT 300)
+    set_tests_properties(unit.${name} PROPERTIES LABELS unit TIMEOUT ${unit_seconds})
     add_dependencies(unit_tests ${name}_test)
   endif()
 endfunction()
