@@ -39,12 +39,6 @@ print(os.stat(sys.argv[1]).st_size)
 """
 
 
-def let_pages_go(path):
-    """What is read next of the file comes from the engine, or from the cache's disk."""
-    with open(path, "rb", buffering=0) as file:
-        os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
-
-
 class HardMount(MountedCase):
     """The default: reads wait until the server is back, and the bytes are right."""
 
@@ -342,7 +336,7 @@ class HardOverALink(OverALink):
 
     def is_cached(self):
         """A busy disk does not keep all of what is read."""
-        let_pages_go(self.mounted / "cached")
+        files.let_pages_go(self.mounted / "cached")
         with self.proxy.counting() as seen:
             self.read("cached")
         return seen["READ"] == 0
@@ -371,7 +365,7 @@ class HardOverALink(OverALink):
 
     def test_what_is_cached_and_fresh_is_read_meanwhile(self):
         for number, kind in enumerate(_OUTAGES):
-            let_pages_go(self.mounted / "cached")
+            files.let_pages_go(self.mounted / "cached")
             with self.subTest(kind), files.remembered(self.mounted / "cached"), self.outage(kind):
                 waiting = Job("reading", self.read, f"new{number}")
                 reading = Job("reading what is cached", self.read, "cached")
@@ -451,12 +445,12 @@ class Stalls(MountedCase):
         with Nfs3Client(self.server) as client:
             data, _ = client.lookup(client.root, b"data")
             names, _ = client.lookup(client.root, b"names")
-            files = [client.lookup(data, b"f%d" % number)[0] for number in range(reads)]
+            handles = [client.lookup(data, b"f%d" % number)[0] for number in range(reads)]
         for number in range(reads):
             os.stat(self.mounted / f"data/f{number}")
         os.stat(self.mounted / "names")
         self.proxy.hold_calls("LOOKUP", handle=names)
-        for handle in files:
+        for handle in handles:
             self.proxy.hold_calls("READ", handle=handle)
         self.start(os.stat, [self.mounted / f"names/n{n}" for n in range(self.LOOKUPS)])
         self.start(pathlib.Path.read_bytes, [self.mounted / f"data/f{n}" for n in range(reads)])
@@ -497,7 +491,7 @@ class Stalls(MountedCase):
     def time_reads(self, path, content):
         seconds = []
         for _ in range(20):
-            let_pages_go(path)
+            files.let_pages_go(path)
             start = time.monotonic()
             with open(path, "rb", buffering=0) as file:
                 self.assertTrue(os.pread(file.fileno(), len(content), 0) == content)

@@ -18,6 +18,7 @@ import traceback
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
 
 from harness.case import Case, main
+from harness.files import let_pages_go
 from harness.larder import abort_fuse
 from harness.mounted_case import MountedCase
 from harness.processes import wait_until
@@ -599,6 +600,7 @@ class OnNfs(Locking, MountedCase):
         reader = self.begin(Worker())
 
         def opens():
+            let_pages_go(self.mounted / "large")  # else nobody asks the engine for what it does not have
             (self.mounted / "large").read_bytes()
             before = self.larder.status()["mounts"][0]["opens_passthrough"]
             reader.do(open_file, "large", self.mounted / "large", os.O_RDONLY)
@@ -607,7 +609,7 @@ class OnNfs(Locking, MountedCase):
             reader.do(close, "large")
             return False
 
-        wait_until(opens, 20, "the file to be open in passthrough")
+        wait_until(opens, 60, "the file to be open in passthrough")
         return reader
 
     def test_a_reader_in_passthrough_and_a_writer_lock_one_file(self):

@@ -9,7 +9,7 @@ import sys
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
 
-from harness import larder
+from harness import files, larder
 from harness.case import main
 from harness.ganesha import Export
 from harness.mounted_case import MountedCase
@@ -211,7 +211,7 @@ class Execution(UserCase):
 
     def test_a_descriptor_runs_the_version_that_it_was_opened_with(self):
         self.settle()
-        wait_until(self.is_in_passthrough, 20, "the program to be complete")
+        wait_until(self.is_in_passthrough, 60, "the program to be complete")
         fd = open_as_user(_ALICE, _ALICE, [], self.mounted / "program")
         try:
             self.own("program", 0, 0, 0o755, self.program("false"))
@@ -222,6 +222,7 @@ class Execution(UserCase):
             os.close(fd)
 
     def is_in_passthrough(self):
+        files.let_pages_go(self.mounted / "program")  # else nobody asks the engine for what it does not have
         before = self.larder.status()["mounts"][0]["opens_passthrough"]
         self.read("program")
         return self.larder.status()["mounts"][0]["opens_passthrough"] > before
