@@ -3,8 +3,10 @@
 import os
 import time
 
+from harness import files
 from harness.case import Case
 from harness.larder import Larder
+from harness.processes import wait_until
 
 # Data that the server changed less than this before it was fetched may be fetched once more.
 SETTLING_SECONDS = 2.5
@@ -71,3 +73,16 @@ class MountedCase(Case):
 
     def read(self, name):
         return (self.mounted / name).read_bytes()
+
+    def read_until_cached(self, *names):
+        """These files, or all: a busy disk does not keep all of what is read. Nothing of them may be young."""
+        paths = [self.mounted / name for name in names] or [
+            path for path in self.mounted.rglob("*") if path.is_file() and not path.is_symlink()]
+        wait_until(lambda: self._come_from_the_cache(paths), 60, "all that was read to be in the cache")
+
+    def _come_from_the_cache(self, paths):
+        with self.proxy.counting() as seen:
+            for path in paths:
+                files.let_pages_go(path)
+                path.read_bytes()
+        return seen["READ"] == 0

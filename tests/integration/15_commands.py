@@ -8,7 +8,7 @@ import sys
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
 
-from harness import larder, paths, trees
+from harness import larder, paths, processes, trees
 from harness.case import main
 from harness.mounted_case import MountedCase
 from harness.processes import wait_until
@@ -105,24 +105,30 @@ class Status(CommandCase):
         cold = self.news(self.read_everything)
         self.assertGreaterEqual(cold["misses"], len(self.files()))
         self.assertEqual(cold["bytes_from_server"], self.bytes_of())
-        self.settle()
+        self.read_until_cached()
         warm = self.news(self.read_everything)
         self.assertEqual(warm["misses"], 0)
         self.assertGreaterEqual(warm["hits"], len(self.files()))
         self.assertEqual(warm["bytes_from_server"], 0)
-        self.assertEqual(warm["bytes_from_cache"], self.bytes_of())
+        self.assertGreaterEqual(warm["bytes_from_cache"], self.bytes_of())  # more if somebody drops pages
         total = self.mount_status()
         self.assertAlmostEqual(total["hit_ratio"], total["hits"] / (total["hits"] + total["misses"]))
         table = self.larder.run("status")
         self.assertRegex(table, rf"{self.mounted} .* {total['hits']} .* {total['hit_ratio'] * 100:.1f} %")
 
     def test_what_the_cache_holds(self):
-        self.read_everything()
-
         def cache():
             return self.larder.status()["caches"][0]
 
-        wait_until(lambda: cache()["objects"] == len(self.files()), 20, "all files to have a name")
+        def have_names():
+            """A small file gets its name 10 s after it was closed; one that the disk did not keep, never."""
+            self.read_everything()
+            with contextlib.suppress(processes.TookTooLong):
+                wait_until(lambda: cache()["objects"] == len(self.files()), 15, "names")
+                return True
+            return False
+
+        wait_until(have_names, 60, "all files to have a name")
         self.assertGreaterEqual(cache()["used_bytes"], self.bytes_of())
         self.assertGreater(cache()["limit_bytes"], cache()["used_bytes"])
         self.assertEqual((cache()["state"], cache()["trouble"], cache()["damage"]), ("active", "", ""))
@@ -136,11 +142,11 @@ class Flush(CommandCase):
         return seen.read_bytes
 
     def test_a_directory_and_nothing_beside_it(self):
-        self.read_everything()
-        self.settle()
+        self.read_until_cached()
         self.assertEqual(self.read_again(), 0)
         self.larder.flush(self.mounted / "one")
         self.assertEqual(self.read_again(), self.bytes_of("one"))
+        self.read_until_cached()
         self.assertEqual(self.read_again(), 0)
 
     def test_a_whole_mount(self):

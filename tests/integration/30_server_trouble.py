@@ -332,14 +332,7 @@ class HardOverALink(OverALink):
     def setUp(self):
         super().setUp()
         self.settle()
-        wait_until(self.is_cached, 30, "the file to be in the cache")
-
-    def is_cached(self):
-        """A busy disk does not keep all of what is read."""
-        files.let_pages_go(self.mounted / "cached")
-        with self.proxy.counting() as seen:
-            self.read("cached")
-        return seen["READ"] == 0
+        self.read_until_cached("cached")
 
     def test_reads_wait_until_packets_flow_again(self):
         """One had begun before, one opens the file only then."""
@@ -435,9 +428,7 @@ class Stalls(MountedCase):
     def setUp(self):
         super().setUp()
         self.settle()
-        for name in ("large", "small"):
-            self.read(f"cached/{name}")
-            self.read(f"cached/{name}")
+        self.read_until_cached("cached/large", "cached/small")
         self.stalled = []
 
     def stall(self, reads=READS):
@@ -541,9 +532,12 @@ class Stalls(MountedCase):
     def test_a_held_open_file_is_read_while_the_server_is_frozen(self):
         with open(self.mounted / "cached/large", "rb", buffering=0) as file:
             self.server.freeze()
-            larder.drop_page_cache()
-            self.assertTrue(os.pread(file.fileno(), len(self.cached), 0) == self.cached)
-        self.server.thaw()
+            try:
+                larder.drop_page_cache()
+                reading = Job("reading what is cached", os.pread, file.fileno(), len(self.cached), 0)
+                self.assertTrue(reading.result() == self.cached)
+            finally:
+                self.server.thaw()
 
 
 if __name__ == "__main__":

@@ -8,12 +8,13 @@ import time
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
 
-from harness import larder, processes, trees
+from harness import files, larder, processes, trees
 from harness.case import main
 from harness.mounted_case import MountedCase
 from harness.processes import wait_until
 
 _MIB = 1 << 20
+_PIECE = 64 << 10  # is fetched in one, where nothing is read ahead
 
 
 class Warm(MountedCase):
@@ -42,47 +43,55 @@ class Warm(MountedCase):
     def test_nothing_is_read_twice_across_a_restart(self):
         cold = self.read_everything()
         self.assertGreater(cold["READ"], 0)
+        self.read_until_cached()
         warm = self.start_fresh()
         self.assertEqual((warm["READ"], warm.read_bytes), (0, 0))
 
     def test_nothing_is_read_twice_under_a_running_engine(self):
-        self.read_everything()
+        self.read_until_cached()
         larder.drop_page_cache()
         self.assertEqual(self.read_everything()["READ"], 0)
 
     def test_nothing_is_read_twice_after_a_second_restart(self):
-        self.read_everything()
+        self.read_until_cached()
         self.start_fresh()
         self.assertEqual(self.start_fresh()["READ"], 0)
 
     def test_only_what_changed_is_read_again(self):
-        self.read_everything()
+        self.read_until_cached()
         changed = trees.write_file(self.export / "large1", 2 * _MIB, self.seed + 99)
         self.settle()
         self.expected = trees.digest(self.export)
         warm = self.start_fresh()
         self.assertEqual(warm.read_bytes, os.stat(changed).st_size)
 
-    def wait_until_nothing_is_fetched(self):
-        """What is read ahead of a reader goes on for a moment without him."""
-        before = None
-        while (now := self.proxy.counts()["read_bytes"]) != before:
-            before = now
+    def wait_until_nothing_is_asked(self):
+        """What is read ahead of a reader goes on for a moment without him, and so does a look at what is complete."""
+        def stands_still():
+            before = self.proxy.counts()
             time.sleep(0.5)
+            return self.proxy.counts() == before and before["calls"] == before["replies"]
+        wait_until(stands_still, 60, "nothing to be asked for any more")
 
     def test_ranges_that_were_read_stay_and_others_are_fetched(self):
-        path, half = self.mounted / "large3", 2 * _MIB
+        path, pieces = self.mounted / "large3", (1 * _MIB, 4 * _MIB)  # too far apart to be read ahead of
         expected = (self.export / "large3").read_bytes()
+        with open(path, "rb", buffering=0) as file:
+            os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_RANDOM)
+
+            def are_kept():
+                os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+                with self.proxy.counting() as seen:
+                    for at in pieces:
+                        self.assertEqual(os.pread(file.fileno(), _PIECE, at), expected[at:at + _PIECE])
+                return seen["READ"] == 0
+
+            wait_until(are_kept, 60, "what was read to be in the cache")
+        self.remount()
         with self.proxy.counting() as seen:
-            with open(path, "rb", buffering=0) as file:
-                os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_RANDOM)
-                self.assertEqual(os.pread(file.fileno(), half, 0), expected[:half])
-            self.wait_until_nothing_is_fetched()
-            self.remount()
             self.assertEqual(path.read_bytes(), expected)
-            self.wait_until_nothing_is_fetched()
-        # Each byte once: what was read before the restart is not among what was fetched after it.
-        self.assertEqual(seen.read_bytes, len(expected))
+        self.assertGreater(seen.read_bytes, 0)
+        self.assertLessEqual(seen.read_bytes, len(expected) - len(pieces) * _PIECE)
 
     def test_the_tree_is_right_after_a_kill_in_the_middle_of_filling(self):
         self.proxy.rate(200, direction="replies")
@@ -98,6 +107,7 @@ class Warm(MountedCase):
         self.mount()
         again = self.read_everything()
         self.assertLess(again.read_bytes, sum(entry.get("size", 0) for entry in self.expected.values()))
+        self.read_until_cached()
         self.assertEqual(self.start_fresh()["READ"], 0)
 
     def read_until_it_breaks(self):
@@ -116,6 +126,7 @@ class Warm(MountedCase):
 
     def test_many_readers_fetch_a_range_once(self):
         contents = []
+        before = self.larder.status()["mounts"][0]["cache_write_drops"]
         with self.proxy.counting() as seen:
             readers = [threading.Thread(target=lambda: contents.append(self.read("large2")))
                        for _ in range(16)]
@@ -125,12 +136,28 @@ class Warm(MountedCase):
                 reader.join()
         expected = (self.export / "large2").read_bytes()
         self.assertTrue(all(content == expected for content in contents) and len(contents) == 16)
-        self.assertEqual(seen.read_bytes, len(expected))
+        # What a busy disk did not keep may be fetched again, a MiB at most for each time.
+        dropped = self.larder.status()["mounts"][0]["cache_write_drops"] - before
+        self.assertGreaterEqual(seen.read_bytes, len(expected))
+        self.assertLessEqual(seen.read_bytes, len(expected) + dropped * _MIB)
+
+    def opens_in_passthrough(self):
+        mount = self.larder.status()["mounts"][0]
+        if mount["passthrough_trouble"]:
+            self.skipTest(mount["passthrough_trouble"])
+        return mount["opens_passthrough"]
+
+    def read_until_handed_over(self, name):
+        def is_so():
+            files.let_pages_go(self.mounted / name)  # else nobody asks the engine for what it does not have
+            before = self.opens_in_passthrough()
+            self.read(name)
+            return self.opens_in_passthrough() > before
+        wait_until(is_so, 60, f"{name} to be opened in passthrough")
 
     def test_a_complete_file_is_read_without_the_engine(self):
-        self.read_everything()
         path = self.mounted / "large3"
-        path.read_bytes()
+        self.read_until_handed_over("large3")
         engine = self.larder.engine_pid()
         larder.drop_page_cache()
         with open(path, "rb", buffering=0) as file:
@@ -140,33 +167,30 @@ class Warm(MountedCase):
             self.assertLessEqual(processes.cpu_seconds(engine) - before, 0.05)
 
     def test_files_that_the_kernel_forgets_are_let_go(self):
-        self.read_everything()
-        self.start_fresh()
-        self.read_everything()  # complete files are registered with the kernel, for a while
-        mount = self.larder.status()["mounts"][0]
-        if mount["passthrough_trouble"]:
-            self.skipTest(mount["passthrough_trouble"])
-        self.assertGreater(mount["backing_ids"], 0, "there was nothing to be let go")
+        self.read_until_cached()
+        self.read_until_handed_over("large0")  # complete files are registered with the kernel, for a while
+        self.assertGreater(self.larder.status()["mounts"][0]["backing_ids"], 0, "there was nothing to be let go")
         pathlib.Path("/proc/sys/vm/drop_caches").write_text("2\n")
         wait_until(lambda: self.larder.status()["mounts"][0]["backing_ids"] == 0, 20,
                    "all backing files to be let go")
 
     def test_opening_a_warm_file_costs_one_call(self):
-        self.read_everything()
-        time.sleep(0.1)
-        os.stat(self.mounted / "large0")
-        with self.proxy.counting() as seen:
-            with open(self.mounted / "large0", "rb"):
-                pass
-        self.assertLessEqual(seen.total(), 1)
+        self.read_until_cached()
+        with files.remembered(self.mounted / "large0"):
+            self.wait_until_nothing_is_asked()
+            os.stat(self.mounted / "large0")
+            with self.proxy.counting() as seen:
+                with open(self.mounted / "large0", "rb"):
+                    pass
+            self.assertLessEqual(seen.total(), 1)
 
     def test_another_option_does_not_make_the_cache_cold(self):
-        self.read_everything()
+        self.read_until_cached()
         self.remount("actimeo=10,rsize=65536,nconnect=3")
         self.assertEqual(self.read_everything()["READ"], 0)
 
     def test_the_status_tells_hits_and_bytes(self):
-        self.read_everything()
+        self.read_until_cached()
         self.start_fresh()
         status = self.larder.status()
         mount = status["mounts"][0]
