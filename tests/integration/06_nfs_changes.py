@@ -78,10 +78,11 @@ class Changes(Case):
                 self.prepare()
                 self.proxy.drop_replies(procedure, count=1)
                 url = self.proxy.url(timeo=10)
+                before = self.proxy.counts()["calls"].get(procedure, 0)
                 with self.proxy.counting() as seen:
                     probe = self.begin(Process([_PROBE, "change", url, *words],
                                                self.directory / f"probe{len(self._logs)}"))
-                    in_the_middle(procedure)
+                    in_the_middle(procedure, before)
                     self.assertEqual(probe.wait(60), 0)
                 self.assertEqual(probe.log_text().split()[-1], "done")
                 self.assertGreaterEqual(seen[procedure], 2)
@@ -91,15 +92,13 @@ class Changes(Case):
                     entry.rmdir() if entry.is_dir() and not entry.is_symlink() else entry.unlink()
 
     def test_lost_answers(self):
-        self.each_once(lambda procedure: None)
+        self.each_once(lambda procedure, before: None)
 
     def test_lost_answers_of_a_server_that_forgets_them(self):
-        def restart(procedure):
-            wait_until(lambda: self.proxy.counts()["calls"].get(procedure, 0) > before.get(procedure, 0),
-                       20, "the first transmission")
-            before.update(self.proxy.counts()["calls"])
+        def restart(procedure, before):
+            wait_until(lambda: self.proxy.counts()["calls"].get(procedure, 0) > before, 20, "the first transmission")
             self.server.restart()
-        before = {}
+
         self.each_once(restart)
 
     def test_a_server_that_asks_to_come_again_later(self):
