@@ -29,7 +29,7 @@ class Interrupted(Case):
         demo = self.begin(processes.Process([paths.REPOSITORY / "tools/demo", "--build", paths.BUILD],
                                             self.directory / "log",
                                             env=os.environ | {"LARDER_TEST_DIR": str(self.place)}))
-        demo.wait_for_line(line, 60)
+        demo.wait_for_line(line, 300)
         self.assertNotEqual(os.listdir(self.place), [], "it works elsewhere")
         demo.send(number)
         self.assertNotEqual(demo.wait(40), 0)
