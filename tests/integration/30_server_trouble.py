@@ -54,7 +54,7 @@ class HardMount(MountedCase):
     @contextlib.contextmanager
     def in_the_middle_of_a_read(self):
         """The block runs when some megabytes have come, and the read must come out right after it."""
-        self.proxy.rate(400, direction="replies")
+        self.proxy.rate(60, direction="replies")
         reader = self.start_reading()
         wait_until(lambda: self.proxy.counts()["read_bytes"] > 4 * _MIB, 20, "the read to be under way")
         self.assertFalse(reader.is_over())
