@@ -120,8 +120,7 @@ class Everything:
                 self.assertEqual(os.pread(other.fileno(), len(self.content) + 1, 0), self.content)
             os.pwrite(file.fileno(), b"last", 0)
             self.content = b"last" + self.content[4:]
-            time.sleep(2)
-            self.assertEqual((self.export / "old").read_bytes(), self.content, "there by itself")
+            wait_until(lambda: (self.export / "old").read_bytes() == self.content, 20, "the bytes to go by themselves")
         self.assertEqual((self.export / "old").read_bytes(), self.content)
 
     def test_what_was_answered_arrives_though_the_connection_is_cut(self):
@@ -133,7 +132,7 @@ class Everything:
             with self.assertRaises(OSError):
                 os.close(fd)
         self.content = b"not synced" + self.content[10:]
-        wait_until(lambda: (self.export / "old").read_bytes() == self.content, 5, "the bytes are there")
+        wait_until(lambda: (self.export / "old").read_bytes() == self.content, 20, "the bytes to be there")
 
     def test_bytes_are_at_the_server_when_a_synchronous_write_returns(self):
         with open(os.open(self.mounted / "old", os.O_RDWR | os.O_SYNC), "r+b", buffering=0) as file:
