@@ -363,7 +363,7 @@ class HardOverALink(OverALink):
             with self.subTest(kind), files.remembered(self.mounted / "cached"), self.outage(kind):
                 waiting = Job("reading", self.read, f"new{number}")
                 reading = Job("reading what is cached", self.read, "cached")
-                self.assertTrue(reading.result(5) == self.content, "the bytes differ")
+                self.assertTrue(reading.result(30) == self.content, "the bytes differ")
                 self.assertFalse(waiting.is_over(), "it should wait")
             waiting.result()
 
@@ -374,7 +374,7 @@ class HardOverALink(OverALink):
                 with self.subTest(kind), self.outage(kind):
                     larder.drop_clean_pages()
                     opening = Job("reading", self.read, "cached")
-                    self.assertTrue(self.start_reading(file.fileno()).result(5) == self.content, "the bytes differ")
+                    self.assertTrue(self.start_reading(file.fileno()).result(30) == self.content, "the bytes differ")
                     self.assertFalse(opening.is_over(), "it should ask the server")
                 self.assertTrue(opening.result() == self.content, "the bytes differ")
 
@@ -415,6 +415,7 @@ class Stalls(MountedCase):
     """What the server does not answer holds up only those who asked for it."""
 
     LOOKUPS, READS = 200, 64
+    QUICK = 5  # seconds, on a busy machine; who waits for the server does so until it answers
     READS_UNDER_WAY = 16  # of a MiB each: about as many the client asks for at a time over its two connections
 
     def fill(self):
@@ -491,7 +492,7 @@ class Stalls(MountedCase):
         return seconds
 
     def assert_quick(self, path, content):
-        self.assertLess(max(self.seconds_of_reads(path, content)), 1)
+        self.assertLess(max(self.seconds_of_reads(path, content)), self.QUICK)
 
     def assert_cached_files_are_read_as_quickly_as_ever(self):
         cached = {self.mounted / "cached/large": self.cached, self.mounted / "cached/small": self.cached[:10_000]}
@@ -499,8 +500,8 @@ class Stalls(MountedCase):
         with self.stalling(), self.proxy.counting() as seen:
             for path, content in cached.items():
                 seconds = self.seconds_of_reads(path, content)
-                self.assertLess(max(seconds), 1)
-                self.assertLess(statistics.median(seconds), 3 * quiet[path] + 0.02)
+                self.assertLess(max(seconds), self.QUICK)
+                self.assertLess(statistics.median(seconds), 3 * quiet[path] + 0.5)
         self.assertEqual(seen["READ"], 0)
 
     def test_cached_files_are_read_as_quickly_as_ever(self):
