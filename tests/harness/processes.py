@@ -62,8 +62,11 @@ def _stat_fields(pid):
 
 
 def _all_stopped(pid):
-    states = [stat.read_text().rpartition(")")[2].split()[0]
-              for stat in pathlib.Path(f"/proc/{pid}/task").glob("*/stat")]
+    try:
+        states = [stat.read_text().rpartition(")")[2].split()[0]
+                  for stat in pathlib.Path(f"/proc/{pid}/task").glob("*/stat")]
+    except OSError:
+        return False  # a thread that ended meanwhile
     return all(state == "T" for state in states)
 
 
