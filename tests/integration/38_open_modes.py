@@ -2,6 +2,7 @@
 
 import contextlib
 import errno
+import functools
 import mmap
 import multiprocessing
 import os
@@ -53,6 +54,18 @@ class ModesCase(WritableCase):
             for path in paths:
                 self.assert_opens_in_passthrough(path)
 
+    def bear_a_slow_disk(self, what, begin_again):
+        """Does it once more where the cache's disk took over 5 s for what was put into a version that somebody holds:
+        he is left with what he has then, as docs/writing.md says."""
+        before = self.counts()["holders_left_behind"]
+        try:
+            what()
+        except AssertionError:
+            if self.counts()["holders_left_behind"] == before:
+                raise
+            begin_again()
+            what()
+
     def assert_nothing_hidden(self):
         """After the last close no .nfs... name is left; RELEASE comes a moment after close(2)."""
         wait_until(lambda: not list(self.export.glob(".nfs*")), 10, "the hidden name to go")
@@ -95,7 +108,7 @@ class Reader:
         if self._view is not None:
             self._view.close()
         if self._fd is not None:
-            os.close(self._fd)
+            self.close_file()
 
 
 class Change:
@@ -177,47 +190,57 @@ class ReaderAndWriter(ModesCase):
             self.assertTrue(reader.seen() == reader.of(expected), f"bytes, {who}, {pages}")
             reader.let_pages_go()
 
-    def change_under(self, reader, name, change, kind, writer):
+    def change_under(self, reader, name, change, kind):
         """The change, with what all see at once, and after the last close; `reader` is None if he comes second."""
         path, old, some = self.mounted / name, self.content[kind], self.random.randbytes(100)
         by_mapping = "-mapped-" in name
         before = reader
-        if reader is None and not change.flags & os.O_TRUNC:  # of nothing there are no mappings
-            before = Reader(path, by_mapping)
-            self.assert_sees(before, old, "the second before the change")
-        try:
+        with contextlib.ExitStack() as at_end:
+            writer = os.open(path, change.flags)
+            closing = at_end.enter_context(contextlib.ExitStack())
+            closing.callback(os.close, writer)
+            if reader is None and not change.flags & os.O_TRUNC:  # of nothing there are no mappings
+                before = Reader(path, by_mapping)
+                self.assert_sees(before, old, "the second before the change")
+            if before is not None:
+                at_end.callback(before.close)
             new = change.apply(writer, old, some)
             if before is not None:
                 self.assert_sees(before, new, "the one before the change")
             late = Reader(path, by_mapping)
-            try:
-                self.assert_sees(late, new, "the one after the change")
-                self.assertTrue(path.read_bytes() == new, "who opens beside the writer")
-                os.close(writer)
-                self.assert_sees(late, new, "the one after the change, after the close")
-                if before is not None:
-                    self.assert_sees(before, new, "the one before, after the close")
-            finally:
-                late.close()
-        finally:
+            at_end.callback(late.close)
+            self.assert_sees(late, new, "the one after the change")
+            self.assertTrue(path.read_bytes() == new, "who opens beside the writer")
+            closing.close()
+            self.assert_sees(late, new, "the one after the change, after the close")
             if before is not None:
-                before.close()
+                self.assert_sees(before, new, "the one before, after the close")
         self.assertTrue(path.read_bytes() == new, "who opens after all closed")
         self.assertTrue((self.export / name).read_bytes() == new, "the server")
 
     def reader_first(self, kind):
         for name, by_mapping, change in self.each_cell(kind):
-            before = self.counts()
-            reader = Reader(self.mounted / name, by_mapping)
+            self.bear_a_slow_disk(lambda: self.first_reader(name, by_mapping, change, kind),
+                                  lambda: self.begin_again(kind, name))
+
+    def begin_again(self, kind, name):
+        self.write(name, self.content[kind])
+        self.settle()
+        self.bring_into(kind, self.mounted / name)
+
+    def first_reader(self, name, by_mapping, change, kind):
+        before = self.counts()
+        with contextlib.closing(Reader(self.mounted / name, by_mapping)) as reader:
             self.assertEqual(self.counts()["opens_passthrough"] - before["opens_passthrough"], kind == "complete")
             self.assert_sees(reader, self.content[kind], "the first before the writer")
-            self.change_under(reader, name, change, kind, os.open(self.mounted / name, change.flags))
-            self.assertEqual(self.counts()["bytes_shared"] > before["bytes_shared"],
-                             kind == "complete" and change.name not in ("cut", "stretch"))
+            self.change_under(reader, name, change, kind)
+        self.assertEqual(self.counts()["bytes_shared"] > before["bytes_shared"],
+                         kind == "complete" and change.name not in ("cut", "stretch"))
 
     def writer_first(self, kind):
         for name, _, change in self.each_cell(kind):
-            self.change_under(None, name, change, kind, os.open(self.mounted / name, change.flags))
+            self.bear_a_slow_disk(lambda: self.change_under(None, name, change, kind),
+                                  lambda: self.begin_again(kind, name))
 
     def test_a_reader_of_a_small_file_sees_what_a_writer_does(self):
         self.reader_first("small")
@@ -277,9 +300,19 @@ class Writer:
             raise AssertionError(f"{command[0]} is not over")
 
     def stop(self):
+        if self._ours.closed:
+            return
         self._ours.send(("end",))
         self._process.join(10)
         self._ours.close()
+
+
+def _bearing_a_slow_disk(test):
+    """For tests without subtests, whose failures are not raised."""
+    @functools.wraps(test)
+    def twice_at_most(self):
+        self.bear_a_slow_disk(lambda: test(self), self.begin_again)
+    return twice_at_most
 
 
 class ReaderInPassthrough(ModesCase):
@@ -291,29 +324,42 @@ class ReaderInPassthrough(ModesCase):
 
     def setUp(self):
         super().setUp()
-        self.settle()
         self.path = self.mounted / "file"
-        self.bring_into("complete", self.path)
-        self.writer = self.begin(Writer(self.path))  # has none of what is open from here on
         self.readers = []
         self._cleanup.defer(self.close_readers)
-        before = self.counts()
+        self.open_all()
+
+    def open_all(self):
+        self.settle()
+        self.bring_into("complete", self.path)
+        self.writer = self.begin(Writer(self.path))  # has none of what is open from here on
+        self.before = self.counts()
         self.readers = [Reader(self.path, by_mapping) for by_mapping in (False, True)]
-        self.assertEqual(self.counts()["opens_passthrough"] - before["opens_passthrough"], 2)
+        self.assertEqual(self.counts()["opens_passthrough"] - self.before["opens_passthrough"], 2)
+
+    def begin_again(self):
+        self.close_readers()
+        self.writer.stop()
+        self.write("file", self.content)
+        self.open_all()
+
+    def assert_nobody_was_left_behind(self):
+        self.assertEqual(self.counts()["holders_left_behind"], self.before["holders_left_behind"])
 
     def close_readers(self):
         while self.readers:
             self.readers.pop().close()
 
-    def assert_all_see(self, expected):
+    def assert_all_see(self, expected, after=""):
         for reader in self.readers:
-            self.assertEqual(reader.size(), len(expected))
-            self.assertEqual(reader.end(), len(expected))
-            self.assertTrue(reader.seen() == reader.of(expected))
+            self.assertEqual(reader.size(), len(expected), after)
+            self.assertEqual(reader.end(), len(expected), after)
+            self.assertTrue(reader.seen() == reader.of(expected), after)
 
     def assert_all_see_the_server(self):
         self.assert_all_see((self.export / "file").read_bytes())
 
+    @_bearing_a_slow_disk
     def test_each_way_to_change_a_file_is_seen(self):
         some = self.random.randbytes(70_000)
         steps = (("open", os.O_RDWR), ("pwrite", b"first", 0), ("pwrite", some, 500_000),
@@ -323,12 +369,12 @@ class ReaderInPassthrough(ModesCase):
                  ("truncate", 300_003), ("truncate", 1_500_000),
                  ("open", os.O_WRONLY | os.O_TRUNC), ("write", some), ("write", some), ("fsync",), ("close",))
         for step in steps:
-            with self.subTest(step[0]):
-                self.writer.do(*step)
-                self.assert_all_see_the_server()
-        self.assertGreater(self.counts()["bytes_shared"], 5 * len(some))
-        self.assertEqual(self.counts()["holders_left_behind"], 0)
+            self.writer.do(*step)
+            self.assert_all_see((self.export / "file").read_bytes(), step[0])
+        self.assertGreater(self.counts()["bytes_shared"] - self.before["bytes_shared"], 5 * len(some))
+        self.assert_nobody_was_left_behind()
 
+    @_bearing_a_slow_disk
     def test_random_writes_are_seen_each_by_each(self):
         expected = bytearray(self.content)
         self.writer.do("open", os.O_RDWR)
@@ -348,8 +394,9 @@ class ReaderInPassthrough(ModesCase):
                 self.writer.do("close")
                 self.assertTrue((self.export / "file").read_bytes() == expected)
                 self.writer.do("open", os.O_RDWR)
-        self.assertEqual(self.counts()["holders_left_behind"], 0)
+        self.assert_nobody_was_left_behind()
 
+    @_bearing_a_slow_disk
     def test_a_mapping_whose_file_was_closed_goes_on_to_see(self):
         self.readers.pop(0).close()
         mapping = self.readers[0]
@@ -371,7 +418,7 @@ class ReaderInPassthrough(ModesCase):
         before = self.counts()["writes_gathered"]
         self.writer.do("pwrite", b"second", 0)
         self.assertEqual(self.counts()["writes_gathered"], before + 1)
-        self.assertEqual(self.counts()["holders_left_behind"], 0)
+        self.assert_nobody_was_left_behind()
 
     def test_the_version_of_before_another_clients_change_is_left_alone(self):
         self.write("file", self.random.randbytes(_SIZES["complete"]))
