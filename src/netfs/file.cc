@@ -142,6 +142,7 @@ void File::start_prepare(const VersionRef& version, const Caller& caller, Done<V
         version->cookie->note_use();
         if (!version->small() || version->size() == 0 ||
             version->cookie->plan_read({0, version->size()}).source == fscache::Source::kCache) {
+          self->confirm_complete_at_open(version, caller.credential);
           done(version);
           return;
         }

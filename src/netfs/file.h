@@ -12,6 +12,7 @@
 
 #include "base/buffer.h"
 #include "base/byte_range.h"
+#include "base/clock.h"
 #include "base/mutex.h"
 #include "base/result.h"
 #include "base/thread_annotations.h"
@@ -186,7 +187,10 @@ class File : public std::enable_shared_from_this<File> {
   void drop_held(bool all) REQUIRES(mutex_);
   void arm_tick() REQUIRES(mutex_);
   void tick() EXCLUDES(mutex_);
+  // Has the cache mark it as whole, if it is and nobody did.
   void confirm_complete(const VersionRef& version, const CredentialRef& credential)
+      EXCLUDES(mutex_);
+  void confirm_complete_at_open(const VersionRef& version, const CredentialRef& credential)
       EXCLUDES(mutex_);
   void finish_small(const VersionRef& version, Result<Buffer> loaded) EXCLUDES(mutex_);
   void fetch_small(const VersionRef& version, const CredentialRef& credential);
@@ -213,6 +217,7 @@ class File : public std::enable_shared_from_this<File> {
   bool completing_ GUARDED_BY(mutex_) = false;  // the whole file is wanted, to its end ...
   bool wrapped_ GUARDED_BY(mutex_) = false;     // ... and then from its start
   bool confirming_ GUARDED_BY(mutex_) = false;
+  std::optional<MonotonicTime> confirmed_at_open_ GUARDED_BY(mutex_);  // last tried
   unsigned replies_ GUARDED_BY(mutex_) = 0;
   bool change_to_tell_ GUARDED_BY(mutex_) = false;
   Buffer small_ GUARDED_BY(mutex_);  // the whole of version_, when it is small and was loaded

@@ -5,6 +5,7 @@
 #include <utility>
 #include <vector>
 
+#include "base/clock.h"
 #include "base/error.h"
 #include "base/executor.h"
 #include "base/mutex.h"
@@ -22,6 +23,13 @@ namespace {
 
 // Held pieces that nobody came for go at the second tick.
 constexpr std::chrono::seconds kTick{1};
+constexpr std::chrono::seconds kConfirmAgainAfter{10};
+
+// So that the kernel may have the file.
+bool lacks_only_the_mark(const Version& version) {
+  return !version.small() && !version.racy && version.cookie->has_everything() &&
+         !version.cookie->complete();
+}
 
 }  // namespace
 
@@ -82,11 +90,7 @@ void File::on_kept(const std::shared_ptr<Fetch>& fetch, const Result<>& result) 
     share_->counters.cache_write_drops.add();
     return;
   }
-  const Version& version = *fetch->version;
-  if (!version.small() && !version.racy && version.cookie->has_everything() &&
-      !version.cookie->complete()) {
-    confirm_complete(fetch->version, fetch->credential);
-  }
+  confirm_complete(fetch->version, fetch->credential);
 }
 
 // From now on reads can take it from the cache. But a reader that is about to come for it is spared
@@ -161,6 +165,9 @@ void File::tick() {
 
 // Every piece was the version's when it came; one more look says that they are so together.
 void File::confirm_complete(const VersionRef& version, const CredentialRef& credential) {
+  if (!lacks_only_the_mark(*version)) {
+    return;
+  }
   {
     const MutexLock lock(mutex_);
     if (confirming_ || version_ != version) {
@@ -174,11 +181,28 @@ void File::confirm_complete(const VersionRef& version, const CredentialRef& cred
                       const MutexLock lock(self->mutex_);
                       self->confirming_ = false;
                     }
-                    // Else the next piece, or the next open, tries again.
+                    // Else an open tries again.
                     if (attributes && same_version(*attributes, version->attributes)) {
                       version->cookie->start_mark_complete([](const Result<>&) {});
                     }
                   });
+}
+
+// The last piece may have come in an earlier life, which ended before the mark, or the disk would
+// not have it. Not with each open: a disk that never takes it costs the server no call for each.
+void File::confirm_complete_at_open(const VersionRef& version, const CredentialRef& credential) {
+  if (!lacks_only_the_mark(*version)) {
+    return;
+  }
+  {
+    const MutexLock lock(mutex_);
+    const MonotonicTime now = share_->executor.clock().now();
+    if (confirmed_at_open_ && now < *confirmed_at_open_ + kConfirmAgainAfter) {
+      return;
+    }
+    confirmed_at_open_ = now;
+  }
+  confirm_complete(version, credential);
 }
 
 }  // namespace larder::netfs

@@ -84,6 +84,26 @@ TEST_F(ShareTest, AFileFilledByRandomReadsBecomesComplete) {
   EXPECT_TRUE(opened->version->cookie->complete());
 }
 
+// Or an engine that ended in between would leave it to the cache's reads for ever.
+TEST_F(ShareTest, AFileThatLacksOnlyTheMarkIsMarkedByALaterOpen) {
+  server_.add_file("file", pattern(640 * 1024, 1));
+  disk_.fail_completions = 2;
+  mount();
+  ASSERT_TRUE(cat("file"));
+  const auto inode = look_up("file");
+  const auto opened = open(*inode);  // the second try
+  stepper_.run();
+  EXPECT_TRUE(opened->version->cookie->has_everything());
+  EXPECT_FALSE(opened->version->cookie->complete());
+  ASSERT_TRUE(open(*inode));
+  stepper_.run();
+  EXPECT_FALSE(opened->version->cookie->complete()) << "tried again at once";
+  stepper_.advance(std::chrono::seconds(10));
+  ASSERT_TRUE(open(*inode));
+  stepper_.run();
+  EXPECT_TRUE(opened->version->cookie->complete());
+}
+
 TEST_F(ShareTest, WorksWithoutACache) {
   with_cache_ = false;
   server_.add_file("large", pattern(3'000'001, 2));

@@ -114,6 +114,10 @@ class MemoryObject final : public fscache::BackendObject {
     if (!has_everything()) {
       return fail(Errc::kNotFound, "a range was lost meanwhile");
     }
+    if (disk_.fail_completions > 0) {
+      --disk_.fail_completions;
+      return fail(Errc::kNoSpace, "no mark today");
+    }
     stored_->complete = true;
     return {};
   }

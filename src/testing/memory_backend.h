@@ -32,6 +32,7 @@ struct MemoryDisk {
   int fail_reads = 0;                        // the next reads fail with kCorrupt
   int fail_writes = 0;                       // the next writes fail with kNoSpace
   int fail_overwrites = 0;                   // the next overwrite() or resize() fail with kNoSpace
+  int fail_completions = 0;                  // the next mark_complete() fail with kNoSpace
   bool full = false;                         // writes fail with kNoSpace, and room is short
   bool dead = false;                         // everything fails with kIo
   std::optional<std::uint64_t> failed_read;  // where the kernel met an error, as objects say
