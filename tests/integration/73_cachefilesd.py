@@ -238,12 +238,13 @@ class Culling(DaemonCase):
         self.start_daemon()
         self.read_until_warm(self.names[:3])
         user = os.stat(self.place)
-        grave = self.place / "graveyard" / "x1x1x"
-        for path in [grave, *(grave / f"deep{number}" for number in range(500))]:
+        outside = self.disk.mountpoint / "outside"
+        for path in [outside, *(outside / f"deep{number}" for number in range(500))]:
             path.mkdir()
             os.chown(path, user.st_uid, user.st_gid)
         for number in range(500):
-            (grave / f"deep{number}" / "file").touch()
+            (outside / f"deep{number}" / "file").touch()
+        outside.rename(self.place / "graveyard" / "x1x1x")  # whole: the daemon may come at any time
 
         def is_empty():
             self.read_file(random.choice(self.names))
