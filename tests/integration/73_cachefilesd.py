@@ -102,8 +102,14 @@ class Supervised(DaemonCase):
         return config
 
     def daemons(self):
-        return [pid for pid in descendants(self.larder.keeper_pid())
-                if os.path.basename(os.readlink(f"/proc/{pid}/exe")) == "cachefilesd"]
+        return [pid for pid in descendants(self.larder.keeper_pid()) if self.is_daemon(pid)]
+
+    @staticmethod
+    def is_daemon(pid):
+        try:
+            return os.path.basename(os.readlink(f"/proc/{pid}/exe")) == "cachefilesd"
+        except OSError:  # it has just ended
+            return False
 
     def test_it_is_started_and_started_again(self):
         self.serve_with("size 100M")
