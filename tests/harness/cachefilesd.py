@@ -45,7 +45,7 @@ class Cachefilesd:
     def stop(self):
         self.process.end()
 
-    def end_in_order(self, seconds=5):
+    def end_in_order(self, seconds=20):
         """SIGTERM; returns its exit status."""
         self.process.send(signal.SIGTERM)
         return self.process.wait(seconds)
