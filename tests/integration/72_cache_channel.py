@@ -157,7 +157,8 @@ class Detach(ChannelCase):
     def test_detaching_frees_the_disk_until_it_is_attached(self):
         channel = self.hold()
         self.read_until_warm()
-        self.assertIn("disk is free", self.larder.run("cache", "detach", _TAG))
+        # The command waits 15 s; files that were closed keep the cache for ten, and then its disk must have them.
+        wait_until(lambda: "disk is free" in self.larder.run("cache", "detach", _TAG), 60, "the disk to be free")
         with self.assertRaises((EOFError, ConnectionError)):
             channel.state()
         self.assertIn("larder cache attach", self.cache()["trouble"])
