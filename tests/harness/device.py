@@ -1,6 +1,7 @@
 """Device, DeviceFile, StockDaemon: larder-device over a file, and who uses it as the kernel's device."""
 
 import errno
+import itertools
 import os
 import select
 
@@ -102,11 +103,16 @@ class StockDaemon(Process):
         directory.mkdir(exist_ok=True)
         config = directory / "cachefilesd.conf"
         config.write_text("".join(f"{setting}\n" for setting in settings))
+        # Of its own: what another one said is no word of this one.
+        log = next(path for path in (directory / f"log{number}" for number in itertools.count())
+                   if not path.exists())
         new_dev = directory / "dev"
         new_dev.mkdir(exist_ok=True)
         super().__init__(["unshare", "--mount", "sh", "-c", _IN_ITS_DEV, "sh", "setarch", "--addr-no-randomize",
-                          paths.STOCK_DAEMON, *options, "-s", "-n", "-f", config], directory / "log",
+                          paths.STOCK_DAEMON, *options, "-s", "-n", "-f", config], log,
                          env={"NEW_DEV": str(new_dev), "DEVICE": str(device.path)})
 
-    def wait_until_bound(self):
-        self.wait_for_line("Daemon Started")
+    def is_bound_and_not_refused(self):
+        """Waits for either; it ends if the device or the cache is busy."""
+        said = self.wait_for_line("Daemon Started|Device or resource busy", seconds=30)
+        return said[0] == "Daemon Started"

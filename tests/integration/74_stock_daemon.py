@@ -47,12 +47,17 @@ class DeviceCase(HeldCase):
 
 class StockCase(DeviceCase):
 
-    def hold(self, *settings):
-        self.daemon = self.begin(StockDaemon(self.directory / "daemon", self.device,
-                                             settings or [f"dir {self.place}", f"tag {self.tag}", *_LIMITS]))
-        self.daemon.wait_until_bound()
+    def hold(self):
+        """Started again, as by a service manager, while the cache is busy: the one before has to be closed, which takes
+        its disk's time."""
+        self.daemon = wait_until(self.hold_if_free, 60, "the cache to be free")
         self.wait_for_state("active")
         return self.daemon
+
+    def hold_if_free(self):
+        daemon = self.begin(StockDaemon(self.directory / "daemon", self.device,
+                                        [f"dir {self.place}", f"tag {self.tag}", *_LIMITS]))
+        return daemon if daemon.is_bound_and_not_refused() else None
 
 
 class Daemon(StockCase):
@@ -79,9 +84,12 @@ class Daemon(StockCase):
         self.read_until_warm()
 
     def test_one_that_follows_at_once_waits_for_the_release(self):
-        for _ in range(5):
-            daemon = self.hold()
-            daemon.kill()
+        at_once = 0
+        for _ in range(6):
+            daemon = self.hold_if_free()
+            at_once += daemon is not None
+            (daemon or self.hold()).kill()
+        self.assertGreater(at_once, 1, "all but the first came in vain")
 
     def test_a_second_one_finds_the_device_busy(self):
         self.hold()
