@@ -417,10 +417,11 @@ class Table(DeviceCase):
         engine = self.larder.engine_pid()
         os.kill(engine, signal.SIGSTOP)
         self.addCleanup(os.kill, engine, signal.SIGCONT)
+        # Before the child is there, which may be slow to begin.
+        self.addCleanup(signal.signal, signal.SIGUSR1, signal.signal(signal.SIGUSR1, lambda *_: None))
         try:
             reader = os.fork()
             if reader == 0:
-                signal.signal(signal.SIGUSR1, lambda *_: None)
                 # os.read() would begin again after an EINTR.
                 ctypes.CDLL(None).read(file.descriptor, ctypes.create_string_buffer(100), 100)
                 os._exit(0)
@@ -429,7 +430,7 @@ class Table(DeviceCase):
             time.sleep(0.5)
             self.assertEqual(os.waitpid(reader, os.WNOHANG)[0], 0, "EINTR for a signal that is handled")
             os.kill(reader, signal.SIGKILL)
-            wait_until(lambda: os.waitpid(reader, os.WNOHANG)[0] == reader, 5, "it to die")
+            wait_until(lambda: os.waitpid(reader, os.WNOHANG)[0] == reader, 20, "it to die")
         finally:
             os.kill(engine, signal.SIGCONT)
         self.assertEqual(file.state()["cull"], 0)
