@@ -72,5 +72,12 @@ class HeldCase(TaggedCase):
         return [str(path.relative_to(below)) for path in trees.paths_below(below) if path.is_file()]
 
     def wait_for_objects(self):
-        wait_until(lambda: len(self.objects()) >= _SMALL_FILES + _LARGE_FILES, 30, "all objects to have names")
+        """With names, and out of use, which each comes a moment after its name. Nobody has a file open."""
+        wait_until(lambda: len(self.objects()) >= _SMALL_FILES + _LARGE_FILES, 60, "all objects to have names")
+
+        def are_unused():
+            larder.drop_page_cache()  # whose files count as in use
+            return self.cache()["open_objects"] == 0
+
+        wait_until(are_unused, 60, "all objects to be out of use")
         return self.objects()

@@ -95,7 +95,7 @@ class Daemon(StockCase):
     def test_a_second_one_finds_the_device_busy(self):
         self.hold()
         second = self.begin(StockDaemon(self.directory / "second", self.device, [f"dir {self.place}", *_LIMITS]))
-        self.assertNotEqual(second.wait(10), 0)
+        self.assertNotEqual(second.wait(20), 0)
         self.assertIn("Device or resource busy", second.log_text())
         self.read_until_warm()
 
