@@ -54,21 +54,29 @@ class OwnSize(OwnDisk):
         return next(iter(self.larder.status()["caches"]), {})
 
     def read_all_within_the_limit(self):
+        def limit_is_tried():
+            larder.drop_page_cache()
+            self.read_once_within_the_limit()
+            cache = self.cache_status()
+            return cache["culling"] or cache["culled_objects"] > 0
+
+        # Of one reading a slow disk does not keep all.
+        wait_until(limit_is_tried, 60, "the limit to be tried")
+
+    def read_once_within_the_limit(self):
         most, most_used = 0, 0
         for path in self.export.rglob("*"):
             if path.is_file():
                 self.read(path.relative_to(self.export))
-            most = max(most, trees.bytes_on_disk(self.disk.mountpoint))
+            before = self.cache_status()
+            on_disk = trees.bytes_on_disk(self.disk.mountpoint)
+            after = self.cache_status()
+            if before["culled_objects"] == after["culled_objects"]:  # else a walk counts what is gone when others come
+                most = max(most, on_disk)
             # Also what has no name on the disk yet, which comes some seconds after the last close.
-            most_used = max(most_used, self.larder.status()["caches"][0]["used_bytes"])
+            most_used = max(most_used, after["used_bytes"])
         self.assertLessEqual(most, self.LIMIT)
         self.assertLessEqual(most_used, self.LIMIT)
-
-        def limit_is_tried():
-            cache = self.cache_status()
-            return cache["culling"] or cache["culled_objects"] > 0
-
-        wait_until(limit_is_tried, 20, "the limit to be tried")
 
     def test_the_size_that_a_mount_names_holds(self):
         self.assertEqual(self.larder.status()["caches"][0]["limit_bytes"], self.LIMIT)
