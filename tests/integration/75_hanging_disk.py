@@ -17,6 +17,7 @@ _MIB = 1 << 20
 # a busy machine.
 _DISK_PATIENCE = 25
 _WITHOUT_THE_DISK = 4  # less than any wait for it
+_TRIES = 4
 
 
 class HangingDisk(MountedCase):
@@ -36,13 +37,29 @@ class HangingDisk(MountedCase):
         self._cleanup.defer(self.disk.thaw)  # nothing of what is to be undone may hang
         self.settle()
 
-    def assert_reads(self, name, seconds=_DISK_PATIENCE):
-        """In a process that can be killed, as a read that waits for the disk would never end."""
+    def assert_reads(self, name):
+        """In a process that can be killed, as a read that waits for the disk would never end; returns its seconds."""
+        expected = (self.export / name).read_bytes()
         begin = time.monotonic()
         content = subprocess.run(["cat", self.mounted / name], check=True, stdout=subprocess.PIPE,
                                  timeout=_DISK_PATIENCE).stdout
-        self.assertTrue(content == (self.export / name).read_bytes(), f"wrong bytes of {name}")
-        self.assertLess(time.monotonic() - begin, seconds, name)
+        seconds = time.monotonic() - begin
+        self.assertTrue(content == expected, f"wrong bytes of {name}")
+        return seconds
+
+    def assert_reads_without_the_disk(self, name):
+        def seconds():
+            larder.drop_clean_pages()
+            return self.assert_reads(name)
+
+        self.assert_one_is_quick(seconds, name)
+
+    def assert_one_is_quick(self, tried, what):
+        """`tried` returns the seconds that it took: of a few, as a busy machine alone may take long."""
+        took = [tried()]
+        while min(took) >= _WITHOUT_THE_DISK and len(took) < _TRIES:
+            took.append(tried())
+        self.assertLess(min(took), _WITHOUT_THE_DISK, what)
 
     def cache_status(self):
         return self.larder.status()["caches"][0]
@@ -72,8 +89,8 @@ class HangingDisk(MountedCase):
             self.assert_reads(name)
         self.wait_for_state("suspended")
         self.assert_hang_is_told()
-        self.assert_reads("large2", seconds=_WITHOUT_THE_DISK)
-        self.assert_reads("large0", seconds=_WITHOUT_THE_DISK)
+        self.assert_reads_without_the_disk("large2")
+        self.assert_reads_without_the_disk("large0")
         self.disk.thaw()
         self.wait_for_state("active")
         self.assertEqual(self.cache_status()["trouble"], "")
@@ -89,7 +106,7 @@ class HangingDisk(MountedCase):
         self.disk.freeze()
         self.mount()
         self.assert_hang_is_told()
-        self.assert_reads("large0", seconds=_WITHOUT_THE_DISK)
+        self.assert_reads_without_the_disk("large0")
         self.disk.thaw()
         self.wait_for_state("active")
         self.assertEqual(self.cache_status()["trouble"], "")
@@ -108,10 +125,15 @@ class HangingDisk(MountedCase):
     def test_unmounting_does_not_wait_for_the_disk(self):
         self.disk.freeze()
         self.assert_reads("large1")
+        self.assert_one_is_quick(self.seconds_of_umount, "umount")
+        self.disk.thaw()
+
+    def seconds_of_umount(self):
+        if not larder.is_mounted(self.mounted):
+            self.mount()
         begin = time.monotonic()
         self.larder.umount(self.mounted)
-        self.assertLess(time.monotonic() - begin, _WITHOUT_THE_DISK)
-        self.disk.thaw()
+        return time.monotonic() - begin
 
 
 if __name__ == "__main__":
