@@ -4,6 +4,7 @@ The layouts are those of src/handover/records.h; the header of each table tells 
 """
 
 import collections
+import contextlib
 import os
 import pathlib
 import struct
@@ -124,6 +125,7 @@ def _data(fd, end):
 
 def _descriptor(pid, name):
     for link in pathlib.Path(f"/proc/{pid}/fd").iterdir():
-        if os.readlink(link).startswith(f"/memfd:{name} "):
-            return link
+        with contextlib.suppress(OSError):  # others come and go
+            if os.readlink(link).startswith(f"/memfd:{name} "):
+                return link
     raise AssertionError(f"process {pid} holds no {name}")
