@@ -18,7 +18,7 @@ from model.worker import Died, Hung, Worker
 _DAY_NS = 86_400 * 10**9
 _UNSTAMPED_AFTER = frozenset({"fallocate", "mmap"})
 _SPECIAL = (stat.S_IFSOCK, stat.S_IFBLK, stat.S_IFCHR)
-_SERVER_SECONDS = 3  # a hidden name goes a moment after its last close
+SERVER_SECONDS = 30  # at most: a hidden name goes a moment after its last close
 
 
 @dataclasses.dataclass
@@ -282,7 +282,7 @@ class Coordinator:
         if found or operation["op"] == "check":
             return self._tree_difference(operation, found)
         # At the end nothing is open, and soon no name may be hidden any more: close(2) does not wait for that.
-        deadline = time.monotonic() + _SERVER_SECONDS
+        deadline = time.monotonic() + SERVER_SECONDS
         while True:
             found = tree.differences(tree.scan(self._directories.subject), model, self._leniency)
             if not found or time.monotonic() > deadline:
@@ -312,7 +312,7 @@ class Coordinator:
         if self._directories.server is None:
             return None
         model = tree.scan(self._directories.model)
-        deadline = time.monotonic() + _SERVER_SECONDS
+        deadline = time.monotonic() + SERVER_SECONDS
         while True:
             found = tree.differences(tree.scan(self._directories.server), model, self._leniency)
             if not found or time.monotonic() > deadline:

@@ -8,11 +8,12 @@ import shutil
 import sys
 import tempfile
 import unittest
+import unittest.mock
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
 sys.dont_write_bytecode = True
 
-from model import faults, run
+from model import coordinator, faults, run
 
 _MOST_OPERATIONS_LEFT = 10
 _NEEDS_ROOT = {"suid-survives", "chown-lies"}
@@ -91,6 +92,7 @@ class NothingPlanted(ModelTest):
         self.assertEqual(without_times(first), without_times(self.logged(13)))
         self.assertNotEqual(without_times(first), without_times(self.logged(14)))
 
+    @unittest.mock.patch.object(coordinator, "SERVER_SECONDS", 1)
     def test_a_server_that_holds_something_else_is_found(self):
         (self.directory / "server").mkdir()
         self.assertIsNotNone(self.run_model("--operations", 100, "--seed", 15, "--shrink-seconds", 0,
