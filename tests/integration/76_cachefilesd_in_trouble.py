@@ -29,6 +29,10 @@ class HotSet(DaemonCase):
     HOT = 30
     LIMIT = 26 * _MIB * SCALE
     SECONDS = int(os.environ.get("LARDER_HOT_SECONDS", "36"))
+    # Stamps are a minute apart: in less time a hot file is told from others only for some seconds after its last close,
+    # and slow readers come too late for some. A policy that is blind misses two thirds.
+    MOST_MISSING = 0.1 if SECONDS >= 300 else 0.3
+    LEAST_CULLED = 20
     MOST_DESCRIPTORS = {"daemon": 96}  # 64 directories are kept open on purpose
     # Buffers on their way take turns in being the most.
     MOST_GROWTH = {"engine": 32 * _MIB, "daemon": 2 * _MIB}
@@ -38,22 +42,26 @@ class HotSet(DaemonCase):
         self.read_for(self.SECONDS / 3)
         warm = self.footprints_at_rest()
         culled = self.cache()["culled_objects"]
-        self.read_for(self.SECONDS * 2 / 3)
+        self.read_for(self.SECONDS * 2 / 3, lambda: self.cache()["culled_objects"] - culled > self.LEAST_CULLED)
         hot_bytes = sum((self.export / name).stat().st_size for name in self.names[:self.HOT])
         missed = self.read_all(self.names[:self.HOT])
         print(f"of the hot set {missed / hot_bytes:.3f} are missing", file=sys.stderr)
-        self.assertLess(missed / hot_bytes, 0.1)
-        self.assertGreater(self.cache()["culled_objects"] - culled, 20)
+        self.assertLess(missed / hot_bytes, self.MOST_MISSING)
         self.assertTrue(self.daemon.is_running())
         self.assert_nothing_leaked(warm, self.footprints_at_rest())
         self.assert_accounts_are_right()
 
-    def read_for(self, seconds):
+    def read_for(self, seconds, is_enough=lambda: True):
+        """At least so long."""
         load = self.begin_load(by_chance(self.seed, any_of(self.names, hot=self.names[:self.HOT])), pause=0.1)
         end = time.monotonic() + seconds
-        while time.monotonic() < end:
+
+        def is_over():
             self.assertLessEqual(self.cache()["used_bytes"], self.LIMIT)
             time.sleep(0.1)
+            return time.monotonic() >= end and is_enough()
+
+        wait_until(is_over, seconds + 300, "enough to be read")
         load.stop()
         self.assertEqual(load.problems, [])
 
