@@ -65,3 +65,7 @@ class DaemonCase(TaggedCase):
             return not cache["culling"] and cache["used_bytes"] <= bound
 
         wait_until(is_within, seconds, "the daemon to cull")
+
+    def wait_until_at_rest(self):
+        wait_until(lambda: self.cache()["open_objects"] == 0, 60, "the last closed file to be let go")
+        wait_until(lambda: not self.cache()["culling"], 60, "the daemon to rest")

@@ -1,5 +1,6 @@
 """cachefilesd in trouble: more is read than fits, and disks break under it; every byte is right, and nothing leaks."""
 
+import collections
 import os
 import pathlib
 import subprocess
@@ -67,8 +68,7 @@ class HotSet(DaemonCase):
 
     def footprints_at_rest(self):
         """Of the engine and of the daemon, when what the readers closed was let go."""
-        wait_until(lambda: self.cache()["open_objects"] == 0, 30, "the last closed file to be let go")
-        wait_until(lambda: not self.cache()["culling"], 30, "the daemon to rest")
+        self.wait_until_at_rest()
         engine = Footprint(self.larder.engine_pid())
         engine.descriptors -= self.cache()["open_directories"]  # kept on purpose, up to a number of them
         return {"engine": engine, "daemon": Footprint(self.daemon.pid)}
@@ -105,23 +105,36 @@ class Crowd(DaemonCase):
         self.start_daemon()
         load = self.begin_load(in_turn(self.names))
         fill = 64 * _MIB // self.FILE_BYTES
+        looks = collections.deque()  # of the last 10 s: (time, objects culled so far)
+        most_culled = 0              # in 10 s
 
         def has_changed():
+            nonlocal most_culled
+            began = time.monotonic()
             cache = self.cache()
+            looks.append((began, cache["culled_objects"]))
+            while looks and time.monotonic() - looks[0][0] > 10:
+                looks.popleft()
+            if looks:
+                most_culled = max(most_culled, looks[-1][1] - looks[0][1])
             self.assertLessEqual(cache["used_bytes"], 64 * _MIB)
-            return cache["culled_objects"] >= fill
+            return cache["culled_objects"] >= 2 * fill
 
-        wait_until(has_changed, 90, "as much to be culled as fits")
+        wait_until(has_changed, 300, "twice as much to be culled as fits")
         load.stop()
         self.assertEqual(load.problems, [])
-        self.assertGreater(self.files_let_go(), 0)
+        # If more was culled in 10 s than fits, some of it was closed less than 10 s before. A slow disk takes less.
+        print(f"in 10 s {most_culled} objects were culled, {fill} fit", file=sys.stderr)
+        if most_culled > fill:
+            self.assertGreater(self.files_let_go(), 0)
+        self.wait_until_at_rest()
         self.assertLessEqual(trees.bytes_on_disk(self.place), 64 * _MIB)
 
     def test_a_cache_with_room_keeps_what_was_closed(self):
         names = self.names[:200]
         self.start_daemon()
         load = self.begin_load(in_turn(names))
-        wait_until(lambda: load.reads > 4 * len(names), 60, "all to be read again and again")
+        wait_until(lambda: load.reads > 4 * len(names), 300, "all to be read again and again")
         load.stop()
         self.assertEqual(load.problems, [])
         self.assertEqual(self.files_let_go(), 0)
