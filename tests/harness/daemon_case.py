@@ -56,9 +56,9 @@ class DaemonCase(TaggedCase):
 
     def read_until_warm(self, names=None):
         self.read_all(names)
-        wait_until(lambda: self.read_all(names) == 0, 30, "everything to come from the cache")
+        wait_until(lambda: self.read_all(names) == 0, 90, "everything to come from the cache")
 
-    def wait_until_culled(self, bound, seconds=30):
+    def wait_until_culled(self, bound, seconds=60):
         def is_within():
             larder.drop_page_cache()  # whose files count as in use
             cache = self.cache()

@@ -64,7 +64,7 @@ class HeldCase(TaggedCase):
     def read_until_warm(self):
         """Large files take a moment until the disk has them; then nothing comes from the server."""
         self.read_all_cold()
-        wait_until(lambda: self.read_all_cold() == 0, 30, "everything to come from the cache")
+        wait_until(lambda: self.read_all_cold() == 0, 90, "everything to come from the cache")
 
     def objects(self):
         """Paths below cache/, as far as they have names."""

@@ -280,7 +280,7 @@ class NamedByDirectory(MountedCase):
         return self.from_server() - before
 
     def wait_until_warm(self):
-        wait_until(lambda: self.read_cold() == 0, 30, "everything to come from the cache")
+        wait_until(lambda: self.read_cold() == 0, 90, "everything to come from the cache")
 
     def take_over(self):
         """Again while it is busy: who had it before has to close it."""
