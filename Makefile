@@ -30,7 +30,7 @@ build = cmake --preset $(1) $(unity-$(1)) >build/configure-$(1).log || { cat bui
         cmake --build --preset $(1) -j $(JOBS) $(if $(2),--target $(2))
 
 .PHONY: all help dependencies test unit check format layers docs tidy clang check-all asan tsan asan-short \
-        tsan-short asan-build tsan-build tidy-short soak-short bench-short demo-short fuzz sim cull-sim golden demo bench soak install clean
+        tsan-short test-build asan-build tsan-build tidy-short soak-short bench-short demo-short fuzz sim cull-sim golden demo bench soak install clean
 
 all: | build  ## the programs, optimised, in build/release/programs
 	$(INSTALL_DEPENDENCIES) build
@@ -47,6 +47,10 @@ test: | build  ## builds preset dev and runs every test; the mounting ones need 
 	$(INSTALL_DEPENDENCIES) build test
 	@$(call build,dev)
 	$(CTEST) --test-dir build/dev -j $(TEST_JOBS)
+
+test-build: | build
+	$(INSTALL_DEPENDENCIES) build test
+	@$(call build,dev)
 
 unit: | build  ## only the tests that take no mount, no root and no time
 	@$(call build,dev)

@@ -385,7 +385,7 @@ class Cache final : public DirectoryCache {
     const ToFree wanted = core_.space.to_free();
     const culling::Share share{core_.space.used_bytes(), core_.space.objects(), wanted.bytes,
                                wanted.files};
-    const culling::Outcome outcome =
+    culling::Outcome outcome =
         TRY(rotation_.cull_slice(fan_out_, large_, share, core_.file_time(), least_stamp_seconds_));
     core_.space.note_filesystem(TRY(core_.root->space()));
     set_stamp_seconds(rotation_.oldest_seconds());

@@ -388,7 +388,7 @@ class SoftOverALink(OverALink):
         with self.assertRaises(OSError) as raised:
             job.result()
         self.assertIn(raised.exception.errno, (errno.EIO, errno.ETIMEDOUT))
-        self.assertLess(time.monotonic() - begin, 10)
+        self.assertLess(time.monotonic() - begin, 30)  # of 2 s for each call; a hard mount waits on
 
     def test_reads_are_errors_after_the_deadline_until_packets_flow_again(self):
         for number, kind in enumerate(_OUTAGES):
