@@ -360,19 +360,28 @@ class Cache final : public DirectoryCache {
         cull_goes_on_ = !last.exhausted;
         break;
       }
-      const bool graves = graveyard_.empty_some();
-      core_.space.note_filesystem(TRY(core_.root->space()));
-      if (last.exhausted && !graves) {
+      const bool goes_on = TRY(cull_step(last));
+      if (!goes_on) {
         break;
-      }
-      if (!last.exhausted && wants_room()) {
-        last = TRY(cull_slice());
       }
     }
     if (last.exhausted) {
       core_.pressure.note_in_vain();
     }
     return {};
+  }
+
+  // False: neither among the graves nor among the objects is anything left that can go.
+  Result<bool> cull_step(culling::Outcome& last) {
+    const bool graves = graveyard_.empty_some();
+    core_.space.note_filesystem(TRY(core_.root->space()));
+    if (last.exhausted) {
+      return graves;
+    }
+    if (wants_room()) {
+      last = TRY(cull_slice());
+    }
+    return true;
   }
 
   [[nodiscard]] bool wants_room() {
