@@ -41,19 +41,13 @@ class LingerList {
 
   // The one unused longest; nullopt: none.
   [[nodiscard]] std::optional<T> take_first() {
-    if (order_.empty()) {
-      return std::nullopt;
-    }
-    std::optional<T> first(std::move(order_.front().thing));
-    order_.pop_front();
-    places_.erase(*first);
-    return first;
+    return order_.empty() ? std::nullopt : std::optional(remove_first());
   }
 
   [[nodiscard]] std::vector<T> take_over(MonotonicTime now) {
     std::vector<T> over;
     while (!order_.empty() && order_.front().until <= now) {
-      over.push_back(*take_first());
+      over.push_back(remove_first());
     }
     return over;
   }
@@ -70,7 +64,7 @@ class LingerList {
   [[nodiscard]] std::vector<T> take_part() {
     std::vector<T> part;
     for (std::size_t left = part_of(order_.size()); left > 0; --left) {
-      part.push_back(*take_first());
+      part.push_back(remove_first());
     }
     return part;
   }
@@ -82,6 +76,14 @@ class LingerList {
   };
 
   using Order = std::list<Place>;
+
+  // Requires: there is one.
+  T remove_first() {
+    T first = std::move(order_.front().thing);
+    order_.pop_front();
+    places_.erase(first);
+    return first;
+  }
 
   Order order_;
   std::unordered_map<T, typename Order::iterator> places_;

@@ -1,6 +1,5 @@
 #include "netfs/recent_files.h"
 
-#include <chrono>
 #include <memory>
 #include <optional>
 #include <utility>
@@ -16,7 +15,7 @@
 
 namespace larder::netfs {
 
-void RecentFiles::add(std::shared_ptr<File> file) {
+void RecentFiles::add(const std::shared_ptr<File>& file) {
   std::optional<std::shared_ptr<File>> dropped;
   bool set_timer = false;
   bool first = false;
@@ -50,11 +49,11 @@ bool RecentFiles::give_room() {
   if (!pass) {
     return false;
   }
-  std::vector<std::shared_ptr<File>> taken = take_part();
+  const std::vector<std::shared_ptr<File>> taken = take_part();
   bool given = share_->give_front_room();
-  for (std::shared_ptr<File>& file : taken) {
+  for (const std::shared_ptr<File>& file : taken) {
     if (file->for_page_cache_only()) {
-      add(std::move(file));  // its bytes will be safe soon
+      add(file);  // its bytes will be safe soon
     } else if (!file->is_open()) {
       given = true;
       share_->counters.files_let_go.add();

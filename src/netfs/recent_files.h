@@ -30,7 +30,7 @@ class RecentFiles final : public fscache::RoomGiver,
   explicit RecentFiles(std::shared_ptr<ShareContext> share) : share_(std::move(share)) {}
 
   // Nobody has the file open any more.
-  void add(std::shared_ptr<File> file) EXCLUDES(mutex_);
+  void add(const std::shared_ptr<File>& file) EXCLUDES(mutex_);
   // What somebody has open again stays as it is, and what holds bytes that the server may not have.
   bool give_room() override EXCLUDES(mutex_);
   // Lets go of all, and of what comes later. Waits for who lets go of some.
