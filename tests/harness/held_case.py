@@ -24,6 +24,13 @@ class TaggedCase(MountedCase):
     def wait_for_state(self, state, seconds=20):
         wait_until(lambda: self.cache()["state"] == state, seconds, f"the cache to be {state}")
 
+    def wait_until_unused(self):
+        def are_unused():
+            larder.drop_page_cache()  # whose files count as in use
+            return self.cache()["open_objects"] == 0
+
+        wait_until(are_unused, 60, "all objects to be out of use")
+
     def from_server(self):
         return self.larder.status()["mounts"][0]["bytes_from_server"]
 
@@ -74,10 +81,5 @@ class HeldCase(TaggedCase):
     def wait_for_objects(self):
         """With names, and out of use, which each comes a moment after its name. Nobody has a file open."""
         wait_until(lambda: len(self.objects()) >= _SMALL_FILES + _LARGE_FILES, 60, "all objects to have names")
-
-        def are_unused():
-            larder.drop_page_cache()  # whose files count as in use
-            return self.cache()["open_objects"] == 0
-
-        wait_until(are_unused, 60, "all objects to be out of use")
+        self.wait_until_unused()
         return self.objects()

@@ -23,6 +23,16 @@ _TAG = "farm"
 _CROWD = 40  # connections
 
 
+def unless_busy(take):
+    """What it returns; None if it is refused because somebody else has it."""
+    try:
+        return take()
+    except Refused as refused:
+        if refused.name != "EBUSY":
+            raise
+        return None
+
+
 class ChannelCase(HeldCase):
     """The mount names a cache by its tag, which is not there yet."""
 
@@ -36,12 +46,7 @@ class ChannelCase(HeldCase):
         return wait_until(lambda: self.hold_if_free(*settings), 60, "the cache to be free")
 
     def hold_if_free(self, *settings):
-        try:
-            return self.try_to_hold(*settings)
-        except Refused as refused:
-            if refused.name != "EBUSY":
-                raise
-            return None
+        return unless_busy(lambda: self.try_to_hold(*settings))
 
     def try_to_hold(self, *settings):
         channel = self.open_channel()
@@ -287,13 +292,11 @@ class NamedByDirectory(MountedCase):
         return wait_until(self.take_over_if_free, 60, "the cache to be free")
 
     def take_over_if_free(self):
+        return unless_busy(self.try_to_take_over)
+
+    def try_to_take_over(self):
         channel = self.begin(CacheChannel(self.larder.runtime_directory))
-        try:
-            channel.bind(self.place)
-        except Refused as refused:
-            if refused.name != "EBUSY":
-                raise
-            return None
+        channel.bind(self.place)
         return channel
 
     def test_a_channel_that_took_it_over_hangs_up_with_a_file_open(self):

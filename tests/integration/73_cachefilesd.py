@@ -277,13 +277,6 @@ class Culling(DaemonCase):
             os.chown(path, user.st_uid, user.st_gid)
         wait_until(lambda: os.listdir(graveyard) == [], 90, "the rest to go once it can")
 
-    def wait_until_unused(self):
-        def is_unused():
-            larder.drop_page_cache()  # whose files count as in use
-            return self.cache()["open_objects"] == 0
-
-        wait_until(is_unused, 30, "all objects to be out of use")
-
     def bury(self, names):
         """A directory of so many; returns how to count those that are left, without a look at each."""
         outside = self.disk.mountpoint / "outside"

@@ -162,12 +162,7 @@ class BrokenDisk(DaemonCase):
         self.start_daemon()
         warm, others = self.names[:10], self.names[10:20]
         self.read_until_warm(warm)
-
-        def is_at_rest():
-            larder.drop_page_cache()
-            return self.cache()["open_objects"] == 0
-
-        wait_until(is_at_rest, 30, "all objects to be closed")
+        self.wait_until_unused()
         time.sleep(11)  # an epoch; what the disk has not taken is lost with such an error
         disk.remount("abort")
         for _ in range(3):
@@ -175,7 +170,7 @@ class BrokenDisk(DaemonCase):
         self.assertGreater(self.read_all(others), 0)
         self.assertEqual(self.cache()["state"], "active")
         self.assertIn("(fsck)", self.cache()["trouble"])
-        wait_until(is_at_rest, 30, "all objects to be closed")
+        self.wait_until_unused()
         self.resize("1M")
         wait_until(lambda: "objects cannot be culled: " in self.daemon.log_text(), 20, "the daemon to say why")
         self.assertIn("Read-only file system", self.daemon.log_text())
