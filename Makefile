@@ -43,9 +43,7 @@ help:  ## this text
 dependencies:  ## installs what building, testing and checking needs (Debian 12; root or sudo)
 	$(INSTALL_DEPENDENCIES)
 
-test: | build  ## builds preset dev and runs every test; the mounting ones need root and /dev/fuse
-	$(INSTALL_DEPENDENCIES) build test
-	@$(call build,dev)
+test: test-build  ## builds preset dev and runs every test; the mounting ones need root and /dev/fuse
 	$(CTEST) --test-dir build/dev -j $(TEST_JOBS)
 
 test-build: | build

@@ -5,7 +5,7 @@ usage: tools/tidy.py [--seconds N] [--again] [FILE...]
   --seconds N  begins no file after so many seconds: what CI has time for. What changed last comes
                first, then what reads bytes of others or puts them down, then the rest in an order
                drawn from the commit, so that each has its turn. Says how many are left out; fails if
-              there was something to look at, and no time for any of it.
+               there was something to look at, and no time for any of it.
   --again      also what is known to be clean
   FILE         only these
 

@@ -38,8 +38,8 @@ struct RpcClientSettings {
   os::Endpoint endpoint;
   bool privileged_port = false;
   unsigned connections = 1;
-  std::chrono::milliseconds timeout{
-      60'000};  // without an answer and without progress; not of a probe
+  // Without an answer and without progress; a probe has its own.
+  std::chrono::milliseconds timeout{60'000};
   unsigned retrans = 2;
   Patience patience = Patience::kProbe;
   // True for results by which the server asks to come back later; null: it never does.
