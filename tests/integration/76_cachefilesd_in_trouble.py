@@ -30,9 +30,7 @@ class HotSet(DaemonCase):
     HOT = 30
     LIMIT = 26 * _MIB * SCALE
     SECONDS = int(os.environ.get("LARDER_HOT_SECONDS", "36"))
-    # Stamps are a minute apart: in less time a hot file is told from others only for some seconds after its last close,
-    # and slow readers come too late for some. A policy that is blind misses two thirds.
-    MOST_MISSING = 0.1 if SECONDS >= 300 else 0.3
+    MOST_MISSING = 0.1
     LEAST_CULLED = 20
     MOST_DESCRIPTORS = {"daemon": 96}  # 64 directories are kept open on purpose
     # Buffers on their way take turns in being the most.
